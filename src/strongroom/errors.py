@@ -1,0 +1,525 @@
+"""Every error that Strongroom raises, as one closed tree.
+
+    StrongroomError
+    ├── WireError            bytes that are not one of our formats
+    ├── PartyError           identities, keys, pins
+    ├── AssetError           sealed files and manifests
+    ├── PolicyError          the policy lattice
+    ├── ContractError        proposals, approvals, life cycle
+    ├── AttestationError     evidence that could not be appraised
+    ├── BrokerError          releases that were refused
+    ├── LedgerError          the log and its proofs
+    ├── ReceiptError         receipts and their bundles
+    ├── EnclaveError         a run that could not be made
+    │   └── ProgramError     a program that failed on its inputs
+    ├── OutputError          outputs that their rule does not let through
+    └── AppError             files, addresses and usage at the edge
+
+A leaf has a stable ``code`` (``noun.what``), a message of one line that says what failed and why, and a ``hint`` that says
+what to do. Codes are part of the public interface: they are never renamed, and a retired one is never used again. No message
+may hold a secret or a byte of an asset.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class StrongroomError(Exception):
+    """Base of every error raised by Strongroom.
+
+    Args:
+        message: one line, what failed and why.
+        hint: one line, what to do; the class's own hint where none is given.
+    """
+
+    code: ClassVar[str] = "strongroom"
+    hint: str = "Run the command again with --help."
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if hint is not None:
+            self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+    def to_json(self) -> dict[str, str]:
+        """The error as a JSON object: ``code``, ``message``, ``hint``."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+# --- wire -----------------------------------------------------------------------------------------------------------
+
+
+class WireError(StrongroomError):
+    """Bytes that are not what a format says they must be."""
+
+    code = "wire"
+    hint = "The file was altered or is of another kind; get it again from where it came."
+
+
+class TooLarge(WireError):
+    code = "wire.too_large"
+    hint = "The format has a size limit (spec/); this is not a document that Strongroom wrote."
+
+
+class NotJson(WireError):
+    code = "wire.not_json"
+
+
+class NotCanonical(WireError):
+    code = "wire.not_canonical"
+    hint = "Signed documents are RFC 8785 canonical JSON byte for byte; do not reformat or edit them."
+
+
+class BadField(WireError):
+    code = "wire.bad_field"
+
+
+class BadEnvelope(WireError):
+    code = "wire.bad_envelope"
+
+
+class BadSignature(WireError):
+    code = "wire.bad_signature"
+    hint = "The signature is not of these bytes by this key; do not trust the document."
+
+
+# --- party ----------------------------------------------------------------------------------------------------------
+
+
+class PartyError(StrongroomError):
+    code = "party"
+
+
+class BadKey(PartyError):
+    code = "party.bad_key"
+    hint = "Ask the party for its card again; the key in it is malformed or too weak to use."
+
+
+class NotPinned(PartyError):
+    code = "party.not_pinned"
+    hint = "Compare the fingerprint with the party itself, then: strongroom party trust CARD --fingerprint FINGERPRINT"
+
+
+class PinMismatch(PartyError):
+    code = "party.pin_mismatch"
+    hint = "The keys differ from those you pinned. Ask the party through another channel before you trust new ones."
+
+
+class NoKeys(PartyError):
+    code = "party.no_keys"
+    hint = "Make a party first: strongroom party new NAME"
+
+
+class AlreadyExists(PartyError):
+    code = "party.already_exists"
+    hint = "Choose another name or another --home; keys are never overwritten."
+
+
+# --- asset ----------------------------------------------------------------------------------------------------------
+
+
+class AssetError(StrongroomError):
+    code = "asset"
+
+
+class NotSealed(AssetError):
+    code = "asset.not_sealed"
+    hint = "This is not a sealed file; make one with: strongroom seal FILE"
+
+
+class HeaderAltered(AssetError):
+    code = "asset.header_altered"
+    hint = "The sealed file's header was changed; fetch the file again."
+
+
+class ChunkAltered(AssetError):
+    """A chunk whose bytes are not those that were sealed.
+
+    Args:
+        message: one line.
+        index: the chunk's index, from 0.
+    """
+
+    code = "asset.chunk_altered"
+    hint = "The sealed file was changed, or mixed from two files; fetch it again."
+
+    def __init__(self, message: str, *, index: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.index = index
+
+
+class Truncated(AssetError):
+    code = "asset.truncated"
+    hint = "The sealed file is shorter than its manifest says; fetch it again."
+
+
+class TrailingBytes(AssetError):
+    code = "asset.trailing_bytes"
+    hint = "The sealed file is longer than its manifest says; fetch it again."
+
+
+class WrongKey(AssetError):
+    code = "asset.wrong_key"
+    hint = "The key does not belong to this manifest; ask the owner's broker for the asset's own key."
+
+
+class ManifestMismatch(AssetError):
+    code = "asset.manifest_mismatch"
+    hint = "The manifest describes another sealed file; take the manifest that the contract names."
+
+
+class ContentMismatch(AssetError):
+    code = "asset.content_mismatch"
+    hint = "The opened bytes are not those that the manifest promises; do not use them."
+
+
+# --- policy ---------------------------------------------------------------------------------------------------------
+
+
+class PolicyError(StrongroomError):
+    code = "policy"
+
+
+class UnknownDimension(PolicyError):
+    code = "policy.unknown_dimension"
+    hint = "This version does not know that dimension, so it cannot enforce it; update Strongroom or remove it."
+
+
+class EmptyPolicy(PolicyError):
+    code = "policy.empty"
+    hint = "A policy that allows nothing cannot be run; say at least one use and one output."
+
+
+class NotPermitted(PolicyError):
+    code = "policy.not_permitted"
+    hint = "Compare the contract's policy with the asset's terms: strongroom inspect MANIFEST"
+
+
+# --- contract -------------------------------------------------------------------------------------------------------
+
+
+class ContractError(StrongroomError):
+    code = "contract"
+
+
+class BadProposal(ContractError):
+    code = "contract.bad_proposal"
+    hint = "See spec/contract.md for what a proposal must hold."
+
+
+class SignatureMissing(ContractError):
+    code = "contract.signature_missing"
+    hint = "Every party named must approve: strongroom approve CONTRACT"
+
+
+class SignatureDoubled(ContractError):
+    code = "contract.signature_doubled"
+    hint = "A contract has exactly one signature per party, sorted; rebuild it from the approvals."
+
+
+class SignatureFromStranger(ContractError):
+    code = "contract.signature_from_stranger"
+    hint = "Somebody who is no party signed; drop that signature."
+
+
+class SignatureInvalid(ContractError):
+    code = "contract.signature_invalid"
+    hint = "An approval is of other bytes (replayed from another proposal?); ask the party to approve these."
+
+
+class NotAParty(ContractError):
+    code = "contract.not_a_party"
+    hint = "Only the parties named in a proposal can approve, counter or withdraw it."
+
+
+class Expired(ContractError):
+    code = "contract.expired"
+    hint = "Propose it again with a later --expires."
+
+
+class NotYetValid(ContractError):
+    code = "contract.not_yet_valid"
+    hint = "Wait until the contract's not_before, or check the clock."
+
+
+class Withdrawn(ContractError):
+    code = "contract.withdrawn"
+    hint = "A party withdrew; nothing more is released. Propose anew if all still want it."
+
+
+class Superseded(ContractError):
+    code = "contract.superseded"
+    hint = "A counter-proposal took its place; look at that one: strongroom show"
+
+
+class WrongState(ContractError):
+    code = "contract.wrong_state"
+    hint = "See its state: strongroom status"
+
+
+# --- attestation ----------------------------------------------------------------------------------------------------
+
+
+class AttestationError(StrongroomError):
+    code = "attest"
+    hint = "Do not send secrets to this enclave."
+
+
+class BadEvidence(AttestationError):
+    code = "attest.bad_evidence"
+
+
+class UnknownPlatform(AttestationError):
+    code = "attest.unknown_platform"
+
+
+class NotAffirming(AttestationError):
+    code = "attest.not_affirming"
+
+
+class BadKeyset(AttestationError):
+    code = "attest.bad_keyset"
+
+
+# --- broker ---------------------------------------------------------------------------------------------------------
+
+
+class BrokerError(StrongroomError):
+    code = "broker"
+
+
+class ReleaseRefused(BrokerError):
+    """A broker answered with a refusal.
+
+    Args:
+        message: one line.
+        reason: the stable code of the check that failed.
+    """
+
+    code = "broker.refused"
+    hint = "The owner sees the reason and the numbered checks with: strongroom log"
+
+    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+    def to_json(self) -> dict[str, str]:
+        return {**super().to_json(), "reason": self.reason}
+
+
+class BadRelease(BrokerError):
+    code = "broker.bad_release"
+    hint = "The answer is not a release by this asset's broker for this run; ask the owner."
+
+
+class UnknownAsset(BrokerError):
+    code = "broker.unknown_asset"
+    hint = "The owner has not given this broker the asset's key."
+
+
+# --- ledger ---------------------------------------------------------------------------------------------------------
+
+
+class LedgerError(StrongroomError):
+    code = "ledger"
+
+
+class BadCheckpoint(LedgerError):
+    code = "ledger.bad_checkpoint"
+
+
+class BadProof(LedgerError):
+    code = "ledger.bad_proof"
+    hint = "The log does not contain what it claims; keep the files and tell the other parties."
+
+
+class Inconsistent(LedgerError):
+    code = "ledger.inconsistent"
+    hint = "The log showed two histories. Keep both checkpoints: they prove it."
+
+
+# --- receipt --------------------------------------------------------------------------------------------------------
+
+
+class ReceiptError(StrongroomError):
+    code = "receipt"
+
+
+class BadReceipt(ReceiptError):
+    code = "receipt.bad_receipt"
+
+
+class NotVerified(ReceiptError):
+    code = "receipt.not_verified"
+    hint = "Read the failed and not-established checks above; do not rely on this receipt."
+
+
+# --- enclave --------------------------------------------------------------------------------------------------------
+
+
+class EnclaveError(StrongroomError):
+    code = "enclave"
+
+
+class NoSandbox(EnclaveError):
+    code = "enclave.no_sandbox"
+    hint = "Install bubblewrap (apt-get install bubblewrap), or let a simulated contract say `sandbox: process`."
+
+
+class ProgramNotApproved(EnclaveError):
+    code = "enclave.program_not_approved"
+    hint = "The installed program is not the one whose digest was approved; install that version or propose this one."
+
+
+class RunFailed(EnclaveError):
+    code = "enclave.run_failed"
+    hint = "The run counts as used; the inputs' owners may grant another: strongroom grant CONTRACT"
+
+
+class ProgramError(EnclaveError):
+    """The program stopped. What leaves the enclave is the code and the step, never data.
+
+    Args:
+        message: one line, fixed per class and step.
+        step: where it stopped: one of ``strongroom.enclave.STEPS``.
+    """
+
+    code = "program"
+
+    def __init__(self, message: str, *, step: str = "program", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.step = step
+
+    def to_json(self) -> dict[str, str]:
+        return {**super().to_json(), "step": self.step}
+
+
+class OutOfTime(ProgramError):
+    code = "program.out_of_time"
+    hint = "Propose a longer limit: --seconds"
+
+
+class OutOfMemory(ProgramError):
+    code = "program.out_of_memory"
+    hint = "Propose a larger limit: --memory"
+
+
+class TooMuchOutput(ProgramError):
+    code = "program.too_much_output"
+    hint = "Propose a larger limit for that output, or fewer outputs."
+
+
+class OutputMissing(ProgramError):
+    code = "program.output_missing"
+    hint = "The program did not write an output that the contract names."
+
+
+class ProgramCrashed(ProgramError):
+    code = "program.crashed"
+    hint = "Run the program on the mocks to see why; on real inputs its messages stay inside."
+
+
+class ModelUnreadable(ProgramError):
+    code = "program.model_unreadable"
+    hint = "The model is not an ONNX file that onnxruntime can load without extra files."
+
+
+class ModelShape(ProgramError):
+    code = "program.model_shape"
+    hint = "The model's input is not [rows, features] of the columns the contract names."
+
+
+class TableUnreadable(ProgramError):
+    code = "program.table_unreadable"
+    hint = "The table is not a CSV or Parquet file as its media type says."
+
+
+class TableColumns(ProgramError):
+    code = "program.table_columns"
+    hint = "A column that the contract's parameters name is missing; compare with the mock."
+
+
+class TableNotNumeric(ProgramError):
+    code = "program.table_not_numeric"
+    hint = "A feature column holds text or empty cells where numbers must be."
+
+
+class TableEmpty(ProgramError):
+    code = "program.table_empty"
+    hint = "The table has no rows."
+
+
+class BadParameters(ProgramError):
+    code = "program.bad_parameters"
+    hint = "See `strongroom propose --help` for the program's parameters."
+
+
+# --- output ---------------------------------------------------------------------------------------------------------
+
+
+class OutputError(StrongroomError):
+    code = "output"
+
+
+class OutputRefused(OutputError):
+    code = "output.refused"
+    hint = "The output breaks the rule that was agreed, so nothing of it left the enclave."
+
+
+# --- app ------------------------------------------------------------------------------------------------------------
+
+
+class AppError(StrongroomError):
+    code = "app"
+
+
+class NotFound(AppError):
+    code = "app.not_found"
+    hint = "Check the path or the digest; strongroom status lists what is known here."
+
+
+class EmptyFile(AppError):
+    code = "app.empty_file"
+    hint = "The file has no bytes; check that it was written or copied to the end."
+
+
+class Unreachable(AppError):
+    code = "app.unreachable"
+    hint = "Is it running? Start everything on this machine with: strongroom up"
+
+
+class Usage(AppError):
+    code = "app.usage"
+
+
+class Unauthorised(AppError):
+    code = "app.unauthorised"
+
+
+class Conflict(AppError):
+    code = "app.conflict"
+
+
+class MissingExtra(AppError):
+    code = "app.missing_extra"
+    hint = "pip install 'strongroom[room]'"
+
+
+class Internal(AppError):
+    code = "app.internal"
+    hint = "This is a fault in Strongroom; run again with STRONGROOM_DEBUG=1 for the traceback and report it."
+
+
+def leaves() -> dict[str, type[StrongroomError]]:
+    """Every error class by its code."""
+    found: dict[str, type[StrongroomError]] = {}
+    todo: list[type[StrongroomError]] = [StrongroomError]
+    while todo:
+        cls = todo.pop()
+        todo.extend(cls.__subclasses__())
+        found[cls.code] = cls
+    return found
