@@ -145,6 +145,7 @@ class ChunkAltered(AssetError):
     """
 
     code = "asset.chunk_altered"
+    index: int = -1
     hint = "The sealed file was changed, or mixed from two files; fetch it again."
 
     def __init__(self, message: str, *, index: int, hint: str | None = None) -> None:
@@ -165,6 +166,11 @@ class TrailingBytes(AssetError):
 class WrongKey(AssetError):
     code = "asset.wrong_key"
     hint = "The key does not belong to this manifest; ask the owner's broker for the asset's own key."
+
+
+class TrailerAltered(AssetError):
+    code = "asset.trailer_altered"
+    hint = "The list of chunk hashes at the sealed file's end was changed; fetch the file again."
 
 
 class ManifestMismatch(AssetError):
@@ -278,11 +284,99 @@ class UnknownPlatform(AttestationError):
 
 
 class NotAffirming(AttestationError):
+    """The appraisal of some evidence is not affirming.
+
+    Args:
+        message: one line.
+        reason: the stable code of the check that failed.
+    """
+
     code = "attest.not_affirming"
+    reason: str = ""
+
+    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+    def to_json(self) -> dict[str, str]:
+        return {**super().to_json(), "reason": self.reason}
 
 
 class BadKeyset(AttestationError):
     code = "attest.bad_keyset"
+
+
+class BadMeasurement(AttestationError):
+    code = "attest.bad_measurement"
+    hint = "Print it again with: strongroom measure"
+
+
+class BadAppraisalPolicy(AttestationError):
+    code = "attest.bad_policy"
+    hint = "See spec/appraisal.md for what an appraisal policy must hold."
+
+
+class BadNonce(AttestationError):
+    code = "attest.bad_nonce"
+    hint = "A nonce is 32 random bytes from the verifier, 64 lowercase hex digits in an address."
+
+
+class PlatformNotAccepted(AttestationError):
+    code = "attest.platform_not_accepted"
+    hint = "Name the platform in your trust file only if you accept what it protects from."
+
+
+class BadEndorsement(AttestationError):
+    code = "attest.bad_endorsement"
+
+
+class EndorsementMissing(AttestationError):
+    code = "attest.endorsement_missing"
+    hint = "Nothing vouches for the key that signed the evidence; ask for the evidence again with its endorsements."
+
+
+class UnknownRoot(AttestationError):
+    code = "attest.unknown_root"
+    hint = "Pin the platform's root only if you know it from another channel: strongroom party trust --root KEY"
+
+
+class EndorsementExpired(AttestationError):
+    code = "attest.endorsement_expired"
+    hint = "Start the platform again, so that it renews its endorsement; or check the clock."
+
+
+class EndorsementNotYetValid(AttestationError):
+    code = "attest.endorsement_not_yet_valid"
+    hint = "Check the clocks of the two machines."
+
+
+class EvidenceForged(AttestationError):
+    code = "attest.forged"
+
+
+class DebugEnabled(AttestationError):
+    code = "attest.debug"
+    hint = "A debuggable enclave can be read by its host; start the platform without debugging."
+
+
+class NotBound(AttestationError):
+    code = "attest.not_bound"
+    hint = "The evidence is for another nonce (replayed?) or for another keyset; ask with a fresh nonce."
+
+
+class NotFresh(AttestationError):
+    code = "attest.not_fresh"
+    hint = "Ask for new evidence; if it is new, check the clocks of the two machines."
+
+
+class KeysetExpired(AttestationError):
+    code = "attest.keyset_expired"
+    hint = "Start the enclave again, so that it makes new keys."
+
+
+class MeasurementNotAccepted(AttestationError):
+    code = "attest.measurement_not_accepted"
+    hint = "Another program runs than those you accept. Compare with `strongroom measure` of an installation that you trust."
 
 
 # --- broker ---------------------------------------------------------------------------------------------------------
@@ -301,6 +395,7 @@ class ReleaseRefused(BrokerError):
     """
 
     code = "broker.refused"
+    reason: str = ""
     hint = "The owner sees the reason and the numbered checks with: strongroom log"
 
     def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
@@ -330,6 +425,12 @@ class LedgerError(StrongroomError):
 
 class BadCheckpoint(LedgerError):
     code = "ledger.bad_checkpoint"
+    hint = "The log's head is malformed or of a log that your trust file does not hold; do not rely on it."
+
+
+class NotLogged(LedgerError):
+    code = "ledger.not_logged"
+    hint = "The log is not that long; ask it for its newest checkpoint first."
 
 
 class BadProof(LedgerError):
@@ -375,6 +476,16 @@ class ProgramNotApproved(EnclaveError):
     hint = "The installed program is not the one whose digest was approved; install that version or propose this one."
 
 
+class NotMeasurable(EnclaveError):
+    code = "enclave.not_measurable"
+    hint = "Install what runs inside an enclave: pip install 'strongroom[room]'"
+
+
+class PlatformFailed(EnclaveError):
+    code = "enclave.platform_failed"
+    hint = "Look at what `strongroom platform` printed, and start it again."
+
+
 class RunFailed(EnclaveError):
     code = "enclave.run_failed"
     hint = "The run counts as used; the inputs' owners may grant another: strongroom grant CONTRACT"
@@ -385,10 +496,11 @@ class ProgramError(EnclaveError):
 
     Args:
         message: one line, fixed per class and step.
-        step: where it stopped: one of ``strongroom.enclave.STEPS``.
+        step: where it stopped: one of ``strongroom.programs.STEPS``.
     """
 
     code = "program"
+    step: str = "program"
 
     def __init__(self, message: str, *, step: str = "program", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -423,6 +535,11 @@ class ProgramCrashed(ProgramError):
     hint = "Run the program on the mocks to see why; on real inputs its messages stay inside."
 
 
+class ProtocolBroken(ProgramError):
+    code = "program.protocol_broken"
+    hint = "The program said to its enclave what no program may say; do not approve it again before you know why."
+
+
 class ModelUnreadable(ProgramError):
     code = "program.model_unreadable"
     hint = "The model is not an ONNX file that onnxruntime can load without extra files."
@@ -446,6 +563,11 @@ class TableColumns(ProgramError):
 class TableNotNumeric(ProgramError):
     code = "program.table_not_numeric"
     hint = "A feature column holds text or empty cells where numbers must be."
+
+
+class TableLabels(ProgramError):
+    code = "program.table_labels"
+    hint = "The target column holds a label that the model does not know, or none; compare with the mock."
 
 
 class TableEmpty(ProgramError):
@@ -523,3 +645,26 @@ def leaves() -> dict[str, type[StrongroomError]]:
         todo.extend(cls.__subclasses__())
         found[cls.code] = cls
     return found
+
+
+def _one_line(text: str) -> str:
+    """At most 500 characters that a terminal prints as they are: no line ends, no escape sequences."""
+    return "".join(c if c.isprintable() else " " for c in text[:500])
+
+
+def from_json(value: object) -> StrongroomError:
+    """An error that another process answered with, as the same class; :class:`Internal` where it is none of ours.
+
+    Args:
+        value: decoded JSON as of :meth:`StrongroomError.to_json`. Untrusted: only its text is shown, and the hint is
+            always the class's own, because the other side does not say what to do here.
+    """
+    members = value if isinstance(value, dict) else {}
+    text = {k: _one_line(v) for k, v in members.items() if isinstance(k, str) and isinstance(v, str)}
+    cls = leaves().get(text.get("code", ""), Internal)
+    error = cls.__new__(cls)
+    StrongroomError.__init__(error, text.get("message") or "the other side failed without saying why")
+    for extra in ("reason", "step"):
+        if extra in text and hasattr(cls, extra):
+            setattr(error, extra, text[extra])
+    return error

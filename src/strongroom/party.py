@@ -34,6 +34,7 @@ _SMALL_ORDER_Y = frozenset(
 )
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _MLKEM_PUBLIC, _MLKEM_SEED, _X25519 = 1184, 64, 32
+_ANY_X25519 = X25519PrivateKey.from_private_bytes(bytes(32))  # a probe; nothing is ever encrypted with it
 
 ENCRYPTION_KEY_BYTES = _MLKEM_PUBLIC + _X25519
 ENCRYPTION_OVERHEAD = 1088 + _X25519 + 16  # encapsulated key and GCM tag
@@ -147,6 +148,11 @@ class EncryptionKey:
         if len(self.raw) != ENCRYPTION_KEY_BYTES:
             raise BadKey(f"an encryption key is not {ENCRYPTION_KEY_BYTES} bytes long")
         self._key()
+        try:
+            # A point of small order gives everybody the same secret (RFC 7748 section 6.1); found here, not at delivery.
+            _ANY_X25519.exchange(X25519PublicKey.from_public_bytes(self.raw[_MLKEM_PUBLIC:]))
+        except ValueError as error:
+            raise BadKey("an encryption key's X25519 part has small order") from error
 
     def _key(self) -> MLKEM768X25519PublicKey:
         try:

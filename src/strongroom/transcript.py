@@ -87,8 +87,9 @@ class Transcript:
         """
         if number in self._found:
             raise ValueError(f"check {number} was set twice")
-        status = Status.NOT_ESTABLISHED if passed is None else Status.PASSED if passed else Status.FAILED
-        self._found[number] = Check(number, self._steps.names[number], status, detail, "" if passed else code)
+        # Only ``True`` passes: a list or a match object that happens to be true is no answer.
+        status = Status.NOT_ESTABLISHED if passed is None else Status.PASSED if passed is True else Status.FAILED
+        self._found[number] = Check(number, self._steps.names[number], status, detail, "" if passed is True else code)
         return passed is True
 
     @property

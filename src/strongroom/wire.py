@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -81,6 +82,13 @@ def _no_number(_text: str) -> NoReturn:
     raise NotCanonical("a number is not an integer")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise NotCanonical("a number is too large")
+    return value
+
+
 def _integer(text: str) -> int:
     if len(text) > 17:
         raise NotCanonical("an integer is outside ±(2^53-1)")
@@ -109,7 +117,9 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> JSON:
             parse_constant=_no_number,
             parse_int=_integer,
         )
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise NotCanonical(f"nested deeper than {MAX_DEPTH} levels") from error
+    except ValueError as error:  # of which a UnicodeDecodeError is one
         raise NotJson("the bytes are not JSON in UTF-8") from error
     if encode(value) != data:
         raise NotCanonical("the bytes are JSON, but not in canonical form (RFC 8785)")
@@ -126,7 +136,7 @@ def loads(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
     if len(data) > max_bytes:
         raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_constant=_no_number)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_no_number)
     except (UnicodeDecodeError, ValueError, RecursionError, NotCanonical) as error:
         raise NotJson("the bytes are not JSON in UTF-8, or hold a member twice") from error
 
@@ -237,9 +247,12 @@ class Fields:
     def base64(self, name: str, *, max_bytes: int = MAX_BYTES) -> bytes:
         value = self.text(name, max_chars=max_bytes * 4 // 3 + 4)
         try:
-            return unb64(value)
+            data = unb64(value)
         except BadField as error:
             self._fail(name, f"is {error}")
+        if len(data) > max_bytes:
+            self._fail(name, f"is longer than {max_bytes} bytes")
+        return data
 
     def items(self, name: str, parse: Callable[[Any], Any], *, low: int = 0, high: int = 1024) -> tuple[Any, ...]:
         value = self.any(name)

@@ -1,0 +1,85 @@
+# Everything here works in a virtual environment, .venv, made from the locks (locks/*.txt, every file by its hash).
+# A machine needs Python 3.11 or newer, git and make.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+VENV := .venv
+BIN := $(VENV)/bin
+CORE_COVERAGE := 95
+WORKERS ?= auto
+MINUTES ?= 10
+ARGS ?=
+# The first that runs and is new enough; say another with: make PYTHON=/path/to/python
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --fork-strategy fewest --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-header --annotation-style line
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python
+
+.PHONY: help demo test lint bench soak lock clean
+
+help: ## what can be made
+	@echo 'make TARGET, where TARGET is'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
+
+demo: $(VENV)/demo.stamp ## a lab's secret model is evaluated on a hospital's secret records
+	@$(BIN)/strongroom demo $(ARGS)
+
+test: lint ## lint, types and every test, with the branch coverage of the core
+	@command -v bwrap >/dev/null || echo 'bubblewrap is not installed; the sandbox is tested on namespaces alone'
+	@echo 'Testing; the first dots take a few seconds ...'
+	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-branch --cov-report=term:skip-covered \
+		--cov-fail-under=$(CORE_COVERAGE) $(ARGS)
+	@echo 'make test: all passed'
+
+lint: $(VENV)/dev.stamp ## ruff and mypy
+	@echo 'Linting ...'
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo 'Checking types; half a minute the first time ...'
+	@$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp ## every published figure again, into bench/figures.json; ARGS=--quick leaves out the slow ones
+	@$(BIN)/python bench/run_all.py $(ARGS)
+
+soak: $(VENV)/dev.stamp ## the tests again and again in other orders with other examples, for MINUTES=10
+	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); round=0; \
+	while [ "$$(date +%s)" -lt "$$end" ]; do \
+		round=$$(( round + 1 )); echo "Round $$round ..."; \
+		$(BIN)/python -m pytest -x -n $(WORKERS) --hypothesis-seed="$$(date +%s)" $(ARGS) || exit 1; \
+	done; echo "soak: $$round rounds passed"
+
+lock: $(VENV)/setup.stamp ## resolve the locks again; ARGS=--upgrade takes newer versions
+	@echo 'Resolving ...'
+	@$(LOCK) --extra dev -o locks/dev.txt $(ARGS)
+	@$(LOCK) -c locks/dev.txt -o locks/core.txt
+	@$(LOCK) -c locks/dev.txt --extra room -o locks/room.txt
+	@$(LOCK) -c locks/dev.txt --extra demo -o locks/demo.txt
+	@$(subst pyproject.toml,,$(LOCK)) -c locks/dev.txt --group setup -o locks/setup.txt $(ARGS)
+	@if grep -nE '://' locks/*.txt; then echo 'a lock names a host' >&2; exit 1; fi
+	@wc -l locks/*.txt
+
+clean: ## remove the virtual environment, caches and what was built
+	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find src tests bench examples vectors -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+
+$(VENV)/setup.stamp: locks/setup.txt
+	@if [ -z '$(PYTHON)' ]; then echo 'No Python 3.11 or newer found; install one, or: make PYTHON=/path/to/python' >&2; exit 1; fi
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV) >/dev/null \
+		|| { echo 'Python has no venv; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'Installing the installer (uv) and the build backend (hatchling), each by its hash ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/setup.txt
+	@touch $@
+
+$(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: locks/%.txt pyproject.toml $(VENV)/setup.stamp
+	@echo "Installing what locks/$*.txt names, $$(grep -c '^[a-z0-9]' $<) packages; a minute or two where they must be fetched ..."
+	@$(INSTALL) --require-hashes --compile-bytecode -r $<
+	@echo 'Installing strongroom itself ...'
+	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,118 @@
+"""The command line. Each verb shows an example with ``--help``, prints JSON with ``--json``, and exits non-zero when wrong.
+
+Verbs are imported when they are used: ``strongroom verify`` loads no server, no HTTP client and no program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from strongroom import __version__
+from strongroom.errors import Internal, StrongroomError, Usage
+
+from .screen import Screen
+
+# verb -> (module that declares it, one line)
+VERBS = {
+    "up": ("roles", "start an exchange, brokers and an enclave on this machine"),
+    "party": ("parties", "make a party, show its card, trust another's"),
+    "seal": ("assets", "encrypt a file; its key stays with your broker"),
+    "open": ("assets", "decrypt your own sealed file, or a range of it"),
+    "inspect": ("assets", "say what a card, manifest, proposal, receipt or sealed file holds"),
+    "propose": ("contracts", "propose a computation over sealed assets"),
+    "show": ("contracts", "show a proposal in words"),
+    "diff": ("contracts", "show what changes between two proposals"),
+    "counter": ("contracts", "answer a proposal with another"),
+    "approve": ("contracts", "sign exactly what a proposal says"),
+    "withdraw": ("contracts", "stop every later release"),
+    "grant": ("contracts", "let your broker give keys for more runs"),
+    "run": ("runs", "have the enclave run a contract"),
+    "outputs": ("runs", "open what was delivered to you"),
+    "receipt": ("runs", "fetch the receipts of a contract"),
+    "verify": ("verify", "check a receipt from your own trust file, offline"),
+    "log": ("state", "every decision of your broker; the ledger"),
+    "status": ("state", "where your contracts stand; releases without receipts"),
+    "measure": ("state", "what an enclave of this installation would measure"),
+    "demo": ("demo", "two parties, one secret model, secret records: the whole story"),
+    "exchange": ("roles", "serve an exchange"),
+    "broker": ("roles", "serve a party's broker"),
+    "enclave": ("roles", "serve an enclave on the simulated platform"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise Usage(message, hint=f"See: {self.prog} --help")
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    return "verbs:\n" + "\n".join(f"  {verb.ljust(width)}  {line}" for verb, (_, line) in VERBS.items())
+
+
+def parser_of(verb: str) -> argparse.ArgumentParser:
+    """The parser of one verb."""
+    module, line = VERBS[verb]
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("common")
+    group.add_argument("--json", action="store_true", help="print one JSON object")
+    group.add_argument(
+        "--home", default=os.environ.get("STRONGROOM_HOME", "room"), help="folder of this machine's parties (room)"
+    )
+    group.add_argument(
+        "--as", dest="party", default=os.environ.get("STRONGROOM_PARTY"), metavar="NAME", help="which party you are"
+    )
+    group.add_argument("--exchange-url", metavar="URL", help="address of the exchange, else the folder's own")
+    group.add_argument("--enclave-url", metavar="URL", help="address of the enclave, else the folder's own")
+    parser = _Parser(
+        prog=f"strongroom {verb}",
+        description=line[0].upper() + line[1:] + ".",
+        parents=[common],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    import_module(f".{module}", __package__).declare(verb, parser)
+    return parser
+
+
+def _run(words: list[str], screen: Screen) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        screen.line(
+            "usage: strongroom VERB ...\n\nCompute together on things that none may hand over, and prove what happened.\n"
+        )
+        screen.line(_overview() + "\n\nstrongroom VERB --help shows an example.")
+        return 0 if words else 2
+    if words[0] == "--version":
+        screen.line(f"strongroom {__version__}")
+        return 0
+    if words[0] not in VERBS:
+        raise Usage(f"there is no verb {words[0]!r}", hint="See: strongroom --help")
+    args = parser_of(words[0]).parse_args(words[1:])
+    found: int = args.run(args, screen)
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    screen = Screen(as_json="--json" in words)
+    status = 1
+    try:
+        status = _run(words, screen)
+    except Usage as error:
+        screen.error(error)
+        status = 2
+    except StrongroomError as error:
+        screen.error(error)
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        status = 1
+    except Exception as error:  # the last line of defence: one line, and the traceback only for who asks for it
+        if os.environ.get("STRONGROOM_DEBUG"):
+            raise
+        screen.error(Internal(f"{error.__class__.__name__} in {words[0]}"))
+    return status

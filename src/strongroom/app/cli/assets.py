@@ -1,0 +1,291 @@
+"""seal, open, inspect: sealed files and what documents hold."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import Any
+
+from strongroom import wire
+from strongroom.app.client.draft import MAX_BYTES
+from strongroom.app.client.home import read
+from strongroom.app.client.prose import clauses
+from strongroom.app.client.room import manifest_path
+from strongroom.asset import MANIFEST_TYPE, Manifest
+from strongroom.contract import PROPOSAL_TYPE, Proposal
+from strongroom.errors import BadField, NotFound, StrongroomError, Usage
+from strongroom.party import Party
+from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, OutputRule, Policy
+from strongroom.receipt import Bundle, Statement
+from strongroom.wire import Envelope
+
+from .place import example, party, room
+from .screen import Screen
+
+PIECE = 1 << 20
+
+
+def size(text: str) -> int:
+    """``10``, ``64K``, ``2M``, ``1G`` in bytes."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    number, unit = (text[:-1], units[text[-1]]) if text and text[-1] in units else (text, 1)
+    if not (number.isascii() and number.isdigit()):
+        raise ArgumentTypeError(f"{text!r} is not a size such as 64K, 2M or 1G")
+    return int(number) * unit
+
+
+def declare(verb: str, parser: ArgumentParser) -> None:
+    {"seal": _declare_seal, "open": _declare_open, "inspect": _declare_inspect}[verb](parser)
+
+
+def _declare_seal(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom seal records.csv --as hospital --use evaluate --allow report --allow picture --min-group 10 --decimals 4
+strongroom seal model.onnx --as lab --use evaluate --allow report --allow picture --reveal-digest
+""",
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument(
+        "--use", action="append", default=[], metavar="USE", help="a use that you permit (evaluate); at least one"
+    )
+    parser.add_argument("--allow", action="append", default=[], choices=OUTPUT_KINDS, help="an output kind that may leave")
+    parser.add_argument("--min-group", type=int, default=1, metavar="N", help="groups under N are suppressed")
+    parser.add_argument(
+        "--decimals", type=int, default=MAX_DECIMALS, metavar="N", help="numbers keep at most N decimal places"
+    )
+    parser.add_argument(
+        "--to",
+        action="append",
+        default=[],
+        metavar="PARTY",
+        help="who may get outputs; any party of the contract where not given",
+    )
+    parser.add_argument("--max-bytes", type=size, metavar="SIZE", help="largest size of an output")
+    parser.add_argument("--terms", type=Path, metavar="FILE", help="terms as JSON, instead of the flags above")
+    parser.add_argument("--name", help="the asset's name (the file's)")
+    parser.add_argument("--kind", help="model, dataset, questions, ... (by the file's suffix)")
+    parser.add_argument("--media-type", help="(by the file's suffix)")
+    parser.add_argument("--mock", type=Path, metavar="FILE", help="a public stand-in of the same shape")
+    parser.add_argument(
+        "--reveal-digest", action="store_true", help="show the plain SHA-256, so that the file can be recognised"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the sealed file (FILE.sealed)")
+    parser.add_argument("--threads", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--no-upload", action="store_true", help="do not put it on the exchange")
+    parser.set_defaults(run=seal)
+
+
+def terms(args: Namespace) -> Policy:
+    """The terms that the flags mean. Raises Usage, PolicyError leaves."""
+    if args.terms:
+        value = wire.loads(read(args.terms))
+        if not isinstance(value, dict):
+            raise BadField(f"{args.terms} does not hold a policy")
+        return Policy.draft(value).require()
+    if not args.use or not args.allow:
+        raise Usage(
+            "say at least one --use and one --allow: what you do not say, nobody may do",
+            hint="For an evaluation: --use evaluate --allow report --allow picture",
+        )
+    rules = {
+        kind: OutputRule(
+            recipients=frozenset(args.to) if args.to else ANY_PARTY,
+            max_bytes=args.max_bytes or MAX_BYTES[kind],
+            min_group=args.min_group,
+            decimals=args.decimals,
+        )
+        for kind in args.allow
+    }
+    return Policy(uses=frozenset(args.use), outputs=rules).require()
+
+
+def seal(args: Namespace, screen: Screen) -> int:
+    total = args.file.stat().st_size if args.file.is_file() else None
+    out = args.out or args.file.with_name(args.file.name + ".sealed")
+    here = room(args)
+    with screen.progress(f"sealing {args.file.name}", total) as progress:
+        manifest = here.seal(
+            args.file,
+            terms=terms(args),
+            name=args.name,
+            kind=args.kind,
+            media_type=args.media_type,
+            mock=args.mock,
+            reveal_digest=args.reveal_digest,
+            out=out,
+            threads=args.threads,
+            progress=progress,
+            upload=False,
+        )
+    if not args.no_upload:
+        envelope = Envelope.parse(read(manifest_path(out)))
+        with screen.progress(f"uploading {out.name}", manifest.sealed.size) as progress:
+            here.publish(out, envelope, mock=args.mock, progress=progress)
+    screen.said("sealed", f"{out} ({manifest.sealed.size:,} bytes)")
+    screen.said("manifest", f"{manifest_path(out)}   {manifest.digest}")
+    screen.said("asset", f"{manifest.owner}/{manifest.name}")
+    screen.said("key", "with your broker, and nowhere else")
+    screen.said("exchange", "not uploaded" if args.no_upload else "holds the sealed file and the manifest")
+    value = {"asset": f"{manifest.owner}/{manifest.name}", "manifest": manifest.digest, "sealed": str(out)}
+    screen.result(value)
+    return 0
+
+
+def _declare_open(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom open records.csv.sealed --as hospital --out records.csv
+strongroom open model.onnx.sealed --as lab --offset 0 --length 64 --out -
+""",
+    )
+    parser.add_argument("file", type=Path, help="your own sealed file")
+    parser.add_argument("--manifest", type=Path, help="(beside the sealed file)")
+    parser.add_argument("--out", required=True, help="where to write; - is standard output")
+    parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--length", type=int)
+    parser.set_defaults(run=open_)
+
+
+def open_(args: Namespace, screen: Screen) -> int:
+    import sys
+
+    from strongroom.app.client.room import Room
+
+    read(args.file, max_bytes=None) if not args.file.is_file() else None
+    manifest = Envelope.parse(read(args.manifest or manifest_path(args.file)))
+    here = Room(party(args), exchange="http://127.0.0.1:0", enclave="http://127.0.0.1:0")
+    with here.open(args.file, manifest) as reader:
+        length = Manifest.parse(manifest.expect(MANIFEST_TYPE)).plaintext_bytes
+        end = length if args.length is None else min(length, args.offset + args.length)
+        if not 0 <= args.offset <= end:
+            raise Usage(f"the asset has {length} bytes")
+        reader.seek(args.offset)
+        target = None if args.out == "-" else Path(args.out)
+        partial = target and target.with_name(f".{target.name}.partial")
+        sink = sys.stdout.buffer if partial is None else partial.open("wb")
+        try:
+            with screen.progress(f"opening {args.file.name}", end - args.offset) as progress:
+                left = end - args.offset
+                while left:
+                    piece = reader.read(min(left, PIECE))
+                    sink.write(piece)
+                    left -= len(piece)
+                    progress(end - args.offset - left)
+            sink.flush()
+            if partial and target:
+                partial.replace(target)
+        finally:
+            if partial:
+                sink.close()
+                partial.unlink(missing_ok=True)
+    if target:
+        screen.said("opened", f"{target} ({end - args.offset:,} bytes)")
+        screen.result({"bytes": end - args.offset, "out": str(target)})
+    return 0
+
+
+def _declare_inspect(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom inspect room/parties/lab/party.json
+strongroom inspect model.onnx.manifest.json --json
+strongroom inspect room/exchange            # what its operator can see
+""",
+    )
+    parser.add_argument("file", type=Path)
+    parser.set_defaults(run=inspect)
+
+
+def inspect(args: Namespace, screen: Screen) -> int:
+    """Say what a document holds. Nothing is verified but its form, and the screen says so."""
+    from strongroom.asset.format import MAGIC
+
+    if args.file.is_dir():
+        from .operator import look
+
+        screen.result(look(args.file, screen))
+        return 0
+    if args.file.is_file():
+        with args.file.open("rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return _inspect_sealed(args.file, screen)
+    data = read(args.file)
+    problems = []
+    for what, describe in (("card", _card), ("bundle", _bundle), ("envelope", _envelope)):
+        try:
+            value = describe(data, screen)
+        except StrongroomError as error:
+            problems.append((what, error))
+            continue
+        screen.said("", "Only the form was checked. A receipt is verified with: strongroom verify")
+        screen.result(value)
+        return 0
+    decoded: Any = wire.decode(data)
+    members = set(decoded) if isinstance(decoded, dict) else set()
+    likely = "bundle" if "format" in members else "envelope" if "payload" in members else "card"
+    raise next(error for what, error in problems if what == likely)
+
+
+def _inspect_sealed(path: Path, screen: Screen) -> int:
+    beside = manifest_path(path)
+    if not beside.is_file():
+        raise NotFound(f"{path} is a sealed file; its manifest is not beside it", hint="Fetch the manifest from its owner.")
+    screen.said("sealed file", f"{path}, {path.stat().st_size:,} bytes")
+    screen.result(_envelope(read(beside), screen))
+    return 0
+
+
+def _card(data: bytes, screen: Screen) -> object:
+    card = Party.parse(data)
+    screen.said("card of", card.name)
+    screen.said("fingerprint", card.fingerprint)
+    screen.said("broker", card.broker_url or "no address")
+    return {"fingerprint": card.fingerprint, "kind": "card", **card.to_json()}
+
+
+def _envelope(data: bytes, screen: Screen) -> object:
+    envelope = Envelope.parse(data)
+    if envelope.payload_type == MANIFEST_TYPE:
+        manifest = Manifest.parse(envelope.payload)
+        scheme = "plain SHA-256" if manifest.content.scheme == "sha256" else "salted commitment"
+        screen.said("manifest of", f"{manifest.owner}/{manifest.name}, a {manifest.kind} ({manifest.media_type})")
+        screen.said("identity", manifest.digest)
+        screen.said("plaintext", f"{manifest.plaintext_bytes:,} bytes, {scheme} {manifest.content.value.hex()}")
+        screen.said("permits uses", ", ".join(sorted(manifest.terms.uses)))
+        for kind, rule in manifest.terms.outputs.items():
+            who = "any party of the contract" if rule.recipients is ANY_PARTY else ", ".join(sorted(rule.recipients))
+            screen.said(
+                f"permits {kind}",
+                f"to {who}, groups from {rule.min_group}, {rule.decimals} decimal places, at most {rule.max_bytes:,} bytes",
+            )
+        screen.said("mock", manifest.mock.digest if manifest.mock else "none")
+        return {"kind": "manifest", **manifest.to_json()}
+    if envelope.payload_type == PROPOSAL_TYPE:
+        proposal, signed = Proposal.open(envelope)
+        for clause in clauses(proposal):
+            screen.said(clause.about, clause.text)
+        screen.said("signed by", ", ".join(sorted(signed)) or "nobody")
+        return {"kind": "proposal", "signed_by": sorted(signed), **proposal.to_json()}
+    decoded = wire.decode(envelope.payload)
+    screen.said("envelope", envelope.payload_type)
+    screen.line(wire.encode(decoded).decode())
+    return {"kind": envelope.payload_type, "payload": decoded}
+
+
+def _bundle(data: bytes, screen: Screen) -> object:
+    bundle = Bundle.parse(data)
+    statement = Statement.parse(bundle.receipt.payload)
+    screen.said("receipt of run", statement.run_id)
+    screen.said("contract", statement.contract)
+    screen.said(
+        "outcome", f"failed at {statement.failure.step}: {statement.failure.code}" if statement.failure else "completed"
+    )
+    for delivered in statement.outputs:
+        screen.said(
+            f"output {delivered.output.name}", f"to {', '.join(delivered.output.recipients)}, sealed {delivered.sealed}"
+        )
+    return {"kind": "receipt", **statement.to_json()}

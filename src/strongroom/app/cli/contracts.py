@@ -1,0 +1,341 @@
+"""propose, show, diff, counter, approve, withdraw, grant."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from strongroom import wire
+from strongroom.app.client.draft import Change, Draft, Wanted
+from strongroom.app.client.home import read
+from strongroom.app.client.prose import clauses, differences
+from strongroom.app.client.room import Room, View
+from strongroom.contract import SANDBOXES, Payment, Proposal
+from strongroom.errors import Usage
+
+from .assets import size
+from .place import example, room
+from .screen import Screen
+
+
+def declare(verb: str, parser: ArgumentParser) -> None:
+    {
+        "propose": _declare_propose,
+        "show": _declare_show,
+        "diff": _declare_diff,
+        "counter": _declare_counter,
+        "approve": _declare_approve,
+        "withdraw": _declare_withdraw,
+        "grant": _declare_grant,
+    }[verb](parser)
+
+
+def _pair(text: str, what: str) -> tuple[str, str]:
+    left, sign, right = text.partition("=")
+    if not (left and sign and right):
+        raise Usage(f"{text!r} is not {what}")
+    return left, right
+
+
+def _payment(text: str) -> Payment:
+    """``PAYER:PAYEE:AMOUNT:CURRENCY``, the amount with two decimal places."""
+    parts = text.split(":")
+    whole, _, cents = (parts[2] if len(parts) == 4 else "").partition(".")
+    if not (whole.isascii() and whole.isdigit() and len(cents) <= 2 and (cents.isdigit() or not cents)):
+        raise Usage(f"{text!r} is not PAYER:PAYEE:AMOUNT:CURRENCY, such as lab:hospital:50.00:EUR")
+    return Payment(parts[0], parts[1], int(whole) * 100 + int((cents + "00")[:2]), parts[3])
+
+
+def _limits(parser: ArgumentParser, *, defaults: bool) -> None:
+    def default(value: object) -> object:
+        return value if defaults else None
+
+    parser.add_argument("--title", help="one line for people")
+    parser.add_argument(
+        "--min-group", type=int, default=default(1), metavar="N", help="groups under N are suppressed in every output"
+    )
+    parser.add_argument(
+        "--decimals", type=int, default=default(15), metavar="N", help="numbers keep at most N decimal places"
+    )
+    parser.add_argument("--runs", type=int, default=default(1), help="how many runs")
+    parser.add_argument("--seconds", type=int, default=default(300), help="longest time of a run")
+    parser.add_argument("--memory", type=size, default=default(2 << 30), metavar="SIZE", help="most memory of a run (2G)")
+    parser.add_argument("--days", type=int, default=default(7), help="how long it stands")
+    parser.add_argument("--sandbox", choices=SANDBOXES, default=default("isolated"), help="process protects nothing")
+    parser.add_argument(
+        "--pay", action="append", default=None, metavar="PAYER:PAYEE:AMOUNT:CURRENCY", help="for each completed run"
+    )
+
+
+def _declare_propose(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom propose --as lab --title "Accuracy of our classifier on your records" \\
+    --asset model=lab/model.onnx --asset data=hospital/records.csv \\
+    --output report=lab,hospital --output calibration=hospital \\
+    --parameter task=classification --parameter target=diagnosis
+strongroom propose --as lab --file draft.json
+""",
+    )
+    parser.add_argument("--program", default="evaluate", help="a standard program (evaluate)")
+    parser.add_argument(
+        "--asset", action="append", default=[], metavar="ROLE=OWNER/NAME", help="or ROLE=DIGEST of a manifest"
+    )
+    parser.add_argument("--output", action="append", default=[], metavar="NAME=PARTY[,PARTY]", help="who gets which output")
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON, or a plain word"
+    )
+    parser.add_argument("--file", type=Path, help="title, asset, output and parameters as one JSON object; flags add to it")
+    _limits(parser, defaults=True)
+    parser.set_defaults(run=propose)
+
+
+def _value(text: str) -> Any:
+    if text[:1] in '[{"' or text in ("null", "true", "false") or text.lstrip("-").isdigit():
+        return wire.loads(text.encode())
+    return text
+
+
+def _draft(args: Namespace, here: Room) -> Draft:
+    said: dict[str, Any] = wire.loads(read(args.file)) if args.file else {}
+    if not isinstance(said, dict) or set(said) - {"title", "asset", "output", "parameters"}:
+        raise Usage(f"{args.file} may hold title, asset, output and parameters alone")
+    assets = {**said.get("asset", {}), **dict(_pair(a, "ROLE=OWNER/NAME") for a in args.asset)}
+    outputs = {**said.get("output", {}), **{n: r.split(",") for n, r in (_pair(o, "NAME=PARTY") for o in args.output)}}
+    parameters = {
+        **said.get("parameters", {}),
+        **{n: _value(v) for n, v in (_pair(p, "NAME=VALUE") for p in args.parameter)},
+    }
+    if not assets or not outputs:
+        raise Usage("say at least one --asset and one --output")
+    return Draft(
+        title=args.title or said.get("title") or f"{args.program} {' on '.join(sorted(assets))}",
+        program=args.program,
+        assets={role: here.asset(reference) for role, reference in assets.items()},
+        outputs={name: Wanted(tuple(who)) for name, who in outputs.items()},
+        parameters=parameters,
+        runs=args.runs,
+        seconds=args.seconds,
+        memory_bytes=args.memory,
+        days=args.days,
+        min_group=args.min_group,
+        decimals=args.decimals,
+        sandbox=args.sandbox,
+        payments=tuple(_payment(p) for p in args.pay or ()),
+    )
+
+
+def propose(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    found = here.propose(_draft(args, here))
+    _said(found, screen)
+    others = [p.name for p in found.parties if p.name != here.name]
+    screen.line()
+    screen.said("proposed", f"{found.digest}; you signed it")
+    screen.said("next", f"{', '.join(others) or 'nobody'}: strongroom show, then approve or counter")
+    screen.result({"digest": found.digest, "proposal": found.to_json()})
+    return 0
+
+
+def _said(found: Proposal, screen: Screen) -> None:
+    for clause in clauses(found):
+        screen.said(clause.about, clause.text)
+
+
+def _declare_show(parser: ArgumentParser) -> None:
+    example(
+        parser, "strongroom show --as hospital              # the newest\nstrongroom show sha256:3f2a --as hospital --json"
+    )
+    parser.add_argument("proposal", nargs="?", help="its digest or the beginning of it; the newest where not given")
+    parser.set_defaults(run=show)
+
+
+def _standing(view: View) -> dict[str, Any]:
+    h = view.history
+    return {
+        "approved_by": sorted(h.approved_by),
+        "countered_by": h.countered_by,
+        "digest": view.proposal.digest,
+        "runs": sorted(h.runs),
+        "state": view.state.value,
+        "withdrawn_by": sorted(h.withdrawn_by),
+    }
+
+
+def show(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    view = here.view(here.find(args.proposal))
+    _said(view.proposal, screen)
+    screen.line()
+    _stands(view, screen)
+    screen.result({**_standing(view), "proposal": view.proposal.to_json()})
+    return 0
+
+
+def _stands(view: View, screen: Screen) -> None:
+    h = view.history
+    waiting = sorted({p.name for p in view.proposal.parties} - h.approved_by)
+    screen.said("state", view.state.value)
+    screen.said("approved by", ", ".join(sorted(h.approved_by)) or "nobody")
+    if waiting:
+        screen.said("waits for", ", ".join(waiting))
+    if h.countered_by:
+        screen.said("countered by", h.countered_by)
+    if h.withdrawn_by:
+        screen.said("withdrawn by", ", ".join(sorted(h.withdrawn_by)))
+    screen.said("runs used", f"{len(h.runs)} of {view.proposal.limits.runs + h.granted}")
+
+
+def _declare_diff(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom diff --as lab                   # the newest against what it supersedes
+strongroom diff sha256:3f2a sha256:91cc --as lab
+""",
+    )
+    parser.add_argument("old", nargs="?")
+    parser.add_argument("new", nargs="?")
+    parser.set_defaults(run=diff)
+
+
+def diff(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    new = here.view(here.find(args.new or args.old)).proposal
+    if args.old and args.new:
+        old = here.view(here.find(args.old)).proposal
+    elif new.supersedes:
+        old = here.view(new.supersedes).proposal
+    else:
+        raise Usage("that proposal supersedes none", hint="Name two: strongroom diff OLD NEW")
+    found = differences(old, new)
+    screen.said("from", f"{old.digest}, by {old.proposer}")
+    screen.said("to", f"{new.digest}, by {new.proposer}")
+    screen.line()
+    _changes(found, screen)
+    screen.result([{"about": d.about, "new": d.new, "old": d.old} for d in found])
+    return 0
+
+
+def _changes(found: list[Any], screen: Screen) -> None:
+    for d in found:
+        if d.old is not None:
+            screen.said(f"- {d.about}", d.old, width=28)
+        if d.new is not None:
+            screen.said(f"+ {d.about}", d.new, width=28)
+    if not found:
+        screen.line("  nothing that it says changes")
+
+
+def _declare_counter(parser: ArgumentParser) -> None:
+    example(parser, "strongroom counter --as hospital --min-group 10 --drop predictions")
+    parser.add_argument("proposal", nargs="?", help="its digest or the beginning of it; the newest where not given")
+    parser.add_argument("--drop", action="append", default=[], metavar="OUTPUT", help="leave an output out")
+    parser.add_argument(
+        "--output", action="append", default=[], metavar="NAME=PARTY[,PARTY]", help="change who gets an output"
+    )
+    _limits(parser, defaults=False)
+    parser.set_defaults(run=counter)
+
+
+def counter(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    digest = here.find(args.proposal)
+    change = Change(
+        title=args.title,
+        runs=args.runs,
+        seconds=args.seconds,
+        memory_bytes=args.memory,
+        days=args.days,
+        sandbox=args.sandbox,
+        min_group=args.min_group,
+        decimals=args.decimals,
+        drop=tuple(args.drop),
+        recipients={n: tuple(r.split(",")) for n, r in (_pair(o, "NAME=PARTY") for o in args.output)},
+        payments=None if args.pay is None else tuple(_payment(p) for p in args.pay),
+    )
+    old = here.view(digest).proposal
+    new = here.counter(digest, change)
+    found = differences(old, new)
+    _changes(found, screen)
+    screen.line()
+    screen.said("countered", f"{new.digest}; you signed it, and your broker refuses the old one")
+    screen.result(
+        {
+            "changes": [{"about": d.about, "new": d.new, "old": d.old} for d in found],
+            "digest": new.digest,
+            "supersedes": digest,
+        }
+    )
+    return 0
+
+
+def _declare_approve(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        "strongroom approve --as lab                 # shows it and asks\nstrongroom approve sha256:3f2a --as lab --yes",
+    )
+    parser.add_argument("proposal", nargs="?", help="its digest or the beginning of it; the newest where not given")
+    parser.add_argument("--yes", action="store_true", help="do not ask; you have read it")
+    parser.set_defaults(run=approve)
+
+
+def approve(args: Namespace, screen: Screen) -> int:
+    if args.yes and not args.proposal:
+        raise Usage("--yes needs a digest", hint="The newest is what the exchange says it is; name what you have read.")
+    here = room(args)
+    digest = here.find(args.proposal)
+    view = here.view(digest)
+    if not args.yes:
+        _said(view.proposal, screen)
+        if view.proposal.supersedes:
+            screen.heading("What changes")
+            _changes(differences(here.view(view.proposal.supersedes).proposal, view.proposal), screen)
+        if args.json or not sys.stdin.isatty():
+            raise Usage("nothing was approved", hint="Read it (strongroom show), then: strongroom approve DIGEST --yes")
+        screen.line()
+        if input("Sign exactly this? [y/N] ").strip().lower() not in ("y", "yes"):
+            screen.line("nothing was signed")
+            return 1
+    found = here.approve(digest)
+    screen.said("approved", digest)
+    _stands(found, screen)
+    screen.result(_standing(found))
+    return 0
+
+
+def _declare_withdraw(parser: ArgumentParser) -> None:
+    example(parser, 'strongroom withdraw sha256:3f2a --as hospital --reason "the ethics board has not met"')
+    parser.add_argument("proposal", help="its digest or the beginning of it")
+    parser.add_argument("--reason", default="", help="one line, which every party can read")
+    parser.set_defaults(run=withdraw)
+
+
+def withdraw(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    digest = here.find(args.proposal)
+    missed = here.withdraw(digest, args.reason)
+    screen.said("withdrawn", f"{digest}; your broker releases nothing more under it")
+    for who in missed:
+        screen.said("not reached", f"{who}; it learns of it later")
+    screen.result({"digest": digest, "not_reached": missed})
+    return 0
+
+
+def _declare_grant(parser: ArgumentParser) -> None:
+    example(parser, "strongroom grant sha256:3f2a --as hospital --runs 1   # a run died: let it be made again")
+    parser.add_argument("proposal", help="its digest or the beginning of it")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.set_defaults(run=grant)
+
+
+def grant(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    digest = here.find(args.proposal)
+    found = here.grant(digest, args.runs)
+    screen.said("granted", f"{found.runs} more by your broker alone; other owners grant their own")
+    screen.result({"digest": digest, "runs": found.runs})
+    return 0

@@ -1,0 +1,175 @@
+"""Every role as a process of its own on this machine: how ``up``, ``demo``, the tests and the benchmarks start and end them.
+
+A role says on its standard output, in one JSON line, where it answers. It ends when its standard input does, so that no role
+outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from strongroom.app.client.home import Config, Home, pretty, write
+from strongroom.app.http import listen
+from strongroom.errors import EnclaveError, Unreachable
+
+START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that was free a moment ago."""
+    with listen(host, 0) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@dataclass
+class Role:
+    """A running role.
+
+    Attributes:
+        name: ``exchange``, ``broker of NAME``, ``enclave``.
+        url: where it answers.
+        seconds: how long it took to answer.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    began: float
+    url: str = ""
+    seconds: float = 0.0
+
+    def wait(self) -> None:
+        """Until it answers. Raises Unreachable when it ends or takes too long."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            left = self.began + START_SECONDS - time.monotonic()
+            ready, _, _ = select.select([stdout], [], [], max(left, 0))
+            piece = os.read(stdout.fileno(), 4096) if ready else b""
+            if not piece:
+                self.stop()
+                raise Unreachable(f"the {self.name} did not start", hint="Its own message is above.")
+            line += piece
+        self.url = json.loads(line.splitlines()[0])["url"]
+        self.seconds = time.monotonic() - self.began
+
+    def stop(self) -> None:
+        if self.process.stdin and not self.process.stdin.closed:
+            self.process.stdin.close()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self.process.kill()
+        self.stop()
+
+
+class Fleet:
+    """An exchange, a broker for each party and an enclave, as processes.
+
+    Args:
+        home: the machine's folder.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.roles: dict[str, Role] = {}
+        self.config = self._addresses()
+
+    def _addresses(self) -> Config:
+        """The addresses used before, or free ones."""
+        if (self.home.folder / "config.json").exists():
+            return self.home.config
+        config = Config(f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}")
+        self.home.save_config(config)
+        return config
+
+    def _spawn(self, name: str, arguments: Sequence[str]) -> Role:
+        command = [sys.executable, "-m", "strongroom", *arguments, "--home", str(self.home.folder), "--announce"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own verbs
+        role = self.roles[name] = Role(name, process, time.monotonic())
+        return role
+
+    def start_exchange(self) -> Role:
+        return self._spawn("exchange", ["exchange", "--port", self.config.exchange.rpartition(":")[2]])
+
+    def start_broker(self, party: str) -> Role:
+        arguments = ["broker", "--as", party, "--exchange-url", self.config.exchange]
+        return self._spawn(f"broker of {party}", arguments)
+
+    def start_enclave(self) -> Role:
+        port = self.config.enclave.rpartition(":")[2]
+        return self._spawn("enclave", ["enclave", "--port", port, "--exchange-url", self.config.exchange])
+
+    def start(self, *, enclave: bool = True) -> None:
+        """Start everything side by side, and wait until all answer. Raises Unreachable."""
+        if enclave:  # the slowest first
+            self.start_enclave()
+        self.start_exchange()
+        for party in self.home.parties():
+            self.start_broker(party.name)
+        for role in list(self.roles.values()):
+            if not role.url:
+                role.wait()
+
+    def reference(self) -> Path:
+        """Write what others need in order to trust this machine's enclave and log: roots, measurement, log key.
+
+        Raises:
+            EnclaveError: the installation cannot be measured.
+        """
+        from strongroom.app.enclave.keys import root_public_key
+        from strongroom.app.enclave.measure import FileDigests, Installation
+        from strongroom.app.exchange.key import log_key
+        from strongroom.trust import Root, Trust
+
+        values = Trust(
+            roots=(Root("simulated", root_public_key(self.home.folder / "enclave")),),
+            measurements=(Installation.here().measure(FileDigests()),),
+            logs=(log_key(self.home.folder / "exchange").verifier.vkey,),
+        )
+        path = self.home.folder / "reference.json"
+        write(path, pretty(values.to_json()))
+        return path
+
+    def check(self) -> None:
+        """Raises EnclaveError when a role has ended."""
+        for name, role in self.roles.items():
+            if role.process.poll() is not None:
+                raise EnclaveError(
+                    f"the {name} ended with status {role.process.returncode}", hint="Its own message is above."
+                )
+
+    def stop(self) -> None:
+        for role in self.roles.values():  # all at once, then one by one
+            if role.process.stdin and not role.process.stdin.closed:
+                role.process.stdin.close()
+        for role in self.roles.values():
+            role.stop()
+        self.roles.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()

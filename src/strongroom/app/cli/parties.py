@@ -1,0 +1,147 @@
+"""party: make one, show its card, trust another's, trust an enclave's reference values."""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from pathlib import Path
+
+from strongroom import wire
+from strongroom.app.client.home import Home, read, reference
+from strongroom.app.http import listen
+from strongroom.errors import NotPinned, PinMismatch, StrongroomError, Usage
+from strongroom.party import Party
+
+from .place import example, home, party
+from .screen import Screen
+
+
+def declare(_verb: str, parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom party new lab                      # keys for a party called lab, in ./room
+strongroom party show --as lab                # its card's place and its fingerprint
+strongroom party trust room/parties/hospital/party.json --as lab
+strongroom party trust room/reference.json --as lab       # an enclave's reference values and a log's key
+strongroom party untrust hospital --as lab
+""",
+    )
+    verbs = parser.add_subparsers(dest="what", required=True, metavar="new|show|list|trust|untrust")
+    new = verbs.add_parser("new", help="make a party with fresh keys")
+    new.add_argument("name")
+    new.add_argument("--host", default="127.0.0.1", help="where its broker will listen (127.0.0.1)")
+    new.add_argument("--port", type=int, default=0, help="0 chooses a free one")
+    verbs.add_parser("show", help="the card and its fingerprint")
+    verbs.add_parser("list", help="parties here and those they trust")
+    trust = verbs.add_parser("trust", help="pin a card, or accept reference values")
+    trust.add_argument("file", type=Path)
+    trust.add_argument("--fingerprint", help="what the party told you; refused where it differs")
+    untrust = verbs.add_parser("untrust", help="remove a pin")
+    untrust.add_argument("name")
+    for sub in (new, *(verbs.choices[n] for n in ("show", "list", "trust", "untrust"))):
+        for flag, dest in (("--home", "home"), ("--as", "party")):
+            sub.add_argument(flag, dest=dest, default=SUPPRESS)
+        sub.add_argument("--json", action="store_true", default=SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace, screen: Screen) -> int:
+    {"new": new, "show": show, "list": listing, "trust": trust, "untrust": untrust}[args.what](args, screen)
+    return 0
+
+
+def make(place: Home, name: str, *, host: str = "127.0.0.1", port: int = 0) -> Party:
+    """Make a party whose broker has an address of its own. Raises AlreadyExists, Conflict, BadField."""
+    with listen(host, port) as sock:  # only to learn a free port
+        port = sock.getsockname()[1]
+    return place.create(name, host=host, port=port).card
+
+
+def new(args: Namespace, screen: Screen) -> None:
+    card = make(home(args), args.name, host=args.host, port=args.port)
+    _card(card, home(args).party(args.name).folder, screen)
+
+
+def show(args: Namespace, screen: Screen) -> None:
+    found = party(args)
+    _card(found.card, found.folder, screen)
+
+
+def _card(card: Party, folder: Path, screen: Screen) -> None:
+    screen.said("party", card.name)
+    screen.said("fingerprint", card.fingerprint)
+    screen.said("card", f"{folder / 'party.json'}   give this to others")
+    screen.said("secret keys", f"{folder / 'keys.json'}, {folder / 'broker'}   give these to nobody")
+    screen.said("broker", card.broker_url)
+    screen.result(
+        {"card": str(folder / "party.json"), "fingerprint": card.fingerprint, "name": card.name, "broker": card.broker_url}
+    )
+
+
+def listing(args: Namespace, screen: Screen) -> None:
+    rows = []
+    for found in home(args).parties():
+        trust = found.trust
+        names = [p.name for p in trust.parties if p.name != found.name]
+        rows.append(
+            [
+                found.name,
+                found.card.fingerprint,
+                ", ".join(names) or "nobody",
+                str(len(trust.measurements)),
+                str(len(trust.logs)),
+            ]
+        )
+    screen.table(["party", "fingerprint", "trusts", "measurements", "logs"], rows)
+    screen.result([{"fingerprint": r[1], "name": r[0], "trusts": r[2]} for r in rows])
+
+
+def trust(args: Namespace, screen: Screen) -> None:
+    found, data = party(args), read(args.file)
+    if args.fingerprint:
+        card = Party.parse(data)
+        if card.fingerprint != args.fingerprint:
+            raise PinMismatch(f"the card's fingerprint is {card.fingerprint}, not the one you gave")
+    try:
+        card = Party.parse(data)
+    except StrongroomError as not_a_card:
+        _trust_reference(args, data, screen, not_a_card)
+        return
+    found.save_trust(found.trust.pin(card))
+    screen.said("pinned", card.name)
+    screen.said("fingerprint", card.fingerprint)
+    if not args.fingerprint:
+        screen.said("", "Compare it with the party itself, through another channel, before you approve anything.")
+    screen.result({"fingerprint": card.fingerprint, "pinned": card.name})
+
+
+def _trust_reference(args: Namespace, data: bytes, screen: Screen, not_a_card: StrongroomError) -> None:
+    try:
+        values = reference(data)
+    except StrongroomError:
+        raise not_a_card from None
+    if not (values.roots or values.measurements or values.logs):
+        raise Usage(f"{args.file} holds no reference values")
+    found = party(args)
+    trusted = found.trust.with_enclaves(values.roots, values.measurements)
+    for vkey in values.logs:
+        trusted = trusted.with_log(vkey)
+    found.save_trust(trusted)
+    for root in values.roots:
+        screen.said("root", f"{root.platform} {wire.b64(root.key.raw)}")
+    for measurement in values.measurements:
+        screen.said("measurement", f"{measurement.platform} {measurement.digest}")
+    for vkey in values.logs:
+        screen.said("log", vkey)
+    screen.result(
+        {"logs": list(values.logs), "measurements": [m.digest for m in values.measurements], "roots": len(values.roots)}
+    )
+
+
+def untrust(args: Namespace, screen: Screen) -> None:
+    found = party(args)
+    if args.name == found.name:
+        raise NotPinned("a party cannot remove itself")
+    found.save_trust(found.trust.unpin(args.name))
+    screen.said("removed", args.name)
+    screen.result({"removed": args.name})

@@ -1,0 +1,173 @@
+"""up, exchange, broker, enclave: the roles as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+from .fleet import Fleet
+from .parties import make
+from .place import example, home
+from .screen import Screen
+
+WATCH_SECONDS = 0.5
+
+
+def declare(verb: str, parser: ArgumentParser) -> None:
+    {"up": _declare_up, "exchange": _declare_exchange, "broker": _declare_broker, "enclave": _declare_enclave}[verb](parser)
+
+
+def _serving(parser: ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="(127.0.0.1)")
+    parser.add_argument("--port", type=int, default=0, help="0 chooses a free one")
+    parser.add_argument(
+        "--announce", action="store_true", help="say the address in one JSON line, and end with standard input"
+    )
+
+
+def _announce(args: Namespace, screen: Screen, role: str) -> Callable[[str], None]:
+    def said(url: str) -> None:
+        if args.announce:
+            print(json.dumps({"role": role, "url": url}), flush=True)  # noqa: T201 - for the parent process
+        else:
+            screen.said(role, url)
+            screen.note("Stop it with Ctrl-C.")
+
+    return said
+
+
+# --- up ---
+
+
+def _declare_up(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom up                              # then, in another terminal: strongroom party new lab
+strongroom up --party lab --party hospital
+""",
+    )
+    parser.add_argument(
+        "--party", dest="names", action="append", default=[], metavar="NAME", help="make this party if it is not there"
+    )
+    parser.set_defaults(run=up)
+
+
+def up(args: Namespace, screen: Screen) -> int:
+    place = home(args)
+    for name in args.names:
+        if name not in [p.name for p in place.parties()]:
+            make(place, name)
+    began = time.monotonic()
+    with Fleet(place) as fleet:
+        screen.note("starting an exchange, an enclave and a broker for each party …")
+        fleet.start()
+        path = fleet.reference()
+        for name, role in fleet.roles.items():
+            screen.said(name, f"{role.url}   ({role.seconds:.1f} s)")
+        screen.said("", "platform: simulated (no hardware protection)")
+        screen.said("reference values", f"{path}   each party: strongroom party trust {path} --as NAME")
+        screen.said(
+            "started in",
+            f"{time.monotonic() - began:.1f} s; parties made from now on get a broker at once. Ctrl-C ends all.",
+        )
+        screen.result({"reference": str(path), "roles": {n: r.url for n, r in fleet.roles.items()}})
+        _watch(fleet, screen)
+    return 0
+
+
+def _watch(fleet: Fleet, screen: Screen) -> None:
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGINT, lambda *_: stopping.set())
+    while not stopping.wait(WATCH_SECONDS):
+        fleet.check()
+        for party in fleet.home.parties():
+            if f"broker of {party.name}" not in fleet.roles:
+                role = fleet.start_broker(party.name)
+                role.wait()
+                screen.said(role.name, role.url)
+
+
+# --- one role ---
+
+
+def _declare_exchange(parser: ArgumentParser) -> None:
+    example(parser, "strongroom exchange --home /srv/strongroom --host 0.0.0.0 --port 8470")
+    _serving(parser)
+    parser.set_defaults(run=serve_exchange)
+
+
+def serve_exchange(args: Namespace, screen: Screen) -> int:
+    from strongroom.app.exchange.key import log_key
+    from strongroom.app.exchange.server import exchange
+    from strongroom.app.http import listen, serve
+    from strongroom.app.stores.exchange import ExchangeStore
+
+    folder = home(args).folder / "exchange"
+    store = ExchangeStore(folder, log_key(folder))
+    sock = listen(args.host, args.port)
+    serve(exchange(store), sock, announce=_announce(args, screen, "exchange"), until_eof=args.announce)
+    store.close()
+    return 0
+
+
+def _declare_broker(parser: ArgumentParser) -> None:
+    example(parser, "strongroom broker --as hospital --exchange-url http://127.0.0.1:8470")
+    _serving(parser)
+    parser.set_defaults(run=serve_broker, port=None, host=None)
+
+
+def serve_broker(args: Namespace, screen: Screen) -> int:
+    from strongroom.app.broker.server import Outbox, broker
+    from strongroom.app.http import Client, listen, serve
+
+    place = home(args)
+    party = place.party(args.party)
+    exchange = args.exchange_url or place.config.exchange
+    outbox = Outbox(party.book, party.owner(), Client(exchange))
+    outbox.start()
+    sock = listen(args.host or party.broker.host, party.broker.port if args.port is None else args.port)
+    app = broker(party.book, party.owner, outbox)
+    serve(app, sock, announce=_announce(args, screen, f"broker of {party.name}"), until_eof=args.announce)
+    outbox.stop()
+    party.book.close()
+    return 0
+
+
+def _declare_enclave(parser: ArgumentParser) -> None:
+    example(parser, "strongroom enclave --exchange-url http://127.0.0.1:8470   # needs strongroom[room]")
+    _serving(parser)
+    parser.set_defaults(run=serve_enclave)
+
+
+def serve_enclave(args: Namespace, screen: Screen) -> int:
+    """The simulated platform, which starts the enclave as its child."""
+    from strongroom.app.enclave import platform
+
+    place = home(args)
+    exchange = args.exchange_url or place.config.exchange
+    arguments = ["--exchange", exchange, "--host", args.host, "--port", str(args.port)]
+    if args.announce:
+        _end_with_stdin()
+    else:
+        screen.note("platform: simulated (no hardware protection). Stop it with Ctrl-C.")
+    return platform.serve(Path(place.folder) / "enclave", arguments)
+
+
+def _end_with_stdin() -> None:
+    def watch() -> None:
+        try:
+            while sys.stdin.buffer.read(4096):
+                pass
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,133 @@
+"""run, outputs, receipt: have a contract run, and read what came of it."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from strongroom.app.client.home import read
+from strongroom.app.client.room import Room
+from strongroom.errors import NotFound, RunFailed
+from strongroom.receipt import Bundle, examine
+
+from .place import example, room
+from .screen import Screen
+from .verify import show as show_verification
+from .verify import to_json
+
+
+def declare(verb: str, parser: ArgumentParser) -> None:
+    {"run": _declare_run, "outputs": _declare_outputs, "receipt": _declare_receipt}[verb](parser)
+
+
+def _declare_run(parser: ArgumentParser) -> None:
+    example(parser, "strongroom run sha256:3f2a --as lab")
+    parser.add_argument("contract", nargs="?", help="its digest or the beginning of it; the newest where not given")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    digest = here.find(args.contract)
+    bundle = here.run(digest, screen.said)
+    screen.line()
+    receipt = here.keep(bundle)
+    kept = here.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json"
+    screen.said("receipt", f"{kept}   verified")
+    screen.said("", receipt.label)
+    failure = receipt.statement.failure
+    screen.result({"receipt": str(kept), "statement": receipt.statement.to_json()})
+    if failure is not None:
+        raise RunFailed(f"the program stopped at {failure.step!r}: {failure.code}", hint=_hint(failure.code))
+    screen.said("next", f"strongroom outputs {digest[:15]} --as {here.name}")
+    return 0
+
+
+def _hint(code: str) -> str:
+    from strongroom.errors import leaves
+
+    known = leaves().get(code)
+    return known.hint if known else RunFailed.hint
+
+
+def _declare_outputs(parser: ArgumentParser) -> None:
+    example(parser, "strongroom outputs sha256:3f2a --as hospital --out results/")
+    parser.add_argument("contract", nargs="?", help="its digest or the beginning of it; the newest where not given")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write them (the party's own folder)")
+    parser.set_defaults(run=outputs)
+
+
+def outputs(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    opened = here.outputs(here.find(args.contract), out=args.out)
+    for found in opened:
+        screen.said(found.name, str(found.path))
+        screen.said("", found.receipt.label)
+        if found.path.suffix == ".json":
+            report(json.loads(read(found.path, max_bytes=None)), screen)
+    if not opened:
+        screen.said("outputs", "none was delivered to you")
+    screen.result([{"name": f.name, "path": str(f.path), "platform": f.receipt.label} for f in opened])
+    return 0
+
+
+def report(value: Any, screen: Screen) -> None:
+    """A report as a table."""
+    screen.line()
+    screen.said("records", f"{value['records']:,}")
+    for name, figure in value["metrics"].items():
+        screen.said(name, _figure(figure))
+    for table in value.get("tables", []):
+        screen.line()
+        screen.line(f"  {table['name']} (by {table['by']})", "bold")
+        names = sorted({n for g in table["groups"] for n in g.get("values", {})})
+        rows = []
+        for group in table["groups"]:
+            if group.get("suppressed"):
+                rows.append([group["group"], "suppressed", *("" for _ in names)])
+            else:
+                rows.append([group["group"], str(group["records"]), *(_figure(group["values"].get(n)) for n in names)])
+        screen.table(["group", "records", *names], rows)
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " | ".join(" ".join(str(c) for c in row) if isinstance(row, list) else str(row) for row in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _declare_receipt(parser: ArgumentParser) -> None:
+    example(parser, "strongroom receipt sha256:3f2a --as lab --out receipt.json && strongroom verify receipt.json --as lab")
+    parser.add_argument("contract", nargs="?", help="its digest or the beginning of it; the newest where not given")
+    parser.add_argument("--run", dest="run_id", help="the run, where there are several")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the bundle there")
+    parser.set_defaults(run=receipt)
+
+
+def receipt(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    bundles = here.receipts(here.find(args.contract))
+    chosen = [b for b in bundles if args.run_id is None or _run_of(b, here) == args.run_id]
+    if not chosen:
+        raise NotFound("there is no such receipt on the exchange")
+    bundle = chosen[-1]
+    found = examine(bundle, trust=here.trust)
+    show_verification(found, screen)
+    if found.receipt:
+        here.keep(bundle)
+    if args.out:
+        from strongroom.app.client.home import write
+
+        write(args.out, bundle.encode())
+        screen.said("written", str(args.out))
+    screen.result({**to_json(found), "digest": bundle.receipt.digest})
+    return 0 if found.receipt else 1
+
+
+def _run_of(bundle: Bundle, here: Room) -> str:
+    statement = examine(bundle, trust=here.trust).statement
+    return statement.run_id if statement else ""

@@ -1,0 +1,124 @@
+"""log, status, measure: what was decided, where things stand, what would be measured."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from datetime import UTC, datetime
+
+from strongroom.app.client.room import Room
+from strongroom.errors import NotFound
+
+from .place import example, party, room
+from .screen import Screen
+
+
+def declare(verb: str, parser: ArgumentParser) -> None:
+    {"log": _declare_log, "status": _declare_status, "measure": _declare_measure}[verb](parser)
+
+
+def _time(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _declare_log(parser: ArgumentParser) -> None:
+    example(
+        parser, "strongroom log --as hospital               # your broker's decisions\nstrongroom log --as hospital --ledger"
+    )
+    parser.add_argument("--ledger", action="store_true", help="the exchange's log instead, followed from the last head seen")
+    parser.set_defaults(run=log)
+
+
+def log(args: Namespace, screen: Screen) -> int:
+    if args.ledger:
+        return _ledger(room(args), screen)
+    decisions = party(args).book.decisions()
+    for d in decisions:
+        screen.said(f"{_time(d.at)}", f"{d.verdict} {d.code} contract {d.contract[:19]}… run {d.run_id[:8]}…", width=24)
+        checks = d.checks if isinstance(d.checks, list) else []
+        for check in checks:
+            if isinstance(check, dict) and check["status"] != "passed" and check["detail"] != "not reached":
+                screen.said("", f"{check['number']} {check['name']}: {check['status']}: {check['detail']}")
+    if not decisions:
+        screen.said("log", "your broker has decided nothing yet")
+    screen.result([d.to_json() for d in decisions])
+    return 0
+
+
+def _ledger(here: Room, screen: Screen) -> int:
+    checkpoint = here.exchange.checkpoint()
+    verifiers = [v for v in here.trust.log_verifiers() if v.signatures_of(checkpoint)]
+    if not verifiers:
+        raise NotFound("this log's key is not in your trust file", hint="strongroom party trust reference.json")
+    new = verifiers[0].verify(checkpoint)
+    here.follow_head(new)
+    entries = []
+    for start in range(0, new.size, 1000):
+        entries += here.exchange.entries(start, min(start + 1000, new.size))
+    for index, entry in enumerate(entries):
+        if isinstance(entry, dict):
+            screen.said(f"{index} {entry['kind']}", f"{entry['digest']} of contract {str(entry['contract'])[:19]}…")
+    screen.line()
+    screen.said("head", f"{new.origin}, {new.size} entries, consistent with the last one seen")
+    screen.result({"entries": entries, "origin": new.origin, "size": new.size})
+    return 0
+
+
+def _declare_status(parser: ArgumentParser) -> None:
+    example(parser, "strongroom status --as lab")
+    parser.set_defaults(run=status)
+
+
+def status(args: Namespace, screen: Screen) -> int:
+    here = room(args)
+    screen.heading("Assets of pinned parties")
+    assets = here.assets()
+    screen.table(
+        ["asset", "kind", "bytes", "manifest"],
+        [[f"{m.owner}/{m.name}", m.kind, f"{m.plaintext_bytes:,}", m.digest] for m in assets],
+    )
+    screen.heading("Contracts")
+    views = here.views()
+    rows = [
+        [
+            v.proposal.digest[:19] + "…",
+            v.state.value,
+            f"{len(v.history.runs)} of {v.proposal.limits.runs + v.history.granted}",
+            v.proposal.title,
+        ]
+        for v in views
+    ]
+    screen.table(["contract", "state", "runs", "title"], rows)
+    missing = here.unreceipted()
+    screen.heading("Released without a receipt")
+    for contract, run_id, at in missing:
+        screen.said(_time(at), f"contract {contract[:19]}… run {run_id}: the keys went out and no valid receipt came back")
+    if not missing:
+        screen.line("  none")
+    value = {
+        "assets": [{"asset": f"{m.owner}/{m.name}", "manifest": m.digest} for m in assets],
+        "contracts": [{"digest": v.proposal.digest, "state": v.state.value, "title": v.proposal.title} for v in views],
+        "unreceipted": [{"at": at, "contract": c, "run_id": r} for c, r, at in missing],
+    }
+    screen.result(value)
+    return 0
+
+
+def _declare_measure(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        "strongroom measure                     # compare with the measurement in a proposal\nstrongroom measure --json",
+    )
+    parser.set_defaults(run=measure)
+
+
+def measure(_args: Namespace, screen: Screen) -> int:
+    from strongroom.app.enclave.measure import FileDigests, Installation
+
+    screen.note("measuring the package, its dependencies and the interpreter …")
+    found = Installation.here().measure(FileDigests())
+    for name, value in found.registers.items():
+        screen.said(name, value)
+    screen.said("measurement", found.digest)
+    screen.said("", "platform: simulated (no hardware protection)")
+    screen.result(found.to_json())
+    return 0

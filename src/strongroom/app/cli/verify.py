@@ -1,0 +1,67 @@
+"""verify: check a receipt from the verifier's own trust file, offline. Loads no network code."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from strongroom import wire
+from strongroom.app.client.home import read
+from strongroom.errors import NotVerified
+from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Verification, examine
+from strongroom.trust import Trust
+
+from .place import example, party
+from .screen import Screen
+
+
+def declare(_verb: str, parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom verify room/parties/lab/receipts/3f2a….json --as lab
+strongroom verify receipt.json --trust trust.json --json
+""",
+    )
+    parser.add_argument("file", type=Path, help="a receipt's bundle")
+    parser.add_argument("--trust", type=Path, metavar="FILE", help="your trust file (the party's own)")
+    parser.set_defaults(run=run)
+
+
+def run(args: Namespace, screen: Screen) -> int:
+    trust = Trust.from_json(wire.loads(read(args.trust))) if args.trust else party(args).trust
+    bundle = Bundle.parse(read(args.file, max_bytes=MAX_BUNDLE_BYTES))
+    found = examine(bundle, trust=trust)
+    show(found, screen)
+    screen.result(to_json(found))
+    if found.receipt is not None:
+        return 0
+    problem = found.transcript.first_problem
+    if not args.json and problem is not None:
+        screen.error(NotVerified(f"{problem.number} {problem.name}: {problem.status.value}"))
+    return 1
+
+
+def show(found: Verification, screen: Screen) -> None:
+    """The numbered transcript, and what the receipt says where it holds."""
+    screen.transcript(found.transcript)
+    screen.line()
+    if found.statement is not None:
+        s = found.statement
+        outcome = f"failed at {s.failure.step}: {s.failure.code}" if s.failure else "completed"
+        screen.said("run", f"{s.run_id}, {outcome}")
+        screen.said("sandbox", s.sandbox if s.sandbox != "process" else "process (the program was not isolated)")
+    screen.said("", found.label)
+    passed = sum(c.status.value == "passed" for c in found.transcript.checks)
+    verdict = "verified" if found.receipt else "NOT VERIFIED"
+    screen.said("receipt", f"{verdict}: {passed} of {len(found.transcript.checks)} checks passed")
+
+
+def to_json(found: Verification) -> dict[str, object]:
+    """The verification for machines."""
+    return {
+        "checks": found.transcript.to_json(),
+        "label": found.label,
+        "statement": found.statement.to_json() if found.statement else None,
+        "verified": found.receipt is not None,
+    }

@@ -1,0 +1,233 @@
+"""From what a person says to a proposal: defaults, names instead of digests, and the smallest policy that allows it.
+
+A draft says only what somebody would say aloud. What it does not say is filled in here, once, and stands in the proposal for
+everybody to read; nothing is implied later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from strongroom.asset import Manifest
+from strongroom.attest.evidence import Measurement
+from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal, parameters_of
+from strongroom.errors import BadParameters, Usage
+from strongroom.party import Party
+from strongroom.policy import MAX_DECIMALS, AnyParty, OutputRule, Policy, Recipients
+from strongroom.wire import JSON
+
+MAX_BYTES: Mapping[str, int] = {"log": 1 << 20, "picture": 4 << 20, "records": 64 << 20, "report": 1 << 20}
+DAY = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An output as somebody asks for it.
+
+    Attributes:
+        recipients: party names.
+        min_group, decimals, max_bytes: the rule; ``None`` takes the draft's.
+    """
+
+    recipients: tuple[str, ...]
+    min_group: int | None = None
+    decimals: int | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What somebody wants to propose.
+
+    Attributes:
+        title: one line.
+        program: a standard program's name.
+        assets: role -> manifest, as its owner signed it.
+        outputs: name -> who gets it and under which rule.
+        parameters: the program's.
+        runs, seconds, memory_bytes: limits.
+        days: how long it stands.
+        min_group, decimals: for outputs that do not say their own.
+        sandbox: ``isolated`` or ``process``.
+        payments: what a completed run costs.
+    """
+
+    title: str
+    program: str
+    assets: Mapping[str, Manifest]
+    outputs: Mapping[str, Wanted]
+    parameters: Mapping[str, JSON] = field(default_factory=dict)
+    runs: int = 1
+    seconds: int = 300
+    memory_bytes: int = 2 << 30
+    days: int = 7
+    min_group: int = 1
+    decimals: int = MAX_DECIMALS
+    sandbox: str = "isolated"
+    payments: tuple[Payment, ...] = ()
+
+
+def least_policy(uses: Iterable[str], outputs: Iterable[Output]) -> Policy:
+    """The smallest policy that allows these uses and outputs: what the asset owners are asked to permit, and no more."""
+    rules: dict[str, OutputRule] = {}
+    for output in outputs:
+        rules[output.kind] = _join(rules[output.kind], output.rule) if output.kind in rules else output.rule
+    return Policy(uses=frozenset(uses), outputs=rules)
+
+
+def _join(one: OutputRule, other: OutputRule) -> OutputRule:
+    everyone = [r for r in (one.recipients, other.recipients) if isinstance(r, AnyParty)]
+    recipients: Recipients = everyone[0] if everyone else one.recipients | other.recipients  # type: ignore[operator]
+    return OutputRule(
+        recipients=recipients,
+        max_bytes=max(one.max_bytes, other.max_bytes),
+        min_group=min(one.min_group, other.min_group),
+        decimals=max(one.decimals, other.decimals),
+    )
+
+
+def _outputs(draft: Draft) -> tuple[Output, ...]:
+    from strongroom.programs import load
+
+    program, found = load(draft.program), []
+    for name, wanted in sorted(draft.outputs.items()):
+        spec = program.OUTPUTS.get(name)
+        if spec is None:
+            raise BadParameters(
+                f"{draft.program} writes no output {name!r}", hint=f"It writes: {', '.join(program.OUTPUTS)}"
+            )
+        rule = OutputRule(
+            recipients=frozenset(wanted.recipients),
+            max_bytes=wanted.max_bytes or MAX_BYTES[spec.kind],
+            min_group=wanted.min_group or draft.min_group,
+            decimals=draft.decimals if wanted.decimals is None else wanted.decimals,
+        )
+        found.append(Output(name, spec.kind, rule))
+    return tuple(found)
+
+
+def proposal(
+    draft: Draft,
+    *,
+    proposer: str,
+    parties: Mapping[str, Party],
+    measurements: Iterable[Measurement],
+    program_digest: str,
+    nonce: bytes,
+    at: int,
+    supersedes: str | None = None,
+) -> Proposal:
+    """The proposal that a draft means.
+
+    Args:
+        draft: what somebody wants.
+        proposer: who.
+        parties: pinned cards by name; those who have a role are named.
+        measurements: expected measurements, from the proposer's trust file.
+        program_digest: of the program.
+        nonce: 16 fresh bytes.
+        at: now, Unix seconds.
+        supersedes: the digest of the proposal that this one counters.
+
+    Raises:
+        BadParameters: the program does not take these parameters, roles or outputs.
+        Usage: somebody has a role and is not pinned, or there is no expected measurement.
+    """
+    from strongroom.programs import load
+
+    program = load(draft.program)
+    if set(draft.assets) != set(program.ROLES):
+        raise BadParameters(f"{draft.program} needs an asset for each of: {', '.join(sorted(program.ROLES))}")
+    program.check(draft.parameters)
+    outputs = _outputs(draft)
+    measurements = tuple(measurements)
+    if not measurements:
+        raise Usage("no expected measurement is trusted here", hint="Pin one first: strongroom party trust reference.json")
+    names = {proposer} | {m.owner for m in draft.assets.values()} | {r for o in outputs for r in o.recipients}
+    names |= {name for p in draft.payments for name in (p.payer, p.payee)}
+    strangers = names - set(parties)
+    if strangers:
+        raise Usage(f"{min(strangers)!r} is not pinned", hint="Pin its card first: strongroom party trust CARD")
+    return Proposal(
+        title=draft.title,
+        nonce=nonce.hex(),
+        proposer=proposer,
+        supersedes=supersedes,
+        created_at=at,
+        not_before=at,
+        not_after=at + draft.days * DAY,
+        parties=tuple(parties[n] for n in sorted(names)),
+        program=ProgramRef(draft.program, program_digest, program.NAME, parameters_of(dict(draft.parameters))),
+        assets=tuple(AssetRef(role, m.owner, m.digest) for role, m in sorted(draft.assets.items())),
+        outputs=outputs,
+        enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox),
+        policy=least_policy({program.NAME}, outputs),
+        limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
+        payments=draft.payments,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a counter-proposal changes; ``None`` leaves a thing as it is.
+
+    Attributes:
+        title, runs, seconds, memory_bytes, days, sandbox: as in a draft.
+        min_group, decimals: for every output.
+        drop: outputs to leave out.
+        recipients: output -> its recipients.
+    """
+
+    title: str | None = None
+    runs: int | None = None
+    seconds: int | None = None
+    memory_bytes: int | None = None
+    days: int | None = None
+    sandbox: str | None = None
+    min_group: int | None = None
+    decimals: int | None = None
+    drop: tuple[str, ...] = ()
+    recipients: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    payments: tuple[Payment, ...] | None = None
+
+
+def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at: int) -> Proposal:
+    """A counter-proposal.
+
+    Raises:
+        Usage: it changes nothing, or names an output that is not there.
+    """
+    unknown = (set(change.drop) | set(change.recipients)) - {o.name for o in old.outputs}
+    if unknown:
+        raise Usage(f"the proposal has no output {min(unknown)!r}", hint="See it with: strongroom show")
+    outputs = []
+    for output in old.outputs:
+        if output.name in change.drop:
+            continue
+        rule = output.rule
+        if change.min_group is not None:
+            rule = replace(rule, min_group=change.min_group)
+        if change.decimals is not None:
+            rule = replace(rule, decimals=change.decimals)
+        if output.name in change.recipients:
+            rule = replace(rule, recipients=frozenset(change.recipients[output.name]))
+        outputs.append(Output(output.name, output.kind, rule))
+    limits = Limits(
+        change.runs or old.limits.runs,
+        change.seconds or old.limits.seconds,
+        change.memory_bytes or old.limits.memory_bytes,
+    )
+    new = replace(
+        old,
+        title=change.title or old.title,
+        outputs=tuple(outputs),
+        policy=least_policy(old.policy.uses, outputs),
+        limits=limits,
+        enclave=replace(old.enclave, sandbox=change.sandbox or old.enclave.sandbox),
+        not_after=at + change.days * DAY if change.days is not None else old.not_after,
+        payments=old.payments if change.payments is None else change.payments,
+    )
+    if new == old:
+        raise Usage("the counter-proposal changes nothing", hint="Approve the proposal, or say what to change.")
+    return replace(new, supersedes=old.digest, proposer=proposer, nonce=nonce.hex(), created_at=at)

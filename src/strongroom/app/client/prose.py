@@ -1,0 +1,164 @@
+"""A proposal in words, and what a counter-proposal changes in words: for the people who sign.
+
+Everything that a proposal says is in the prose, and the prose says nothing else; a test holds each member of the format
+against
+it. Clauses have names, so that a change can be shown clause by clause.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from strongroom.attest.simulated import LABEL
+from strongroom.contract import Output, Proposal
+from strongroom.policy import MAX_DECIMALS, AnyParty
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One thing that a proposal says: what it is about, and the sentence."""
+
+    about: str
+    text: str
+
+
+def _time(at: int) -> str:
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%-d %B %Y, %H:%M UTC")
+    except (OverflowError, ValueError, OSError):
+        return f"second {at}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size and count % size == 0:
+            return f"{count // size:,} {unit}"
+    return f"{count:,} bytes"
+
+
+def _duration(seconds: int) -> str:
+    return f"{seconds // 60} minutes" if seconds % 60 == 0 and seconds >= 120 else f"{seconds} seconds"
+
+
+def _people(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _output(output: Output) -> str:
+    what = {
+        "report": "aggregate figures",
+        "picture": "a picture",
+        "records": "a table with one row per record",
+        "log": "the program's messages",
+    }[output.kind]
+    rule = output.rule
+    parts = [f"{what} of at most {_bytes(rule.max_bytes)}, readable by {_people(output.recipients)} alone"]
+    if output.kind in ("report", "picture", "records"):
+        group = f"groups under {rule.min_group} are suppressed" if rule.min_group > 1 else "small groups are shown"
+        places = (
+            f"numbers keep {rule.decimals} decimal places" if rule.decimals < MAX_DECIMALS else "numbers are not rounded"
+        )
+        parts += [group, places]
+    return "; ".join(parts)
+
+
+def _policy(proposal: Proposal) -> Iterator[Clause]:
+    policy = proposal.policy
+    yield Clause("policy: uses of the data", ", ".join(sorted(policy.uses)))
+    yield Clause("policy: network", "none" if not policy.egress else ", ".join(sorted(policy.egress)))
+    for kind, rule in policy.outputs.items():
+        who = "any party" if isinstance(rule.recipients, AnyParty) else _people(tuple(sorted(rule.recipients)))
+        yield Clause(
+            f"policy: {kind} output",
+            f"at most {_bytes(rule.max_bytes)} to {who}, groups from {rule.min_group}, {rule.decimals} decimal places",
+        )
+
+
+def clauses(proposal: Proposal) -> list[Clause]:
+    """Everything that a proposal says, in a fixed order. No two clauses have one name, whatever a proposer calls things."""
+    return [*_who(proposal), *_what(proposal), *_policy(proposal), *_limits(proposal), *_enclave(proposal), *_when(proposal)]
+
+
+def _who(p: Proposal) -> Iterator[Clause]:
+    yield Clause("title", p.title)
+    yield Clause("proposed by", p.proposer)
+    yield Clause("identity", p.digest)
+    if p.supersedes:
+        yield Clause("takes the place of", p.supersedes)
+    for party in p.parties:
+        yield Clause(f"party {party.name}", f"keys {party.fingerprint}, broker at {party.broker_url or 'no address'}")
+
+
+def _what(p: Proposal) -> Iterator[Clause]:
+    yield Clause("program", f"{p.program.name}, which makes the use {p.program.use!r}, digest {p.program.digest}")
+    for name, value in sorted(p.program.parameters.items()):
+        yield Clause(f"parameter {name}", json.dumps(value, ensure_ascii=False, sort_keys=True))
+    for asset in p.assets:
+        yield Clause(f"asset {asset.role}", f"of {asset.owner}, manifest {asset.manifest}")
+    for output in p.outputs:
+        yield Clause(f"output {output.name}", _output(output))
+    yield Clause(
+        "nothing else leaves", "no other output, no messages, no network" if _no_log(p) else "but the outputs above"
+    )
+
+
+def _limits(p: Proposal) -> Iterator[Clause]:
+    yield Clause("runs", f"at most {p.limits.runs}")
+    yield Clause("time for a run", f"at most {_duration(p.limits.seconds)}")
+    yield Clause("memory for a run", f"at most {_bytes(p.limits.memory_bytes)}")
+    for number, payment in enumerate(p.payments, 1):
+        amount = f"{payment.amount / 100:,.2f} {payment.currency}"
+        yield Clause(f"payment {number}", f"{payment.payer} owes {payment.payee} {amount} for each completed run")
+
+
+def _enclave(p: Proposal) -> Iterator[Clause]:
+    yield Clause("platforms", " or ".join(LABEL if n == "simulated" else f"platform: {n}" for n in p.enclave.platforms))
+    for number, measurement in enumerate(p.enclave.measurements, 1):
+        registers = ", ".join(f"{name} {value}" for name, value in measurement.registers.items())
+        yield Clause(f"measurement {number}", f"on {measurement.platform}: {registers}")
+    isolated = p.enclave.sandbox == "isolated"
+    yield Clause("the program runs", "isolated from the machine" if isolated else "as an ordinary process (not isolated)")
+
+
+def _when(p: Proposal) -> Iterator[Clause]:
+    yield Clause("written", _time(p.created_at))
+    yield Clause("in force", f"from {_time(p.not_before)} until {_time(p.not_after)}")
+    yield Clause("serial", p.nonce)
+
+
+def _no_log(proposal: Proposal) -> bool:
+    return all(output.kind != "log" for output in proposal.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A clause that two proposals do not share: ``None`` where one has no such clause."""
+
+    about: str
+    old: str | None
+    new: str | None
+
+    def __str__(self) -> str:
+        if self.old is None:
+            return f"+ {self.about}: {self.new}"
+        if self.new is None:
+            return f"- {self.about}: {self.old}"
+        return f"~ {self.about}: {self.old}  ->  {self.new}"
+
+
+_FORM = frozenset({"identity", "serial", "written", "takes the place of", "proposed by"})
+
+
+def differences(old: Proposal, new: Proposal) -> list[Difference]:
+    """What changes from one proposal to another, clause by clause; what differs in every proposal is left out."""
+    before = {c.about: c.text for c in clauses(old)}
+    after = {c.about: c.text for c in clauses(new)}
+    order = [*before, *(a for a in after if a not in before)]
+    return [
+        Difference(about, before.get(about), after.get(about))
+        for about in order
+        if about not in _FORM and before.get(about) != after.get(about)
+    ]

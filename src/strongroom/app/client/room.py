@@ -1,0 +1,570 @@
+"""What a party does: seal, propose, approve, run, read, verify. The command line and Python programs use this alone.
+
+room = strongroom.connect("room", party="lab")
+model = room.seal("model.onnx", terms=terms)
+proposal = room.propose(draft)
+room.approve(digest)
+bundle = room.run(digest)
+receipt.verify(bundle, trust=room.trust)
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from strongroom import wire
+from strongroom.app.exchange.client import ExchangeClient, Seen
+from strongroom.app.http import Client
+from strongroom.asset import (
+    MANIFEST_TYPE,
+    About,
+    AssetKey,
+    FileSource,
+    Manifest,
+    Mock,
+    SealedReader,
+    seal,
+    sign_manifest,
+    unseal,
+    verify_manifest,
+)
+from strongroom.contract import Contract, Grant, History, Proposal, RunRequest, State, Withdrawal, counters, require, state
+from strongroom.delivery import Delivery
+from strongroom.errors import (
+    AlreadyExists,
+    BadReceipt,
+    EmptyFile,
+    NotFound,
+    NotPermitted,
+    StrongroomError,
+    Superseded,
+    Unreachable,
+)
+from strongroom.ledger import LoggedProof, VerifiedCheckpoint, follow
+from strongroom.party import Party
+from strongroom.policy import Policy, explain
+from strongroom.receipt import Bundle, Receipt, verify
+from strongroom.trust import Trust
+from strongroom.wire import Envelope
+
+from .draft import Change, Draft, countered, proposal
+from .home import Home, PartyHome, read, write
+
+if TYPE_CHECKING:
+    from strongroom.app.stores.book import Decision
+
+MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".gguf": "application/vnd.gguf",
+    ".json": "application/json",
+    ".onnx": "application/vnd.onnx",
+    ".parquet": "application/vnd.apache.parquet",
+    ".safetensors": "application/vnd.safetensors",
+}
+KINDS = {".csv": "dataset", ".parquet": "dataset", ".onnx": "model", ".gguf": "model", ".safetensors": "model"}
+SUFFIXES = {"report": ".json", "picture": ".png", "records": ".csv", "log": ".txt"}
+
+Progress = Callable[[int], None]
+
+
+def fresh(count: int) -> bytes:
+    """Random bytes from the operating system."""
+    return secrets.token_bytes(count)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A proposal as this party sees it: verified signatures, and where it stands.
+
+    Attributes:
+        proposal: what it says.
+        envelope: with the signatures so far.
+        history: what is known to have happened.
+        state: where it stands now.
+        mine: whether this party is named in it.
+    """
+
+    proposal: Proposal
+    envelope: Envelope
+    history: History
+    state: State
+    mine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An output that this party received: where it was written, and under which receipt."""
+
+    name: str
+    path: Path
+    receipt: Receipt
+
+
+class Room:
+    """One party at work.
+
+    Args:
+        home: the party's folder.
+        exchange: address of the exchange.
+        enclave: address of the enclave that runs contracts.
+    """
+
+    def __init__(self, home: PartyHome, *, exchange: str, enclave: str) -> None:
+        self.home = home
+        self.exchange = ExchangeClient(Client(exchange))
+        self._enclave = enclave
+
+    @property
+    def name(self) -> str:
+        return self.home.name
+
+    @property
+    def trust(self) -> Trust:
+        return self.home.trust
+
+    # --- assets ---
+
+    def seal(
+        self,
+        path: Path | str,
+        *,
+        terms: Policy,
+        name: str | None = None,
+        kind: str | None = None,
+        media_type: str | None = None,
+        mock: Path | None = None,
+        reveal_digest: bool = False,
+        out: Path | None = None,
+        threads: int = 1,
+        progress: Progress | None = None,
+        upload: bool = True,
+    ) -> Manifest:
+        """Seal a file, keep its key with this party's broker, and publish the sealed file and its manifest.
+
+        Args:
+            path: the file.
+            terms: what this party lets anybody do with it.
+            name: the asset's name; the file's by default.
+            kind, media_type: by the file's suffix by default.
+            mock: a public stand-in of the same shape.
+            reveal_digest: show the plain SHA-256 in the manifest.
+            out: where to write the sealed file; beside the plain one by default. The manifest lies beside it.
+            threads: 1 or 2.
+            progress: called with the number of bytes done so far.
+            upload: also put both on the exchange.
+
+        Raises:
+            NotFound, EmptyFile, AlreadyExists; EmptyPolicy when the terms allow nothing.
+        """
+        path = Path(path)
+        out = out or path.with_name(path.name + ".sealed")
+        if out.exists():
+            raise AlreadyExists(f"{out} is already there", hint="Move it away, or choose another place with --out.")
+        terms.require()
+        suffix = path.suffix.lower()
+        about = About(
+            name=name or _name_of(path),
+            kind=kind or KINDS.get(suffix, "document"),
+            media_type=media_type or MEDIA_TYPES.get(suffix, "application/octet-stream"),
+            owner=self.name,
+            created_at=int(time.time()),
+            terms=terms,
+            mock=self._mock(mock) if mock else None,
+            reveal_digest=reveal_digest,
+        )
+        key = AssetKey(fresh(32))
+        partial = out.with_name(f".{out.name}.{fresh(6).hex()}")
+        try:
+            with _source(path) as source, partial.open("xb") as sink:
+                manifest = seal(source, sink, key=key, salt=fresh(32), about=about, threads=threads, progress=progress)
+            envelope = sign_manifest(manifest, self.home.keys.signing)
+            self.home.book.hold(envelope, key)  # first, so that there is never a sealed file that nobody can open
+            partial.rename(out)
+        except OSError as error:
+            raise NotFound(f"cannot write {out}: {error.strerror}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        write(manifest_path(out), envelope.encode())
+        if upload:
+            self.publish(out, envelope, mock=mock)
+        return manifest
+
+    def _mock(self, path: Path) -> Mock:
+        data = read(path, max_bytes=64 << 20)
+        return Mock(MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream"), len(data), wire.digest(data))
+
+    def publish(
+        self, sealed: Path, envelope: Envelope, *, mock: Path | None = None, progress: Progress | None = None
+    ) -> None:
+        """Put a sealed file, its manifest and its mock on the exchange. Raises Unreachable."""
+        self.exchange.put_manifest(envelope)
+        with _source(sealed) as source:
+            self.exchange.put_sealed(envelope.digest, source, progress)
+        if mock:
+            with _source(mock) as source:
+                self.exchange.put_mock(wire.digest(read(mock, max_bytes=64 << 20)), source)
+
+    def open(self, sealed: Path, manifest: Envelope) -> SealedReader:
+        """An own sealed file, readable at any place. Raises UnknownAsset, and the errors of SealedReader."""
+        held = self.home.book.held(manifest.digest)
+        if held is None:
+            raise NotFound(
+                f"this party's broker holds no key for {manifest.digest}", hint="Only the owner can open an asset."
+            )
+        return SealedReader(FileSource(sealed), Manifest.parse(manifest.expect(MANIFEST_TYPE)), held.key)
+
+    def assets(self) -> list[Manifest]:
+        """Manifests on the exchange that a pinned party signed under its own name."""
+        found, trust = [], self.trust
+        for envelope in self.exchange.manifests():
+            for party in trust.parties:
+                try:
+                    manifest = verify_manifest(envelope, party.signing_key).manifest
+                except StrongroomError:
+                    continue  # not by this party; what nobody pinned signed is not shown
+                if manifest.owner == party.name:
+                    found.append(manifest)
+        return found
+
+    def asset(self, reference: str) -> Manifest:
+        """An asset by ``OWNER/NAME`` (the newest) or digest. Raises NotFound."""
+        owner, _, name = reference.partition("/")
+        for manifest in reversed(self.assets()):
+            if reference == manifest.digest or (manifest.owner, manifest.name) == (owner, name):
+                return manifest
+        raise NotFound(
+            f"no asset {reference!r} of a pinned party", hint="Name it OWNER/NAME, as `strongroom status` lists it."
+        )
+
+    # --- contracts ---
+
+    def propose(self, draft: Draft) -> Proposal:
+        """Propose, and sign as proposer. Raises Usage, BadParameters, NotPermitted."""
+        from strongroom.enclave.sandbox import program_digest
+
+        trust = self.trust
+        new = proposal(
+            draft,
+            proposer=self.name,
+            parties={p.name: p for p in trust.parties},
+            measurements=trust.measurements,
+            program_digest=program_digest(draft.program),
+            nonce=fresh(16),
+            at=int(time.time()),
+        )
+        return self._propose(new)
+
+    def _propose(self, new: Proposal) -> Proposal:
+        self._own_terms(new)
+        signature = new.sign(self.home.keys)
+        self.exchange.propose(new.envelope([signature]))
+        self.home.book.approve(new.digest, int(time.time()))
+        return new
+
+    def counter(self, digest: str, change: Change) -> Proposal:
+        """Answer a proposal with another that supersedes it. Raises WrongState, Usage."""
+        old = self.view(digest)
+        require("counter", old.state)
+        new = countered(old.proposal, change, proposer=self.name, nonce=fresh(16), at=int(time.time()))
+        counters(new, old.proposal)
+        self.home.book.end(digest, new.digest)  # first: the old one is refused even if nothing else gets through
+        return self._propose(new)
+
+    def view(self, digest: str) -> View:
+        """A proposal, checked: signatures, pins, who countered, who withdrew.
+
+        Raises:
+            NotFound, NotPinned, PinMismatch, ContractError and its leaves.
+        """
+        return self._view(self.exchange.proposal(digest))
+
+    def _view(self, seen: Seen) -> View:
+        found, signed = Proposal.open(seen.envelope)
+        self.trust.check(found.parties)
+        standing = self.home.book.standing(found.digest)
+        withdrawn = {Withdrawal.verify(e, found).party for e in seen.withdrawals} | standing.withdrawn_by
+        history = History(
+            approved_by=signed,
+            countered_by=standing.ended_by or self._countered(found, seen.countered_by),
+            withdrawn_by=frozenset(withdrawn),
+            runs=frozenset(run_id for _, run_id in seen.receipts) | frozenset(standing.runs),
+            granted=standing.granted,
+        )
+        mine = any(p.name == self.name for p in found.parties)
+        return View(found, seen.envelope, history, state(found, history, int(time.time())), mine)
+
+    def _countered(self, old: Proposal, candidates: Iterable[str]) -> str | None:
+        for digest in candidates:
+            try:
+                new, signed = Proposal.open(self.exchange.proposal(digest).envelope)
+                counters(new, old)
+            except StrongroomError:
+                continue  # an exchange can say that anything counters anything
+            if new.proposer in signed:
+                return new.digest
+        return None
+
+    def views(self) -> list[View]:
+        """Every proposal that names this party and only pinned others, oldest first."""
+        found = []
+        for seen in self.exchange.proposals():
+            try:
+                view = self._view(seen)
+            except StrongroomError:
+                continue  # proposals among strangers are no business of this party
+            if view.mine:
+                found.append(view)
+        return found
+
+    def find(self, reference: str | None) -> str:
+        """The digest of a proposal by any unambiguous beginning, or of the newest. Raises NotFound."""
+        if reference and len(reference) == len("sha256:") + 64:
+            return reference
+        digests = [v.proposal.digest for v in self.views()]
+        wanted = (reference or "").removeprefix("sha256:")
+        found = [d for d in digests if d.removeprefix("sha256:").startswith(wanted)]
+        if not found or (wanted and len(found) > 1):
+            raise NotFound(f"{len(found)} proposals begin with {reference!r}" if reference else "there is no proposal yet")
+        return found[-1]
+
+    def approve(self, digest: str) -> View:
+        """Sign exactly these bytes, after checking that this party's own terms permit them.
+
+        Raises:
+            WrongState, NotPermitted, Superseded; NotPinned, PinMismatch; NotPermitted when a measurement is not trusted
+            here.
+        """
+        view = self.view(digest)
+        if view.history.countered_by is not None:
+            raise Superseded(f"it was countered by {view.history.countered_by}")
+        require("approve", view.state)
+        self._own_terms(view.proposal)
+        unknown = set(view.proposal.enclave.measurements) - set(self.trust.measurements)
+        if unknown:
+            raise NotPermitted(
+                "the proposal accepts an enclave that this party does not trust",
+                hint="Compare its measurement with what `strongroom measure` prints for a build that you trust.",
+            )
+        signature = view.proposal.sign(self.home.keys)
+        if view.proposal.supersedes:
+            self.home.book.end(view.proposal.supersedes, digest)
+        self.home.book.approve(digest, int(time.time()))
+        self.exchange.approve(view.proposal, (signature,))
+        return self.view(digest)
+
+    def _own_terms(self, found: Proposal) -> None:
+        for ref in found.assets:
+            if ref.owner != self.name:
+                continue
+            held = self.home.book.held(ref.manifest)
+            if held is None:
+                raise NotFound(f"this party's broker holds no key for the asset in role {ref.role!r}")
+            manifest = verify_manifest(held.manifest, self.home.keys.signing.public).manifest
+            wider = explain(manifest.terms, found.policy)
+            if wider:
+                raise NotPermitted(f"your own terms for {manifest.name!r} do not permit it: {wider[0]}")
+
+    def withdraw(self, digest: str, reason: str = "") -> list[str]:
+        """Withdraw: at once at this party's own broker, then wherever the word can be brought.
+
+        Returns:
+            who could not be told; they learn it when they next ask the exchange.
+        """
+        view = self.view(digest)
+        require("withdraw", view.state)
+        withdrawal = Withdrawal(digest, self.name, int(time.time()), reason)
+        envelope = withdrawal.sign(self.home.keys.signing)
+        self.home.book.withdraw(withdrawal, envelope)
+        missed = []
+        told = wire.encode({"contract": view.envelope.to_json(), "withdrawal": envelope.to_json()})
+        for party in view.proposal.parties:
+            if party.name != self.name and party.broker_url:
+                missed += self._tell(party, told)
+        try:
+            self.exchange.withdraw(digest, envelope)
+        except Unreachable:
+            missed.append("the exchange")
+        return missed
+
+    @staticmethod
+    def _tell(party: Party, told: bytes) -> list[str]:
+        try:
+            Client(party.broker_url, timeout=5).post("/v1/withdrawals", told)
+        except StrongroomError:
+            return [f"the broker of {party.name}"]
+        return []
+
+    def grant(self, digest: str, runs: int) -> Grant:
+        """Let this party's own broker give keys for more runs than the contract's limit. Raises WrongState."""
+        view = self.view(digest)
+        require("grant", view.state)
+        grant = Grant(digest, self.name, runs, fresh(16).hex())
+        self.home.book.grant(grant, grant.sign(self.home.keys.signing))
+        return grant
+
+    # --- runs ---
+
+    def contract(self, digest: str) -> Contract:
+        """The completely signed contract of pinned parties. Raises SignatureMissing and the errors of :meth:`view`."""
+        found = Contract.verify(self.exchange.proposal(digest).envelope)
+        self.trust.check(found.proposal.parties)
+        return found
+
+    def run(self, digest: str, on_step: Callable[[str, str], None] | None = None) -> Bundle:
+        """Have the enclave run a contract, and verify what comes back.
+
+        Args:
+            digest: the contract.
+            on_step: called with each step and a word of detail.
+
+        Raises:
+            SignatureMissing, Expired, WrongState; ReleaseRefused; NotVerified when the receipt does not hold.
+        """
+        view = self.view(digest)
+        contract = self.contract(digest)
+        contract.require_in_force(int(time.time()))
+        require("run", view.state)
+        request = RunRequest(digest, self.name, fresh(16).hex(), int(time.time())).sign(self.home.keys.signing)
+        from strongroom.app.enclave.client import run_contract
+
+        timeout = contract.proposal.limits.seconds + 60
+        bundle = run_contract(Client(self._enclave, timeout=timeout), request, on_step or (lambda _step, _detail: None))
+        self.keep(bundle)
+        return bundle
+
+    def keep(self, bundle: Bundle) -> Receipt:
+        """Verify a receipt, follow its log, and keep the bundle. Raises NotVerified, Inconsistent."""
+        receipt = verify(bundle, trust=self.trust)
+        if bundle.proof is not None:
+            self.follow(bundle.proof)
+        write(self.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json", bundle.encode())
+        return receipt
+
+    def follow(self, proof: LoggedProof) -> None:
+        """Hold the head under a receipt against the last one seen. Raises Inconsistent."""
+        for log in self.trust.log_verifiers():
+            if log.signatures_of(proof.checkpoint):
+                self.follow_head(log.verify(proof.checkpoint))
+
+    def follow_head(self, new: VerifiedCheckpoint) -> None:
+        """Hold a log's head against the last one seen, and keep the longer. Raises Inconsistent."""
+        last = self.home.last_seen(new.origin)
+        older, newer = (new, last) if last is not None and new.size < last.size else (last, new)
+        proof = self.exchange.consistency(older.size, newer.size) if older is not None and older.size < newer.size else None
+        self.home.save_seen(follow(older, newer, proof))
+
+    def receipts(self, digest: str) -> list[Bundle]:
+        """Every receipt of a contract that the exchange shows, unverified."""
+        return [self.exchange.receipt(r) for r, _ in self.exchange.proposal(digest).receipts]
+
+    def outputs(self, digest: str, *, out: Path | None = None) -> list[Opened]:
+        """Open what was delivered to this party under a contract.
+
+        Args:
+            digest: the contract.
+            out: a folder; ``outputs/RUN`` in the party's own by default.
+
+        Raises:
+            NotVerified: a receipt does not hold, so that nothing under it is opened.
+        """
+        opened = []
+        deliveries = self.exchange.deliveries(digest)
+        for bundle in self.receipts(digest):
+            receipt = self.keep(bundle)
+            folder = out or self.home.place("outputs") / receipt.statement.run_id
+            folder.mkdir(parents=True, exist_ok=True)
+            for delivered in receipt.statement.outputs:
+                if self.name not in delivered.output.recipients:
+                    continue
+                # an exchange can show deliveries that nobody made; the receipt says which is the enclave's
+                matching = [d for d in deliveries if (d.sealed, d.manifest.digest) == (delivered.sealed, delivered.manifest)]
+                if not matching:
+                    raise NotFound(f"the exchange does not show output {delivered.output.name!r}", hint="Ask again later.")
+                path = folder / (delivered.output.name + SUFFIXES[delivered.output.kind])
+                self._open_output(matching[0], receipt, path)
+                opened.append(Opened(delivered.output.name, path, receipt))
+        return opened
+
+    def _open_output(self, delivery: Delivery, receipt: Receipt, path: Path) -> None:
+        if (delivery.contract, delivery.run_id) != (receipt.statement.contract, receipt.statement.run_id):
+            raise BadReceipt("a delivery is of another run")
+        key = delivery.open(self.name, self.home.keys.decryption)
+        partial = path.with_name(f".{path.name}.{fresh(6).hex()}")
+        try:
+            with partial.open("xb") as sink:  # whole and checked against its commitment, or not there
+                unseal(self.exchange.output(delivery.sealed), delivery.manifest, key, sink)
+            partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    # --- the owner's view ---
+
+    def decisions(self) -> list[Decision]:
+        """Every decision of this party's broker, oldest first."""
+        return self.home.book.decisions()
+
+    def unreceipted(self) -> list[tuple[str, str, int]]:
+        """Runs whose keys were released and that never got a valid receipt: contract, run id, time of the release."""
+        missing = []
+        for contract, run_id, _, at in self.home.book.releases():
+            try:
+                bundles = self.receipts(contract)
+            except NotFound:
+                bundles = []
+            if not any(self._is_receipt_of(b, run_id) for b in bundles):
+                missing.append((contract, run_id, at))
+        return missing
+
+    def _is_receipt_of(self, bundle: Bundle, run_id: str) -> bool:
+        try:
+            return verify(bundle, trust=self.trust).statement.run_id == run_id
+        except StrongroomError:
+            return False
+
+
+def connect(home: Path | str, party: str | None = None, *, exchange: str | None = None, enclave: str | None = None) -> Room:
+    """A party at work.
+
+    Args:
+        home: the machine's folder of parties, as `strongroom up` or `strongroom party new` made it.
+        party: which of them; may be left out where there is one.
+        exchange, enclave: addresses, where they are not those in the folder's ``config.json``.
+
+    Raises:
+        NoKeys, Usage, NotFound.
+    """
+    place = Home(Path(home))
+    if exchange is None or enclave is None:
+        config = place.config
+        exchange, enclave = exchange or config.exchange, enclave or config.enclave
+    return Room(place.party(party), exchange=exchange, enclave=enclave)
+
+
+def manifest_path(sealed: Path) -> Path:
+    """Where a sealed file's manifest lies: beside it."""
+    return sealed.with_name(sealed.name.removesuffix(".sealed") + ".manifest.json")
+
+
+def _name_of(path: Path) -> str:
+    kept = "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in path.name.lower()).strip("._-")
+    return kept[:64].strip("._-") or "asset"
+
+
+def _source(path: Path) -> io.BufferedReader:
+    """A file opened for reading. Raises NotFound, EmptyFile."""
+    try:
+        if path.is_dir():
+            raise NotFound(f"{path} is a folder, not a file")
+        source = path.open("rb")
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}") from error
+    if path.stat().st_size == 0:
+        source.close()
+        raise EmptyFile(f"{path} is empty")
+    return source

@@ -1,0 +1,146 @@
+"""How an enclave is started, so that it can import what was measured and nothing else.
+
+An installed Python runs code that nobody looks at: ``.pth`` files, ``sitecustomize``, a package that some tool left behind,
+bytecode beside its source written by another hand. So the enclave starts with none of it: the bare interpreter, isolated
+(``-I``) and without ``site`` (``-S``), a fixed environment, bytecode only from a folder of the platform's own
+(``-X pycache_prefix``), and an import path of two things: the standard library, and an *image*, a folder of links to the
+measured packages. The flags, the environment and the lines of ``BOOTSTRAP`` are part of the measurement (register
+``launch``).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from strongroom import wire
+from strongroom.errors import NotMeasurable
+
+ENCLAVE_MODULE = "strongroom.app.enclave.server"
+FLAGS = ("-I", "-S", "-X", "utf8")
+ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+UNTIED = "0"  # in place of a parent's process id: do not end with the parent
+
+# Arguments: the standard library, the image, the parent's process id or UNTIED, the module, and the module's own arguments.
+# PR_SET_PDEATHSIG (1) with SIGKILL (9): an enclave whose platform is gone must not go on; the kernel sees to it.
+BOOTSTRAP = """\
+import sys
+library, image, parent, module = sys.argv[1:5]
+sys.path[:] = [library, library + "/lib-dynload", image]
+sys.argv[:] = [module, *sys.argv[5:]]
+import os, runpy
+if parent != "0":
+    if sys.platform == "linux":
+        import ctypes
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+    if os.getppid() != int(parent):
+        raise SystemExit("the platform is gone")
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def register(module: str) -> str:
+    """The ``launch`` register: the digest of how a module is started.
+
+    Args:
+        module: what runs; the platform signs another measurement for another module.
+    """
+    how = {"bootstrap": BOOTSTRAP, "environment": ENVIRONMENT, "flags": list(FLAGS), "module": module}
+    return wire.digest(wire.encode(how))
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A folder of links to the measured packages, and a folder for the bytecode compiled from them.
+
+    Attributes:
+        interpreter: the real interpreter, not a virtual environment's link to it.
+        library: the standard library.
+        packages: the folder of links; the second and last entry of the import path.
+        pycache: where bytecode is read and written. It lies in the platform's own folder and is named for the measurement:
+            bytecode planted beside the sources is never run, and bytecode of other sources is never found.
+    """
+
+    interpreter: Path
+    library: Path
+    packages: Path
+    pycache: Path
+
+    def command(self, module: str, *arguments: str, parent: int | None = None) -> list[str]:
+        """The command that starts a module from this image.
+
+        Args:
+            module: its name.
+            arguments: its arguments.
+            parent: the process with which it must end, or ``None``.
+        """
+        prefix = (str(self.interpreter), *FLAGS, "-X", f"pycache_prefix={self.pycache}", "-c", BOOTSTRAP)
+        tie = UNTIED if parent is None else str(parent)
+        return [*prefix, str(self.library), str(self.packages), tie, module, *arguments]
+
+
+def build(state: Path, name: str, links: dict[str, Path], interpreter: Path, library: Path) -> Image:
+    """Make an image, or find the one that was made earlier.
+
+    Args:
+        state: the platform's folder.
+        name: the measurement's digest.
+        links: top-level name to the measured file or folder.
+        interpreter, library: the interpreter and its standard library.
+
+    Raises:
+        NotMeasurable: an image of this name is there whose links were altered.
+    """
+    wanted = {top: str(target) for top, target in links.items()}
+    # Two installations of the same bytes lie in different folders: they share a measurement, never an image.
+    where = {"interpreter": str(interpreter), "library": str(library), "links": dict(wanted), "measurement": name}
+    folder = state / "images" / wire.digest(wire.encode(where)).removeprefix("sha256:")
+    image = Image(interpreter, library, folder / "packages", folder / "pycache")
+    if not folder.exists():
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
+        (draft / "packages").mkdir()
+        (draft / "pycache").mkdir(mode=0o700)
+        for top, target in wanted.items():
+            (draft / "packages" / top).symlink_to(target)
+        try:
+            draft.rename(folder)
+        except OSError:  # another platform on this folder made it first; it is looked at below like any other
+            if not folder.exists():
+                raise
+    found = {entry.name: str(entry.readlink()) if entry.is_symlink() else "" for entry in image.packages.iterdir()}
+    if found != wanted:
+        raise NotMeasurable(f"the image {folder} was altered", hint=f"Remove {folder} and start the platform again.")
+    return image
+
+
+def inherited() -> list[str]:
+    """The start of a command that runs another module as this process was started; append the module and its own
+
+    In an enclave that a platform started this is the same interpreter, flags, bytecode folder and import path, tied to no
+    parent; anywhere else (a test, a notebook) it is this interpreter with ``-I -m``.
+    """
+    argv = sys.orig_argv
+    if BOOTSTRAP in argv:
+        place = argv.index(BOOTSTRAP)
+        return [sys.executable, *argv[1 : place + 3], UNTIED]
+    return [sys.executable, "-I", "-m"]
+
+
+def folders() -> tuple[Path, ...]:
+    """The folders and files that a child of this process must be able to read, to import what this process can.
+
+    The import path, where the links in it lead, the bytecode folder, the interpreter and its library; absolute, existing,
+    without repeats, none of them inside another.
+    """
+    found = [Path(entry) for entry in sys.path if entry]
+    for entry in tuple(found):
+        if entry.is_dir():
+            found += [item.resolve() for item in entry.iterdir() if item.is_symlink()]
+    found += [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), Path(sys.executable).resolve()]
+    if sys.pycache_prefix:
+        found.append(Path(sys.pycache_prefix))
+    real = sorted({path.absolute() for path in found if path.exists()})
+    return tuple(path for path in real if not any(other in path.parents for other in real))

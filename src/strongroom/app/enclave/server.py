@@ -1,0 +1,255 @@
+"""The enclave as a process: started by its platform, it runs contracts that a party asks for, and answers with receipts.
+
+One sandbox stands ready ahead of each run, so that libraries are loaded before keys are there. A run goes on when the one
+who
+asked goes away: its receipt is logged all the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, cast
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from strongroom import wire
+from strongroom.app.exchange.client import ExchangeClient
+from strongroom.app.http import Client, application, blocking, body, json_answer, listen, serve
+from strongroom.attest.evidence import Platform
+from strongroom.broker import ReleaseRequest
+from strongroom.contract import Contract, RunRequest
+from strongroom.contract import Limits as Agreed
+from strongroom.enclave import sandbox
+from strongroom.enclave.run import BrokerLine, OpenInput, Surroundings, run
+from strongroom.errors import BadRelease, Conflict, Internal, ReleaseRefused, StrongroomError
+from strongroom.party import Party
+from strongroom.programs import NAMES, OutputSpec, load
+from strongroom.receipt import Bundle
+from strongroom.wire import Envelope, Fields
+
+_LOG = logging.getLogger("strongroom.enclave")
+MAX_RUNS = 2
+READY = "evaluate"  # what a fresh sandbox is prepared for
+
+
+class HttpBroker:
+    """The way to a broker over HTTP (``enclave.run.BrokerLine``).
+
+    Args:
+        party: whose broker; its address is the contract's.
+    """
+
+    def __init__(self, party: Party) -> None:
+        self._client = Client(party.broker_url, timeout=15)
+        self._name = party.name
+
+    def nonce(self) -> bytes:
+        f = Fields(wire.decode(self._client.post("/v1/nonce", b"{}")), "answer")
+        nonce = f.hex("nonce", size=32)
+        f.end()
+        return nonce
+
+    def release(self, request: bytes) -> bytes:
+        """Raises ReleaseRefused with the code that the broker gives."""
+        answer = self._client.post("/v1/release", request, allow=(403,))
+        decoded = wire.decode(answer)
+        if isinstance(decoded, dict) and "refusal" in decoded:
+            self._refused(decoded["refusal"], request)
+        return answer
+
+    def _refused(self, value: object, request: bytes) -> None:
+        asked = ReleaseRequest.parse(request)
+        statement = wire.decode(Envelope.from_json(value).payload)
+        if not isinstance(statement, dict) or statement.get("nonce") != asked.nonce.hex():
+            raise BadRelease("the broker's refusal is of another request")
+        number, code = str(statement.get("number"))[:8], str(statement.get("code"))[:64]
+        raise ReleaseRefused(f"the broker of {self._name} refused at check {number}: {code}", reason=code)
+
+
+def _whole_reads(file: BinaryIO) -> BinaryIO:
+    """A file whose ``read(n)`` gives n bytes unless it ends, as a raw reader need not."""
+    return io.BufferedReader(cast("io.RawIOBase", file), 1 << 16)
+
+
+class Confined:
+    """A prepared sandbox for one contract (``enclave.run.Confinement``)."""
+
+    def __init__(self, prepared: sandbox.Sandbox) -> None:
+        self._sandbox = prepared
+
+    @property
+    def kind(self) -> str:
+        return self._sandbox.kind
+
+    @property
+    def program_digest(self) -> str:
+        return self._sandbox.program_digest
+
+    def run(
+        self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Agreed, progress: Callable[[int], None]
+    ) -> Mapping[str, bytes]:
+        outputs = {
+            o.name: OutputSpec(o.kind, o.rule.max_bytes, o.rule.min_group, o.rule.decimals)
+            for o in contract.proposal.outputs
+        }
+        most = sandbox.Limits(limits.seconds, limits.memory_bytes, sum(o.max_bytes for o in outputs.values()))
+        whole = {role: OpenInput(i.media_type, i.size, _whole_reads(i.file)) for role, i in inputs.items()}
+        return self._sandbox.run(
+            contract.proposal.program.parameters, whole, outputs, most, lambda _step, done: progress(done)
+        )
+
+    def close(self) -> None:
+        self._sandbox.close()
+
+
+class Standby:
+    """Keeps one sandbox ready. A contract that needs another kind or program gets one made for it."""
+
+    def __init__(self) -> None:
+        self._ready: sandbox.Sandbox | None = None
+        self._lock = threading.Lock()
+
+    def prepare(self) -> None:
+        """Start one, if there is none. What cannot be started is said when a contract needs it."""
+        with self._lock:
+            if self._ready is None:
+                try:
+                    self._ready = sandbox.prepare(READY, outputs=tuple(load(READY).OUTPUTS))
+                except StrongroomError as error:
+                    _LOG.warning("no sandbox stands ready: %s: %s", error.code, error)
+
+    def take(self, contract: Contract) -> Confined:
+        """Raises NoSandbox, BadParameters, MissingExtra."""
+        p = contract.proposal
+        if p.program.name == READY and p.enclave.sandbox == "isolated":
+            with self._lock:
+                found, self._ready = self._ready, None
+            if found is not None:
+                return Confined(found)
+        outputs = tuple(o.name for o in p.outputs if o.kind != "log")
+        return Confined(sandbox.prepare(p.program.name, p.enclave.sandbox, outputs=outputs))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._ready is not None:
+                self._ready.close()
+                self._ready = None
+
+
+class Runner:
+    """Runs contracts, each in a thread of its own.
+
+    Args:
+        platform: signs evidence.
+        exchange: where contracts, sealed files and receipts are.
+    """
+
+    def __init__(self, platform: Platform, exchange: Client) -> None:
+        self._platform, self._exchange = platform, ExchangeClient(exchange)
+        self.standby = Standby()
+        self._places = threading.BoundedSemaphore(MAX_RUNS)
+
+    def start(self, data: bytes) -> Iterator[bytes]:
+        """Begin the run that a party asks for; lines of JSON, the last with ``bundle`` or ``error``.
+
+        Raises:
+            WireError, NotFound, ContractError: before anything begins. Conflict when too many runs are going on.
+        """
+        envelope = Envelope.parse(data, max_bytes=64 << 10)
+        asked = RunRequest.peek(envelope)
+        contract = Contract.verify(self._exchange.proposal(asked.contract).envelope)
+        asked = RunRequest.verify(envelope, contract.proposal, int(time.time()))
+        if not self._places.acquire(blocking=False):
+            raise Conflict(f"{MAX_RUNS} runs are going on here", hint="Ask again when one has ended.")
+        events: queue.Queue[dict[str, Any]] = queue.Queue()
+        threading.Thread(target=self._work, args=(contract, asked.run_id, events), daemon=True).start()
+        return self._lines(events)
+
+    @staticmethod
+    def _lines(events: queue.Queue[dict[str, Any]]) -> Iterator[bytes]:
+        while True:
+            event = events.get()
+            yield wire.encode(event) + b"\n"
+            if "step" not in event:
+                return
+
+    def _work(self, contract: Contract, run_id: str, events: queue.Queue[dict[str, Any]]) -> None:
+        try:
+            bundle = self._run(contract, run_id, lambda step, detail: events.put({"detail": detail, "step": step}))
+            events.put({"bundle": bundle.to_json()})
+        except StrongroomError as error:
+            events.put({"error": error.to_json()})
+        except Exception as error:  # noqa: BLE001 - a thread's last line of defence
+            # neither message nor traceback is logged: they may hold data
+            _LOG.error("internal error in a run: %s", error.__class__.__name__)
+            events.put({"error": Internal("the enclave failed").to_json()})
+        finally:
+            self._places.release()
+            self.standby.prepare()
+
+    def _run(self, contract: Contract, run_id: str, progress: Callable[[str, str], None]) -> Bundle:
+        lines: dict[str, BrokerLine] = {}
+
+        def broker(party: Party) -> BrokerLine:
+            return lines.setdefault(party.name, HttpBroker(party))
+
+        around = Surroundings(
+            platform=self._platform,
+            exchange=self._exchange,
+            broker=broker,
+            confine=self.standby.take,
+            now=lambda: int(time.time()),
+            entropy=secrets.token_bytes,
+            progress=progress,
+        )
+        return self._exchange.record(run(contract, run_id, around))
+
+
+def enclave(runner: Runner) -> Any:
+    """The application."""
+
+    async def post_run(request: Request) -> Response:
+        lines = await blocking(runner.start)(await body(request, 64 << 10))
+        return StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def health(_request: Request) -> Response:
+        return json_answer({"programs": list(NAMES), "role": "enclave"})
+
+    return application([Route("/v1/health", health), Route("/v1/runs", post_run, methods=["POST"])])
+
+
+def _announce(url: str) -> None:
+    print(json.dumps({"role": "enclave", "url": url}), flush=True)  # noqa: T201 - for the process that started the platform
+
+
+def main() -> None:
+    """What the platform starts."""
+    from .line import PlatformClient
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--platform-fd", type=int, required=True)
+    parser.add_argument("--exchange", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    args = parser.parse_args()
+    runner = Runner(PlatformClient(args.platform_fd), Client(args.exchange, timeout=30))
+    runner.standby.prepare()
+    sock = listen(args.host, args.port)
+    try:
+        serve(enclave(runner), sock, announce=_announce)
+    finally:
+        runner.standby.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The way to an exchange: what parties and enclaves ask of it. What comes back is untrusted, and typed so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from strongroom import wire
+from strongroom.app.http import Client
+from strongroom.checkpoint import Checkpoint
+from strongroom.contract import PROPOSAL_TYPE, Proposal
+from strongroom.delivery import Delivery
+from strongroom.errors import BadField, ManifestMismatch
+from strongroom.ledger import ConsistencyProof
+from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
+from strongroom.wire import Envelope, Fields
+
+PIECE = 1 << 20
+
+
+class RemoteSource:
+    """A sealed file on an exchange, by range (RFC 9110 section 14).
+
+    Args:
+        client: the way there.
+        path: the file's address.
+    """
+
+    def __init__(self, client: Client, path: str) -> None:
+        self._client, self._path = client, path
+        with client.stream("HEAD", path) as answer:
+            length = answer.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()):
+            raise BadField("the exchange does not say how long the file is")
+        self._size = int(length)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """At most ``length`` bytes from ``offset``; fewer at the end of the file."""
+        if length <= 0 or offset >= self._size:
+            return b""
+        last = min(offset + length, self._size) - 1
+        headers = {"range": f"bytes={offset}-{last}", "accept-encoding": "identity"}
+        return self._client.call("GET", self._path, headers=headers, max_bytes=last - offset + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an exchange says of a proposal. **Untrusted**, except that the proposal parses.
+
+    Attributes:
+        envelope: the proposal with the signatures so far.
+        countered_by: digests of proposals that supersede it.
+        withdrawals: envelopes of withdrawals.
+        receipts: (receipt digest, run id) of its runs.
+    """
+
+    envelope: Envelope
+    countered_by: tuple[str, ...]
+    withdrawals: tuple[Envelope, ...]
+    receipts: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def from_json(cls, value: object) -> Seen:
+        f = Fields(value, "seen")
+
+        def digest(item: Any) -> str:
+            return Fields({"item": item}, "seen").digest("item")
+
+        def pair(item: Any) -> tuple[str, str]:
+            g = Fields(item, "receipt")
+            return g.digest("receipt"), g.hex("run_id", size=16).hex()
+
+        found = cls(
+            envelope=Envelope.from_json(f.any("envelope")),
+            countered_by=f.items("countered_by", digest, high=10_000),
+            withdrawals=f.items("withdrawals", Envelope.from_json),
+            receipts=f.items("receipts", pair, high=1_000_000),
+        )
+        f.end()
+        return found
+
+
+class ExchangeClient:
+    """Everything that parties and enclaves ask of an exchange.
+
+    Args:
+        client: the way there.
+
+    Raises:
+        Unreachable, NotFound, WireError and its leaves: from every method.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    # --- assets ---
+
+    def put_manifest(self, envelope: Envelope) -> None:
+        self.client.call("PUT", f"/v1/manifests/{envelope.digest}", content=envelope.encode())
+
+    def manifest(self, digest: str) -> Envelope:
+        found = Envelope.parse(self.client.get(f"/v1/manifests/{digest}"))
+        if found.digest != digest:
+            raise ManifestMismatch("the exchange answered with another manifest")
+        return found
+
+    def manifests(self) -> list[Envelope]:
+        found = wire.decode(self.client.get("/v1/manifests"), max_bytes=64 << 20)
+        return list(Fields({"manifests": found}, "answer").items("manifests", Envelope.from_json, high=1_000_000))
+
+    def put_sealed(self, digest: str, source: IO[bytes], progress: Callable[[int], None] | None = None) -> None:
+        self._put(f"/v1/sealed/{digest}", source, progress)
+
+    def put_mock(self, digest: str, source: IO[bytes]) -> None:
+        self._put(f"/v1/mocks/{digest}", source, None)
+
+    def _put(self, path: str, source: IO[bytes], progress: Callable[[int], None] | None) -> None:
+        def pieces() -> Iterator[bytes]:
+            done = 0
+            while piece := source.read(PIECE):
+                yield piece
+                done += len(piece)
+                if progress:
+                    progress(done)
+
+        self.client.call("PUT", path, content=pieces())
+
+    def sealed(self, digest: str) -> RemoteSource:
+        return RemoteSource(self.client, f"/v1/sealed/{digest}")
+
+    def fetch(self, kind: str, digest: str, target: Path, progress: Callable[[int], None] | None = None) -> None:
+        """Download a file (``sealed``, ``mocks``, ``outputs``) piece by piece."""
+        with self.client.stream("GET", f"/v1/{kind}/{digest}") as answer, target.open("wb") as sink:
+            done = 0
+            for piece in answer.iter_bytes(PIECE):
+                sink.write(piece)
+                done += len(piece)
+                if progress:
+                    progress(done)
+
+    def output(self, digest: str) -> RemoteSource:
+        return RemoteSource(self.client, f"/v1/outputs/{digest}")
+
+    # --- contracts ---
+
+    def propose(self, envelope: Envelope) -> None:
+        self.client.post("/v1/proposals", envelope.encode())
+
+    def proposal(self, digest: str) -> Seen:
+        """What is known of a proposal; its bytes are those of the digest."""
+        found = Seen.from_json(wire.decode(self.client.get(f"/v1/proposals/{digest}"), max_bytes=64 << 20))
+        if found.envelope.digest != digest:
+            raise BadField("the exchange answered with another proposal")
+        return found
+
+    def proposals(self) -> list[Seen]:
+        found = wire.decode(self.client.get("/v1/proposals"), max_bytes=64 << 20)
+        return list(Fields({"proposals": found}, "answer").items("proposals", Seen.from_json, high=1_000_000))
+
+    def approve(self, proposal: Proposal, signatures: tuple[wire.Signature, ...]) -> None:
+        envelope = Envelope(PROPOSAL_TYPE, proposal.encode(), signatures)
+        self.client.post(f"/v1/proposals/{proposal.digest}/approvals", envelope.encode())
+
+    def withdraw(self, digest: str, envelope: Envelope) -> None:
+        self.client.post(f"/v1/proposals/{digest}/withdrawals", envelope.encode())
+
+    # --- outputs, receipts, the log ---
+
+    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
+        self.client.call("PUT", f"/v1/outputs/{delivery.sealed}", content=sealed)
+        self.client.post("/v1/deliveries", delivery.encode())
+
+    def deliveries(self, contract: str) -> list[Delivery]:
+        found = wire.decode(self.client.get(f"/v1/proposals/{contract}/deliveries"), max_bytes=64 << 20)
+        return [Delivery.parse(wire.encode(d)) for d in cast("list[object]", found)]
+
+    def record(self, bundle: Bundle) -> Bundle:
+        """Have a receipt logged; the bundle with its proof."""
+        return Bundle.parse(self.client.post("/v1/receipts", bundle.encode()))
+
+    def receipt(self, digest: str) -> Bundle:
+        return Bundle.parse(self.client.get(f"/v1/receipts/{digest}", max_bytes=MAX_BUNDLE_BYTES))
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint.parse(self.client.get("/v1/log/checkpoint"))
+
+    def consistency(self, old: int, new: int) -> ConsistencyProof:
+        found = wire.decode(self.client.get("/v1/log/consistency", params={"old": old, "new": new}))
+        return ConsistencyProof.from_json(found)
+
+    def entries(self, start: int, end: int) -> list[object]:
+        found = wire.decode(self.client.get("/v1/log/entries", params={"start": start, "end": end}))
+        return cast("list[object]", found)

@@ -1,0 +1,263 @@
+"""The exchange over HTTP: it stores and serves, and is trusted by nobody.
+
+It checks what it is given as far as it can without a key, so that nonsense is refused at the door, but nothing that a party
+relies on depends on it: whoever fetches a document checks it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from strongroom import wire
+from strongroom.app.http import application, blocking, body, json_answer
+from strongroom.asset import FileSource, Manifest, check_sealed
+from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal
+from strongroom.delivery import Delivery
+from strongroom.errors import BadField, BadReceipt, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
+from strongroom.ledger import Entry
+from strongroom.receipt import MAX_BUNDLE_BYTES, STATEMENT_TYPE, Bundle, Statement
+from strongroom.wire import Envelope, Fields, Signature
+
+from .entry import ENTRY_TYPE
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+
+    from strongroom.app.stores.exchange import ExchangeStore
+
+DOCUMENT = 1 << 20
+MAX_MOCK = 64 << 20
+MAX_SEALED = 1 << 40
+
+
+def _digest(request: Request, name: str = "digest") -> str:
+    return Fields({name: request.path_params[name]}, "path").digest(name)
+
+
+def _number(request: Request, name: str) -> int:
+    value = request.query_params.get(name, "")
+    if not (value.isascii() and value.isdigit() and len(value) < 16):
+        raise BadField(f"query.{name} is not a number")
+    return int(value)
+
+
+async def _receive(stream: AsyncIterator[bytes], sink: IO[bytes], *, limit: int) -> tuple[str, int]:
+    """Write a body piece by piece; its digest and size. Raises TooLarge."""
+    running, size = hashlib.sha256(), 0
+    async for piece in stream:
+        size += len(piece)
+        if size > limit:
+            raise TooLarge(f"more than {limit} bytes")
+        running.update(piece)
+        await blocking(sink.write)(piece)
+    return "sha256:" + running.hexdigest(), size
+
+
+def _manifest_of(envelope: Envelope) -> Manifest:
+    return Manifest.parse(envelope.expect(wire.media_type("manifest")))
+
+
+def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the table of routes reads whole
+    """The application.
+
+    Args:
+        store: where everything lies.
+    """
+
+    # --- assets ---
+
+    async def put_manifest(request: Request) -> Response:
+        envelope = Envelope.parse(await body(request, DOCUMENT))
+        if _manifest_of(envelope).digest != envelope.digest or envelope.digest != _digest(request):
+            raise ManifestMismatch("the manifest is not the one that the address names")
+        await blocking(store.put_manifest)(envelope)
+        return json_answer({})
+
+    async def get_manifest(request: Request) -> Response:
+        return json_answer((await blocking(store.manifest)(_digest(request))).to_json())
+
+    async def list_manifests(_request: Request) -> Response:
+        return json_answer([e.to_json() for e in await blocking(store.manifests)()])
+
+    async def put_sealed(request: Request) -> Response:
+        digest = _digest(request)
+        manifest = _manifest_of(await blocking(store.manifest)(digest))
+        with store.incoming("sealed", digest) as (sink, partial):
+            _, size = await _receive(request.stream(), sink, limit=min(manifest.sealed.size, MAX_SEALED))
+            if size != manifest.sealed.size:
+                raise Truncated(f"{size} bytes came where the manifest says {manifest.sealed.size}")
+            sink.flush()
+
+            def check(path: Path) -> None:  # else anybody could take the place of the owner's file
+                with FileSource(path) as source:
+                    check_sealed(source, manifest)
+
+            await blocking(check)(partial)
+        return json_answer({})
+
+    async def put_mock(request: Request) -> Response:
+        return await put_plain(request, "mock", MAX_MOCK)
+
+    async def put_output(request: Request) -> Response:
+        return await put_plain(request, "output", MAX_SEALED)
+
+    async def put_plain(request: Request, kind: str, limit: int) -> Response:
+        digest = _digest(request)
+        with store.incoming(kind, digest) as (sink, _):
+            found, _ = await _receive(request.stream(), sink, limit=limit)
+            if found != digest:
+                raise ManifestMismatch("the bytes are not those that the address names")
+        return json_answer({})
+
+    def get_file(kind: str) -> object:
+        async def get(request: Request) -> Response:
+            path = await blocking(store.file)(kind, _digest(request))
+            return FileResponse(path, media_type="application/octet-stream")
+
+        return get
+
+    # --- contracts ---
+
+    async def post_proposal(request: Request) -> Response:
+        envelope = Envelope.parse(await body(request, DOCUMENT))
+        proposal, signed = Proposal.open(envelope)
+        if signed != {proposal.proposer}:
+            raise BadField("a proposal comes with its proposer's signature and no other")
+        await blocking(store.put_proposal)(
+            proposal.digest, envelope.payload, proposal.supersedes, envelope.signatures[0], int(time.time())
+        )
+        return json_answer({"digest": proposal.digest})
+
+    def seen(digest: str) -> object:
+        return {
+            "countered_by": store.counters(digest),
+            "envelope": store.proposal(digest).to_json(),
+            "receipts": [{"receipt": r, "run_id": i} for r, i in store.receipts(digest)],
+            "withdrawals": [e.to_json() for e in store.withdrawals(digest)],
+        }
+
+    async def get_proposal(request: Request) -> Response:
+        return json_answer(await blocking(seen)(_digest(request)))
+
+    async def list_proposals(_request: Request) -> Response:
+        return json_answer(await blocking(lambda: [seen(d) for d in store.proposals()])())
+
+    async def post_approval(request: Request) -> Response:
+        envelope = Envelope.parse(await body(request, DOCUMENT))
+        proposal, _ = Proposal.open(envelope)
+        known = await blocking(store.proposal)(_digest(request))
+        if known.payload != envelope.payload or not envelope.signatures:
+            raise BadField("the approval is of another proposal")
+
+        def keep(signatures: tuple[Signature, ...]) -> None:
+            for signature in signatures:
+                store.put_approval(proposal.digest, signature)
+
+        await blocking(keep)(envelope.signatures)
+        return json_answer({})
+
+    async def post_withdrawal(request: Request) -> Response:
+        envelope = Envelope.parse(await body(request, DOCUMENT))
+        digest = _digest(request)
+        known = await blocking(store.proposal)(digest)
+        withdrawal = Withdrawal.verify(envelope, Proposal.parse(known.expect(PROPOSAL_TYPE)))
+        await blocking(store.put_withdrawal)(digest, withdrawal.party, envelope)
+        return json_answer({})
+
+    # --- outputs, receipts, the log ---
+
+    async def post_delivery(request: Request) -> Response:
+        delivery = Delivery.parse(await body(request, DOCUMENT))
+        await blocking(store.file)("output", delivery.sealed)
+        await blocking(store.put_delivery)(delivery)
+        return json_answer({})
+
+    async def list_deliveries(request: Request) -> Response:
+        found = await blocking(store.deliveries)(_digest(request))
+        return json_answer([wire.decode(d.encode()) for d in found])
+
+    def logged(data: bytes) -> Bundle:
+        bundle = Bundle.parse(data)
+        if not bundle.reports:
+            raise BadReceipt("the bundle holds no attestation report")
+        keyset = bundle.reports[0].keyset
+        statement = Statement.parse(keyset.run_receipt_key.verify(bundle.receipt, STATEMENT_TYPE))
+        if statement.contract != bundle.contract.digest or statement.keyset_digest != keyset.digest:
+            raise BadReceipt("the receipt is of another contract or keyset")
+        store.proposal(statement.contract)
+        return store.put_receipt(bundle, statement.run_id)
+
+    async def post_receipt(request: Request) -> Response:
+        bundle = await blocking(logged)(await body(request, MAX_BUNDLE_BYTES))
+        return json_answer(bundle.to_json())
+
+    async def get_receipt(request: Request) -> Response:
+        return Response(await blocking(store.receipt)(_digest(request)), media_type="application/json")
+
+    def log_entry(data: bytes) -> int:
+        envelope = Envelope.parse(data)
+        entry = Entry.parse(envelope.expect(ENTRY_TYPE))
+        if entry.kind not in ("release", "refusal"):
+            raise BadField("only a broker's releases and refusals are logged by entry")
+        proposal = Proposal.parse(store.proposal(entry.contract).payload)
+        for party in proposal.parties:
+            if envelope.signatures and party.broker_key.keyid == envelope.signatures[0].keyid:
+                party.broker_key.verify(envelope, ENTRY_TYPE)
+                return store.log(entry)
+        raise NotFound("the entry is signed by no broker of that contract")
+
+    async def post_entry(request: Request) -> Response:
+        return json_answer({"index": await blocking(log_entry)(await body(request, DOCUMENT))})
+
+    async def get_checkpoint(_request: Request) -> Response:
+        return Response((await blocking(store.checkpoint)()).encode(), media_type="text/plain; charset=utf-8")
+
+    async def get_consistency(request: Request) -> Response:
+        old, new = _number(request, "old"), _number(request, "new")
+        return json_answer((await blocking(store.consistency)(old, new)).to_json())
+
+    async def get_entries(request: Request) -> Response:
+        start, end = _number(request, "start"), _number(request, "end")
+        if end - start > 1000:
+            raise Conflict("at most 1,000 entries at a time", hint="Ask in parts.")
+        found = await blocking(store.entries)(start, end)
+        return json_answer([wire.decode(e) for e in found])
+
+    async def health(_request: Request) -> Response:
+        return json_answer({"log": store.key.verifier.vkey, "role": "exchange"})
+
+    return application(
+        [
+            Route("/v1/health", health),
+            Route("/v1/manifests", list_manifests),
+            Route("/v1/manifests/{digest}", get_manifest),
+            Route("/v1/manifests/{digest}", put_manifest, methods=["PUT"]),
+            Route("/v1/sealed/{digest}", get_file("sealed")),  # type: ignore[arg-type]
+            Route("/v1/sealed/{digest}", put_sealed, methods=["PUT"]),
+            Route("/v1/mocks/{digest}", get_file("mock")),  # type: ignore[arg-type]
+            Route("/v1/mocks/{digest}", put_mock, methods=["PUT"]),
+            Route("/v1/outputs/{digest}", get_file("output")),  # type: ignore[arg-type]
+            Route("/v1/outputs/{digest}", put_output, methods=["PUT"]),
+            Route("/v1/proposals", list_proposals),
+            Route("/v1/proposals", post_proposal, methods=["POST"]),
+            Route("/v1/proposals/{digest}", get_proposal),
+            Route("/v1/proposals/{digest}/approvals", post_approval, methods=["POST"]),
+            Route("/v1/proposals/{digest}/withdrawals", post_withdrawal, methods=["POST"]),
+            Route("/v1/proposals/{digest}/deliveries", list_deliveries),
+            Route("/v1/deliveries", post_delivery, methods=["POST"]),
+            Route("/v1/receipts", post_receipt, methods=["POST"]),
+            Route("/v1/receipts/{digest}", get_receipt),
+            Route("/v1/log/entries", get_entries),
+            Route("/v1/log/entries", post_entry, methods=["POST"]),
+            Route("/v1/log/checkpoint", get_checkpoint),
+            Route("/v1/log/consistency", get_consistency),
+        ]
+    )

@@ -1,0 +1,222 @@
+"""HTTP, both ends: how a role serves, how it calls another, and how errors cross between them.
+
+An error travels as ``{"error": {"code", "message", "hint"}}`` and is raised as the same class on the other side. Answers are
+bounded in size. Names resolve and proxies are used only as told: environment variables for proxies are ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from strongroom import wire
+from strongroom.errors import (
+    AppError,
+    BrokerError,
+    Conflict,
+    Internal,
+    NotFound,
+    StrongroomError,
+    TooLarge,
+    Unauthorised,
+    Unreachable,
+    from_json,
+)
+
+if TYPE_CHECKING:
+    import httpx
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+MAX_ANSWER = 64 << 20
+_LOG = logging.getLogger("strongroom")
+
+
+class Client:
+    """Calls one role over HTTP.
+
+    Args:
+        url: its address.
+        timeout: seconds to wait for an answer to begin.
+        transport: how to carry requests; tests put an application here.
+
+    Raises:
+        Unreachable: from every method, when nothing answers.
+        StrongroomError: the error that the other side answered with.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30, transport: httpx.BaseTransport | None = None) -> None:
+        import httpx
+
+        self.url = url.rstrip("/")
+        self._errors = httpx.HTTPError
+        try:
+            self._client = httpx.Client(base_url=self.url, timeout=timeout, transport=transport, trust_env=False)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise Unreachable(f"{url!r} is not an address") from error
+
+    def close(self) -> None:
+        self._client.close()
+
+    @contextmanager
+    def stream(self, method: str, path: str, *, allow: tuple[int, ...] = (), **kwargs: Any) -> Iterator[httpx.Response]:
+        """An answer whose body the caller reads in pieces; errors are raised before it is handed out.
+
+        Args:
+            allow: statuses beside success whose body is an answer.
+        """
+        try:
+            with self._client.stream(method, path, **kwargs) as answer:
+                if not answer.is_success and answer.status_code not in allow:
+                    raise self._error(answer)
+                yield answer
+        except self._errors as error:
+            raise Unreachable(f"{self.url} does not answer: {error.__class__.__name__}") from error
+
+    @staticmethod
+    def _error(answer: httpx.Response) -> StrongroomError:
+        body = b""
+        for piece in answer.iter_bytes():
+            body += piece
+            if len(body) > 64 << 10:
+                break
+        try:
+            return from_json(wire.loads(body)["error"])
+        except (StrongroomError, KeyError, TypeError):
+            return Internal(f"{answer.request.url.host} answered HTTP {answer.status_code}")
+
+    def call(self, method: str, path: str, *, max_bytes: int = MAX_ANSWER, **kwargs: Any) -> bytes:
+        """The body of the answer. Raises TooLarge."""
+        pieces, size = [], 0
+        with self.stream(method, path, **kwargs) as answer:
+            for piece in answer.iter_bytes():
+                size += len(piece)
+                if size > max_bytes:
+                    raise TooLarge(f"{self.url} answered more than {max_bytes} bytes")
+                pieces.append(piece)
+        return b"".join(pieces)
+
+    def get(self, path: str, **kwargs: Any) -> bytes:
+        return self.call("GET", path, **kwargs)
+
+    def post(self, path: str, content: bytes, **kwargs: Any) -> bytes:
+        return self.call("POST", path, content=content, headers={"content-type": "application/json"}, **kwargs)
+
+
+def status_of(error: StrongroomError) -> int:
+    """The HTTP status that carries an error."""
+    for cls, status in (
+        (NotFound, 404),
+        (Conflict, 409),
+        (Unauthorised, 403),
+        (BrokerError, 403),
+        (TooLarge, 413),
+        (Unreachable, 502),
+        (Internal, 500),
+        (AppError, 400),
+    ):
+        if isinstance(error, cls):
+            return status
+    return 400
+
+
+def json_answer(value: object, status: int = 200) -> Response:
+    """An answer in canonical JSON."""
+    from starlette.responses import Response
+
+    return Response(wire.encode(value), status, media_type="application/json")
+
+
+async def _on_error(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, StrongroomError):  # the message may hold anything, so it stays here
+        _LOG.error(
+            "internal error: %s", error.__class__.__name__, exc_info=error if os.environ.get("STRONGROOM_DEBUG") else None
+        )
+        error = Internal("the server failed")
+    return json_answer({"error": error.to_json()}, status_of(error))
+
+
+def application(routes: list[Any]) -> Starlette:
+    """A Starlette application that answers errors as ours."""
+    from starlette.applications import Starlette
+
+    return Starlette(routes=routes, exception_handlers={StrongroomError: _on_error, Exception: _on_error})
+
+
+async def body(request: Request, max_bytes: int) -> bytes:
+    """The whole body, if it is small. Raises TooLarge."""
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > max_bytes:
+            raise TooLarge(f"the request has more than {max_bytes} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def blocking(work: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Run synchronous work in a thread, so that it does not hold up the loop."""
+
+    async def run(*args: Any) -> Any:
+        from starlette.concurrency import run_in_threadpool
+
+        return await run_in_threadpool(work, *args)
+
+    return run
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 chooses a free one. Raises Conflict when the address is taken."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise Conflict(
+            f"{host}:{port} is taken: {error.strerror}", hint="Stop what listens there, or choose another port."
+        ) from error
+    return found
+
+
+def url_of(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(app: Starlette, sock: socket.socket, *, announce: Callable[[str], None], until_eof: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM, or until standard input ends.
+
+    Args:
+        app: what to serve.
+        sock: a bound socket.
+        announce: called with the address once it answers.
+        until_eof: also stop when standard input ends, so that a child never outlives its parent.
+    """
+    import uvicorn
+
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+
+    class Announcing(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            announce(url_of(sock))
+
+    server = Announcing(config)
+    if until_eof:
+
+        def watch() -> None:
+            while sys.stdin.buffer.read(4096):
+                pass
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=watch, daemon=True).start()
+    server.run(sockets=[sock])

@@ -1,0 +1,1 @@
+"""State on disk: SQLite and folders. Each store says what losing it costs."""

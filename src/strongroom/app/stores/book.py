@@ -1,0 +1,242 @@
+"""A broker's book in SQLite. **Losing it is fatal**: it holds the asset keys and the counts of runs.
+
+The owner's client and the broker's process open the same file: a withdrawal that the owner writes is in force at the broker
+when
+the write returns.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from strongroom import wire
+from strongroom.asset import AssetKey
+from strongroom.broker import NONCE_SECONDS, Held, Kept, Refusal, Release, ReleaseRequest, Slot, Standing
+from strongroom.contract import Grant, Withdrawal
+from strongroom.errors import Conflict
+from strongroom.wire import JSON, Envelope
+
+from .sqlite import Database, blob, integer, text
+
+MAX_NONCES = 10_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS assets (manifest TEXT PRIMARY KEY, envelope BLOB NOT NULL, key BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS nonces (nonce BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS approved (contract TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS ended (contract TEXT PRIMARY KEY, by TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS withdrawn (contract TEXT, party TEXT, envelope BLOB NOT NULL, PRIMARY KEY (contract, party))
+STRICT;
+CREATE TABLE IF NOT EXISTS grants (contract TEXT, nonce TEXT, runs INTEGER NOT NULL, envelope BLOB NOT NULL,
+    PRIMARY KEY (contract, nonce)) STRICT;
+CREATE TABLE IF NOT EXISTS runs (contract TEXT, run_id TEXT, keyset TEXT NOT NULL, PRIMARY KEY (contract, run_id)) STRICT;
+CREATE TABLE IF NOT EXISTS releases (contract TEXT, run_id TEXT, keyset TEXT, manifest TEXT, envelope BLOB NOT NULL,
+    encrypted_key BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (contract, run_id, keyset, manifest)) STRICT;
+CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, verdict TEXT NOT NULL,
+    contract TEXT NOT NULL,
+    manifest TEXT NOT NULL, run_id TEXT NOT NULL, digest TEXT NOT NULL, code TEXT NOT NULL, checks BLOB NOT NULL,
+    logged INTEGER NOT NULL) STRICT;
+"""
+
+
+class _Page:
+    """The book inside one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._c = connection
+
+    def standing(self, contract: str) -> Standing:
+        one = self._c.execute
+        ended = one("SELECT by FROM ended WHERE contract = ?", (contract,)).fetchone()
+        return Standing(
+            approved=one("SELECT 1 FROM approved WHERE contract = ?", (contract,)).fetchone() is not None,
+            ended_by=text(ended[0]) if ended else None,
+            withdrawn_by=frozenset(text(r[0]) for r in one("SELECT party FROM withdrawn WHERE contract = ?", (contract,))),
+            runs={text(r): text(k) for r, k in one("SELECT run_id, keyset FROM runs WHERE contract = ?", (contract,))},
+            granted=integer(one("SELECT coalesce(sum(runs), 0) FROM grants WHERE contract = ?", (contract,)).fetchone()[0]),
+        )
+
+    def earlier(self, slot: Slot) -> Kept | None:
+        row = self._c.execute(
+            "SELECT envelope, encrypted_key FROM releases WHERE contract = ? AND run_id = ? AND keyset = ? AND manifest = ?",
+            (slot.contract, slot.run_id, slot.keyset_digest, slot.manifest),
+        ).fetchone()
+        return Kept(Envelope.parse(blob(row[0])), blob(row[1])) if row else None
+
+    def keep(self, slot: Slot, kept: Kept, at: int) -> None:
+        self._c.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (slot.contract, slot.run_id, slot.keyset_digest))
+        self._c.execute(
+            "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (slot.contract, slot.run_id, slot.keyset_digest, slot.manifest, kept.envelope.encode(), kept.encrypted_key, at),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decision, as its owner reads it.
+
+    Attributes:
+        at: Unix seconds.
+        verdict: ``release`` or ``refusal``.
+        code: the failed check's code, ``""`` for a release.
+        checks: the numbered checks with their details.
+        logged: whether its digest is in the ledger.
+    """
+
+    id: int
+    at: int
+    verdict: str
+    contract: str
+    manifest: str
+    run_id: str
+    digest: str
+    code: str
+    checks: JSON
+    logged: bool
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "at": self.at,
+            "checks": self.checks,
+            "code": self.code,
+            "contract": self.contract,
+            "digest": self.digest,
+            "logged": self.logged,
+            "manifest": self.manifest,
+            "run_id": self.run_id,
+            "verdict": self.verdict,
+        }
+
+
+class SqliteBook:
+    """A broker's memory in one SQLite file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = Database(path, _SCHEMA)
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- what decide() asks (broker.Book) ---
+
+    def held(self, manifest: str) -> Held | None:
+        row = self._db.row("SELECT envelope, key FROM assets WHERE manifest = ?", manifest)
+        return Held(Envelope.parse(blob(row[0])), AssetKey(blob(row[1]))) if row else None
+
+    def spend(self, nonce: bytes, at: int) -> bool:
+        with self._db.write() as c:
+            return c.execute("DELETE FROM nonces WHERE nonce = ? AND expires_at > ?", (nonce, at)).rowcount == 1
+
+    @contextmanager
+    def transaction(self) -> Iterator[_Page]:
+        with self._db.write() as connection:
+            yield _Page(connection)
+
+    # --- what the broker's server does ---
+
+    def nonce(self, at: int) -> bytes:
+        """A fresh nonce of 32 bytes, good for :data:`NONCE_SECONDS`. Raises Conflict when too many are out."""
+        nonce = secrets.token_bytes(32)
+        with self._db.write() as c:
+            c.execute("DELETE FROM nonces WHERE expires_at <= ?", (at,))
+            if c.execute("SELECT count(*) FROM nonces").fetchone()[0] >= MAX_NONCES:
+                raise Conflict("too many nonces are unanswered", hint="Try again in a few minutes.")
+            c.execute("INSERT INTO nonces VALUES (?, ?)", (nonce, at + NONCE_SECONDS))
+        return nonce
+
+    def record(self, request: ReleaseRequest, decision: Release | Refusal, at: int) -> None:
+        """Write a decision into the owner's log."""
+        verdict, code = ("release", "") if isinstance(decision, Release) else ("refusal", decision.code)
+        with self._db.write() as c:
+            c.execute(
+                "INSERT INTO decisions (at, verdict, contract, manifest, run_id, digest, code, checks, logged)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                (
+                    at,
+                    verdict,
+                    request.contract.digest,
+                    request.manifest,
+                    request.run_id,
+                    decision.envelope.digest,
+                    code,
+                    wire.encode(decision.transcript.to_json()),
+                ),
+            )
+
+    def mark_logged(self, decision: int) -> None:
+        """Note that a decision's digest is in the ledger."""
+        with self._db.write() as c:
+            c.execute("UPDATE decisions SET logged = 1 WHERE id = ?", (decision,))
+
+    # --- what the owner says ---
+
+    def hold(self, manifest: Envelope, key: AssetKey) -> None:
+        """Keep an asset's key. Keys are never overwritten."""
+        with self._db.write() as c:
+            c.execute("INSERT OR IGNORE INTO assets VALUES (?, ?, ?)", (manifest.digest, manifest.encode(), key.raw))
+
+    def approve(self, contract: str, at: int) -> None:
+        with self._db.write() as c:
+            c.execute("INSERT OR IGNORE INTO approved VALUES (?, ?)", (contract, at))
+
+    def end(self, contract: str, by: str) -> None:
+        """The owner countered or superseded a proposal."""
+        with self._db.write() as c:
+            c.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (contract, by))
+
+    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope) -> None:
+        with self._db.write() as c:
+            row = (withdrawal.contract, withdrawal.party, envelope.encode())
+            c.execute("INSERT OR IGNORE INTO withdrawn VALUES (?, ?, ?)", row)
+
+    def grant(self, grant: Grant, envelope: Envelope) -> None:
+        with self._db.write() as c:
+            row = (grant.contract, grant.nonce, grant.runs, envelope.encode())
+            c.execute("INSERT OR IGNORE INTO grants VALUES (?, ?, ?, ?)", row)
+
+    # --- what the owner reads ---
+
+    def standing(self, contract: str) -> Standing:
+        with self.transaction() as page:
+            return page.standing(contract)
+
+    def assets(self) -> list[Envelope]:
+        """The manifests of the assets whose keys are here."""
+        return [Envelope.parse(blob(r[0])) for r in self._db.rows("SELECT envelope FROM assets ORDER BY rowid")]
+
+    def decisions(self, *, unlogged: bool = False) -> list[Decision]:
+        """Every decision, oldest first; with ``unlogged`` those whose digest is not in the ledger yet."""
+        where = "WHERE logged = 0" if unlogged else ""
+        rows = self._db.rows(
+            "SELECT id, at, verdict, contract, manifest, run_id, digest, code, checks, logged"  # noqa: S608 - two constants
+            f" FROM decisions {where} ORDER BY id"
+        )
+        return [
+            Decision(
+                id=integer(i),
+                at=integer(at),
+                verdict=text(verdict),
+                contract=text(contract),
+                manifest=text(manifest),
+                run_id=text(run_id),
+                digest=text(digest),
+                code=text(code),
+                checks=wire.decode(blob(checks)),
+                logged=bool(logged),
+            )
+            for i, at, verdict, contract, manifest, run_id, digest, code, checks, logged in rows
+        ]
+
+    def releases(self) -> list[tuple[str, str, str, int]]:
+        """Every run that was given a key: contract, run id, keyset, time of the first release."""
+        rows = self._db.rows("SELECT contract, run_id, keyset, min(at) FROM releases GROUP BY contract, run_id, keyset")
+        return [(text(c), text(r), text(k), integer(a)) for c, r, k, a in rows]

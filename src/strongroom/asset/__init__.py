@@ -1,0 +1,68 @@
+"""Assets: sealed files, their keys and their manifests.
+
+- :func:`seal` encrypts a stream into a sealed file and gives its :class:`Manifest`;
+- :func:`sign_manifest` and :func:`verify_manifest` put the owner's signature under it and check it;
+- :func:`unseal`, :func:`check_content` and :class:`SealedReader` open a sealed file with an :class:`AssetKey`;
+- :func:`check_sealed` checks one without.
+
+See ``spec/sealed-file.md`` and ``spec/manifest.md``.
+"""
+
+from .format import (
+    DEFAULT_CHUNK_BYTES,
+    HEADER_BYTES,
+    MAX_CHUNK_BYTES,
+    MAX_CHUNKS,
+    MIN_CHUNK_BYTES,
+    SALT_BYTES,
+    TAG_BYTES,
+    AssetKey,
+    Header,
+    Layout,
+)
+from .manifest import (
+    MANIFEST_TYPE,
+    About,
+    Content,
+    Manifest,
+    Mock,
+    Scheme,
+    Sealed,
+    SignedManifest,
+    sign_manifest,
+    verify_manifest,
+)
+from .opening import SealedReader, check_content, check_sealed, unseal
+from .sealing import seal
+from .stream import BytesSource, FileSource, RangeSource
+
+__all__ = [
+    "DEFAULT_CHUNK_BYTES",
+    "HEADER_BYTES",
+    "MANIFEST_TYPE",
+    "MAX_CHUNKS",
+    "MAX_CHUNK_BYTES",
+    "MIN_CHUNK_BYTES",
+    "SALT_BYTES",
+    "TAG_BYTES",
+    "About",
+    "AssetKey",
+    "BytesSource",
+    "Content",
+    "FileSource",
+    "Header",
+    "Layout",
+    "Manifest",
+    "Mock",
+    "RangeSource",
+    "Scheme",
+    "Sealed",
+    "SealedReader",
+    "SignedManifest",
+    "check_content",
+    "check_sealed",
+    "seal",
+    "sign_manifest",
+    "unseal",
+    "verify_manifest",
+]

@@ -1,0 +1,518 @@
+"""The broker: ``decide()`` turns a request into a release or a refusal, and nothing else makes a release.
+
+The request is bytes from a machine that nobody trusts. Fourteen numbered checks stand between it and a key; the first that
+fails
+ends the decision, and everything after it is not established. Counting and answering are one transaction of the broker's
+book: a
+run is counted before its release exists, so that no crash and no race gives a run twice.
+
+See ``spec/release.md``; the numbers are the same there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import InitVar, dataclass, field, replace
+from typing import Protocol
+
+from . import wire
+from .asset import AssetKey, Manifest, verify_manifest
+from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
+from .attest.keyset import AttestationReport
+from .contract import Contract
+from .errors import BadRelease, StrongroomError
+from .party import DecryptionKey, SigningKey, VerifyKey
+from .policy import explain
+from .transcript import Steps, Transcript
+from .trust import Trust
+from .wire import JSON, Envelope, Fields
+
+RELEASE_TYPE = wire.media_type("release")
+REFUSAL_TYPE = wire.media_type("refusal")
+PURPOSE = "strongroom.release.v1"
+NONCE_SECONDS = 300
+MAX_REQUEST_BYTES = 1 << 20
+
+_MAKER = object()
+
+STEPS = Steps(
+    "D",
+    [
+        "the nonce is this broker's, unused and not expired",
+        "the contract has exactly one valid signature of every party",
+        "every party's keys are those that the owner pinned",
+        "this broker is the owner's broker in the contract",
+        "the contract is in force",
+        "the asset is the contract's, and this broker holds its key",
+        "the asset's own terms permit the contract's policy",
+        "the enclave's evidence is affirmed under the owner's policy",
+        "platform and measurement are among those that the contract names",
+        "the owner approved exactly this contract",
+        "the owner did not counter or supersede it",
+        "no party withdrew",
+        "the run is this enclave's alone",
+        "a run is left",
+    ],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """An enclave's request for one asset's key. **Untrusted.**
+
+    Attributes:
+        contract: the contract's envelope.
+        manifest: digest of the asset's manifest.
+        run_id: 16 bytes in hex, chosen by whoever asked for the run.
+        nonce: 32 bytes, from this broker.
+        report: the enclave's attestation report for that nonce.
+    """
+
+    contract: Envelope
+    manifest: str
+    run_id: str
+    nonce: bytes
+    report: AttestationReport
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "contract": self.contract.to_json(),
+            "manifest": self.manifest,
+            "nonce": self.nonce.hex(),
+            "purpose": PURPOSE,
+            "report": self.report.to_json(),
+            "run_id": self.run_id,
+        }
+
+    def encode(self) -> bytes:
+        return wire.encode(self.to_json())
+
+    @classmethod
+    def parse(cls, data: bytes) -> ReleaseRequest:
+        """Raises WireError and AttestationError leaves."""
+        f = Fields(wire.decode(data, max_bytes=MAX_REQUEST_BYTES), "request")
+        f.literal("purpose", PURPOSE)
+        found = cls(
+            contract=Envelope.from_json(f.any("contract")),
+            manifest=f.digest("manifest"),
+            run_id=f.hex("run_id", size=16).hex(),
+            nonce=f.hex("nonce", size=32),
+            report=AttestationReport.from_json(f.any("report")),
+        )
+        f.end()
+        return found
+
+
+def binding(*, contract: str, manifest: str, keyset_digest: str, nonce: str, run_id: str, broker: str) -> bytes:
+    """What an encrypted asset key is bound to: the HPKE ``info``, canonical JSON."""
+    return wire.encode(
+        {
+            "broker": broker,
+            "contract": contract,
+            "keyset_digest": keyset_digest,
+            "manifest": manifest,
+            "nonce": nonce,
+            "purpose": PURPOSE,
+            "run_id": run_id,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStatement:
+    """What a broker signs when it releases a key. It holds no key: the encrypted key travels beside it, unpublished.
+
+    Attributes:
+        contract, manifest, keyset_digest, nonce, run_id, broker: what the key is bound to; ``broker`` is the key id that
+        signs.
+        at: the broker's clock, Unix seconds.
+        encrypted_key: digest of the encrypted key.
+        policy: digest of the appraisal policy under which the evidence was affirmed.
+    """
+
+    contract: str
+    manifest: str
+    keyset_digest: str
+    nonce: str
+    run_id: str
+    broker: str
+    at: int
+    encrypted_key: str
+    policy: str
+
+    def encode(self) -> bytes:
+        return wire.encode(
+            {
+                "at": self.at,
+                "broker": self.broker,
+                "contract": self.contract,
+                "encrypted_key": self.encrypted_key,
+                "keyset_digest": self.keyset_digest,
+                "manifest": self.manifest,
+                "nonce": self.nonce,
+                "policy": self.policy,
+                "purpose": PURPOSE,
+                "run_id": self.run_id,
+            }
+        )
+
+    @property
+    def info(self) -> bytes:
+        return binding(
+            contract=self.contract,
+            manifest=self.manifest,
+            keyset_digest=self.keyset_digest,
+            nonce=self.nonce,
+            run_id=self.run_id,
+            broker=self.broker,
+        )
+
+    @classmethod
+    def verify(cls, envelope: Envelope, broker: VerifyKey) -> ReleaseStatement:
+        """What this broker signed. Raises BadSignature, BadEnvelope, WireError, BadRelease (signed under another name)."""
+        f = Fields(wire.decode(broker.verify(envelope, RELEASE_TYPE), max_bytes=16 << 10), "release")
+        f.literal("purpose", PURPOSE)
+        found = cls(
+            contract=f.digest("contract"),
+            manifest=f.digest("manifest"),
+            keyset_digest=f.digest("keyset_digest"),
+            nonce=f.hex("nonce", size=32).hex(),
+            run_id=f.hex("run_id", size=16).hex(),
+            broker=f.digest("broker"),
+            at=f.integer("at"),
+            encrypted_key=f.digest("encrypted_key"),
+            policy=f.digest("policy"),
+        )
+        f.end()
+        if found.broker != broker.keyid:
+            raise BadRelease("the release names another broker than the one that signed it")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A key, encrypted to one attested keyset for one run. Made by :func:`decide` alone.
+
+    Attributes:
+        envelope: the signed :class:`ReleaseStatement`.
+        encrypted_key: HPKE ciphertext for the keyset's release key.
+        transcript: the numbered checks.
+    """
+
+    envelope: Envelope
+    encrypted_key: bytes
+    transcript: Transcript
+    maker: InitVar[object]  # not a field, so that dataclasses.replace() cannot carry it over
+
+    def __post_init__(self, maker: object) -> None:
+        if maker is not _MAKER:
+            raise TypeError("only decide() makes a Release")
+
+    def answer(self) -> bytes:
+        """What the enclave gets."""
+        return wire.encode({"encrypted_key": wire.b64(self.encrypted_key), "release": self.envelope.to_json()})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A signed no.
+
+    Attributes:
+        envelope: the signed statement: check number and code, no detail.
+        number: the check that failed (``"D8"``).
+        code: its stable code.
+        transcript: every check, with details for the owner alone.
+    """
+
+    envelope: Envelope
+    number: str
+    code: str
+    transcript: Transcript
+
+    def answer(self) -> bytes:
+        """What the enclave gets: the owner's details stay with the owner."""
+        return wire.encode({"refusal": self.envelope.to_json()})
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An asset whose key the broker holds: the owner's signed manifest and the key."""
+
+    manifest: Envelope
+    key: AssetKey
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the owner, and others by signed word, have said of a contract, and what it has used.
+
+    Attributes:
+        approved: the owner approved exactly these bytes.
+        ended_by: digest of the owner's counter-proposal or of what superseded it, else ``None``.
+        withdrawn_by: parties that withdrew.
+        runs: run id -> digest of the keyset that has it.
+        granted: runs granted beyond the contract's limit.
+    """
+
+    approved: bool = False
+    ended_by: str | None = None
+    withdrawn_by: frozenset[str] = frozenset()
+    runs: Mapping[str, str] = field(default_factory=dict)
+    granted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a release is counted and found again under."""
+
+    contract: str
+    run_id: str
+    keyset_digest: str
+    manifest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An earlier release, as the book kept it."""
+
+    envelope: Envelope
+    encrypted_key: bytes
+
+
+class Page(Protocol):
+    """The book while one transaction is open: nobody else reads or writes until it ends."""
+
+    def standing(self, contract: str) -> Standing:
+        """What is known of a contract now."""
+
+    def earlier(self, slot: Slot) -> Kept | None:
+        """The release given under this slot before."""
+
+    def keep(self, slot: Slot, kept: Kept, at: int) -> None:
+        """Count the run and keep its release; durable when the transaction ends."""
+
+
+class Book(Protocol):
+    """A broker's memory."""
+
+    def held(self, manifest: str) -> Held | None:
+        """The asset with this manifest digest."""
+
+    def spend(self, nonce: bytes, at: int) -> bool:
+        """Use up a nonce: ``True`` once for each that this broker gave and that has not expired."""
+
+    def transaction(self) -> AbstractContextManager[Page]:
+        """An exclusive, durable transaction; an exception inside rolls it back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose broker it is.
+
+    Attributes:
+        name: the party's name.
+        broker: the broker's own signing key.
+        trust: the owner's trust file.
+        policy: the owner's appraisal policy.
+    """
+
+    name: str
+    broker: SigningKey
+    trust: Trust
+    policy: AppraisalPolicy
+
+
+class _Refused(Exception):
+    pass
+
+
+class _Decision:
+    """One request on its way through the checks; a failed check raises."""
+
+    def __init__(self, request: ReleaseRequest, owner: Owner, book: Book, at: int) -> None:
+        self.request, self.owner, self.book, self.at = request, owner, book, at
+        self.transcript = Transcript(STEPS)
+
+    def check(self, number: str, passed: bool, detail: str = "", *, code: str = "") -> None:
+        if not self.transcript.record(number, passed, detail, code=code):
+            raise _Refused
+
+    def contract(self) -> Contract:
+        """D1 to D5."""
+        at, owner = self.at, self.owner
+        self.check("D1", self.book.spend(self.request.nonce, at), code="broker.nonce")
+        try:
+            contract = Contract.verify(self.request.contract)
+        except StrongroomError as error:
+            self.check("D2", False, str(error), code=error.code)
+            raise AssertionError from error  # check() raised
+        self.check("D2", True, contract.digest)
+        try:
+            owner.trust.check(contract.proposal.parties)
+        except StrongroomError as error:
+            self.check("D3", False, str(error), code=error.code)
+        self.check("D3", True, ", ".join(p.name for p in contract.proposal.parties))
+        mine = [p for p in contract.proposal.parties if p.name == owner.name and p.broker_key == owner.broker.public]
+        self.check("D4", len(mine) == 1, owner.name, code="broker.not_mine")
+        try:
+            contract.require_in_force(at)
+        except StrongroomError as error:
+            self.check("D5", False, str(error), code=error.code)
+        self.check("D5", True, f"until {contract.proposal.not_after}")
+        return contract
+
+    def asset(self, contract: Contract) -> tuple[Manifest, AssetKey]:
+        """D6 and D7."""
+        ref = contract.proposal.asset(self.request.manifest)
+        held = self.book.held(self.request.manifest)
+        if ref is None or ref.owner != self.owner.name or held is None:
+            self.check("D6", False, "not in this contract, or not here", code="broker.unknown_asset")
+            raise AssertionError  # check() raised
+        try:
+            manifest = verify_manifest(held.manifest, contract.proposal.party(self.owner.name).signing_key).manifest
+        except StrongroomError as error:
+            self.check("D6", False, str(error), code=error.code)
+            raise AssertionError from error  # check() raised
+        self.check(
+            "D6",
+            manifest.digest == ref.manifest and manifest.owner == self.owner.name,
+            f"{ref.role}: {manifest.name}",
+            code="broker.unknown_asset",
+        )
+        wider = explain(manifest.terms, contract.proposal.policy)
+        self.check("D7", not wider, "; ".join(wider), code="policy.not_permitted")
+        return manifest, held.key
+
+    def evidence(self, contract: Contract) -> AttestationResult:
+        """D8 and D9."""
+        report = self.request.report
+        result = appraise(
+            report.evidence,
+            policy=self.owner.policy,
+            endorsements=report.endorsements,
+            nonce=self.request.nonce,
+            at=self.at,
+            keyset=report.keyset,
+        )
+        problem = next((c for c in result.checks if c.code), None)
+        detail = result.label if problem is None else f"{problem.number} {problem.name}: {problem.detail}"
+        self.check("D8", result.affirming, detail, code=(problem.code if problem else "") or "attest.not_affirming")
+        terms = contract.proposal.enclave
+        self.check(
+            "D9",
+            result.platform in terms.platforms and result.measurement in terms.measurements,
+            result.platform,
+            code="broker.enclave_not_named",
+        )
+        return result
+
+    def settle(self, contract: Contract, key: AssetKey, result: AttestationResult) -> Release:
+        """D10 to D14 and the release, in one transaction."""
+        run_id = self.request.run_id
+        slot = Slot(contract.digest, run_id, result.keyset_digest, self.request.manifest)
+        with self.book.transaction() as page:
+            standing = page.standing(contract.digest)
+            self.check("D10", standing.approved, code="broker.not_approved")
+            self.check("D11", standing.ended_by is None, standing.ended_by or "", code="contract.superseded")
+            self.check("D12", not standing.withdrawn_by, ", ".join(sorted(standing.withdrawn_by)), code="contract.withdrawn")
+            holder = standing.runs.get(run_id)
+            self.check("D13", holder in (None, result.keyset_digest), run_id, code="broker.run_taken")
+            allowed = contract.proposal.limits.runs + standing.granted
+            used = len(standing.runs)
+            self.check("D14", holder is not None or used < allowed, f"{used} of {allowed} used", code="broker.no_run_left")
+            kept = page.earlier(slot)
+            if kept is None:
+                kept = self.encrypt(slot, key, result)
+                page.keep(slot, kept, self.at)
+        return Release(kept.envelope, kept.encrypted_key, self.transcript, _MAKER)
+
+    def encrypt(self, slot: Slot, key: AssetKey, result: AttestationResult) -> Kept:
+        """To the keyset that was attested, which an affirming result alone hands out."""
+        broker = self.owner.broker
+        draft = ReleaseStatement(
+            contract=slot.contract,
+            manifest=slot.manifest,
+            keyset_digest=slot.keyset_digest,
+            nonce=self.request.nonce.hex(),
+            run_id=slot.run_id,
+            broker=broker.public.keyid,
+            at=self.at,
+            encrypted_key="",
+            policy=result.policy_digest,
+        )
+        encrypted = result.require().release_key.encrypt(key.raw, info=draft.info)
+        statement = replace(draft, encrypted_key=wire.digest(encrypted))
+        return Kept(broker.sign(RELEASE_TYPE, statement.encode()), encrypted)
+
+    def refuse(self) -> Refusal:
+        problem = self.transcript.first_problem
+        assert problem is not None
+        payload = wire.encode(
+            {
+                "at": self.at,
+                "broker": self.owner.broker.public.keyid,
+                "code": problem.code,
+                "contract": self.request.contract.digest,
+                "manifest": self.request.manifest,
+                "nonce": self.request.nonce.hex(),
+                "number": problem.number,
+                "run_id": self.request.run_id,
+            }
+        )
+        return Refusal(self.owner.broker.sign(REFUSAL_TYPE, payload), problem.number, problem.code, self.transcript)
+
+
+def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Release | Refusal:
+    """Release an asset's key to an enclave, or refuse.
+
+    Args:
+        request: untrusted.
+        owner: whose broker decides, with its own trust file and appraisal policy.
+        book: the broker's memory.
+        at: the broker's clock, Unix seconds.
+
+    Returns:
+        a release when all fourteen checks passed; the same release again, uncounted, when the same keyset asks again for the
+        same run; otherwise a refusal that names the first check that failed.
+    """
+    decision = _Decision(request, owner, book, at)
+    try:
+        contract = decision.contract()
+        _, key = decision.asset(contract)
+        result = decision.evidence(contract)
+        return decision.settle(contract, key, result)
+    except _Refused:
+        return decision.refuse()
+
+
+def open_release(
+    answer: bytes, *, slot: Slot, broker: VerifyKey, nonces: frozenset[str], key: DecryptionKey
+) -> tuple[Envelope, AssetKey]:
+    """The enclave's side: the asset key of a release that is for exactly this slot.
+
+    Args:
+        answer: the broker's answer, untrusted.
+        slot: the contract, run, keyset and manifest that were asked for.
+        broker: the broker's key, as the contract names it.
+        nonces: hex nonces under which this enclave asked this broker for this slot.
+        key: the keyset's release key.
+
+    Returns:
+        the signed release and the asset key. Whether the key fits the manifest's commitment is for the opener of the asset.
+
+    Raises:
+        BadRelease: a release for something else, or whose encrypted key is another.
+        BadSignature, BadEnvelope, WireError, BadKey.
+    """
+    f = Fields(wire.decode(answer, max_bytes=64 << 10), "answer")
+    envelope = Envelope.from_json(f.any("release"))
+    encrypted = f.base64("encrypted_key", max_bytes=8192)
+    f.end()
+    statement = ReleaseStatement.verify(envelope, broker)
+    found = Slot(statement.contract, statement.run_id, statement.keyset_digest, statement.manifest)
+    if found != slot or statement.nonce not in nonces:
+        raise BadRelease("the release is for another run, enclave, asset or question")
+    if statement.encrypted_key != wire.digest(encrypted):
+        raise BadRelease("the encrypted key is not the one that the broker signed")
+    return envelope, AssetKey(key.decrypt(encrypted, info=statement.info))

@@ -1,0 +1,641 @@
+"""Proposals, approvals, contracts, and their life cycle.
+
+A *proposal* says everything about one computation. Each party named in it signs exactly its bytes. A proposal with exactly
+one
+valid signature of every party, sorted, and no others, is a *contract*; only :meth:`Contract.verify` makes one. Its identity
+is
+the digest of the payload, never of the envelope.
+
+See ``spec/contract.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import InitVar, dataclass
+from enum import StrEnum
+from typing import Any
+
+from . import wire
+from .attest.evidence import Measurement
+from .errors import (
+    BadField,
+    BadProposal,
+    BadSignature,
+    Expired,
+    NotAParty,
+    NotPermitted,
+    NotYetValid,
+    SignatureDoubled,
+    SignatureFromStranger,
+    SignatureInvalid,
+    SignatureMissing,
+    WrongState,
+)
+from .party import Party, PartyKeys, SigningKey
+from .policy import AnyParty, OutputRule, Policy, explain
+from .wire import JSON, Envelope, Fields, Signature
+
+PROPOSAL_TYPE = wire.media_type("proposal")
+WITHDRAWAL_TYPE = wire.media_type("withdrawal")
+GRANT_TYPE = wire.media_type("grant")
+RUN_TYPE = wire.media_type("run")
+RUN_REQUEST_SECONDS = 600
+
+MAX_RUNS = 1_000_000
+MAX_SECONDS = 7 * 24 * 3600
+SANDBOXES = ("isolated", "process")
+
+_MAKER = object()
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramRef:
+    """Which program runs, and with which parameters.
+
+    Attributes:
+        name: a standard program's name.
+        digest: the digest of its source, compared by the enclave when it starts.
+        use: the use of data (a policy term) that the program makes.
+        parameters: the program's own parameters, canonical JSON.
+    """
+
+    name: str
+    digest: str
+    use: str
+    parameters: Mapping[str, JSON]
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"digest": self.digest, "name": self.name, "parameters": dict(self.parameters), "use": self.use}
+
+    @classmethod
+    def from_json(cls, value: object) -> ProgramRef:
+        f = Fields(value, "program")
+        parameters = f.any("parameters")
+        if not isinstance(parameters, dict):
+            raise BadField("program.parameters is not an object")
+        found = cls(f.name("name"), f.digest("digest"), f.name("use"), parameters)
+        f.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class AssetRef:
+    """An asset in its role: the owner's name and the digest of the manifest."""
+
+    role: str
+    owner: str
+    manifest: str
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"manifest": self.manifest, "owner": self.owner, "role": self.role}
+
+    @classmethod
+    def from_json(cls, value: object) -> AssetRef:
+        f = Fields(value, "asset")
+        found = cls(f.name("role"), f.name("owner"), f.digest("manifest"))
+        f.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A named result, its rule, its recipients.
+
+    Attributes:
+        name: as the program calls it.
+        kind: one of the policy's output kinds.
+        rule: recipients (party names, never a keyword), size cap in bytes, smallest group, decimal places.
+    """
+
+    name: str
+    kind: str
+    rule: OutputRule
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        if isinstance(self.rule.recipients, AnyParty):
+            raise BadProposal(f"output {self.name} does not name its recipients")
+        return tuple(sorted(self.rule.recipients))
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"kind": self.kind, "name": self.name, "rule": self.rule.to_json()}
+
+    @classmethod
+    def from_json(cls, value: object) -> Output:
+        f = Fields(value, "output")
+        found = cls(f.name("name"), f.name("kind"), OutputRule.from_json(f.any("rule")))
+        f.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class EnclaveTerms:
+    """Which enclaves qualify.
+
+    Attributes:
+        platforms: names of accepted platforms; never empty.
+        measurements: accepted reference measurements, each of one of those platforms; never empty.
+        sandbox: ``isolated``, or ``process``, which protects nothing and is allowed on ``simulated`` alone.
+    """
+
+    platforms: tuple[str, ...]
+    measurements: tuple[Measurement, ...]
+    sandbox: str
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "measurements": [m.to_json() for m in self.measurements],
+            "platforms": list(self.platforms),
+            "sandbox": self.sandbox,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> EnclaveTerms:
+        f = Fields(value, "enclave")
+        found = cls(
+            platforms=f.names("platforms", low=1, high=8),
+            measurements=f.items("measurements", Measurement.from_json, low=1, high=64),
+            sandbox=f.text("sandbox", choices=SANDBOXES),
+        )
+        f.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may use: runs, wall seconds a run, bytes of memory above the idle program."""
+
+    runs: int
+    seconds: int
+    memory_bytes: int
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"memory_bytes": self.memory_bytes, "runs": self.runs, "seconds": self.seconds}
+
+    @classmethod
+    def from_json(cls, value: object) -> Limits:
+        f = Fields(value, "limits")
+        found = cls(
+            runs=f.integer("runs", low=1, high=MAX_RUNS),
+            seconds=f.integer("seconds", low=1, high=MAX_SECONDS),
+            memory_bytes=f.integer("memory_bytes", low=1 << 20, high=1 << 45),
+        )
+        f.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What one completed run costs: ``amount`` in the currency's minor unit (cents), from payer to payee."""
+
+    payer: str
+    payee: str
+    amount: int
+    currency: str
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"amount": self.amount, "currency": self.currency, "payee": self.payee, "payer": self.payer}
+
+    @classmethod
+    def from_json(cls, value: object) -> Payment:
+        f = Fields(value, "payment")
+        found = cls(f.name("payer"), f.name("payee"), f.integer("amount", low=1), f.text("currency", max_chars=3))
+        f.end()
+        if not (len(found.currency) == 3 and found.currency.isascii() and found.currency.isupper()):
+            raise BadProposal("payment.currency is not an ISO 4217 code")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One computation, as somebody proposes it. **Untrusted**: nobody's signature is implied.
+
+    Attributes:
+        title: one line for people.
+        nonce: 16 fresh bytes in hex, so that two equal proposals are still two.
+        proposer: the party that wrote it.
+        supersedes: the digest of the proposal that this one counters, or ``None``.
+        created_at, not_before, not_after: Unix seconds; in force while ``not_before <= t < not_after``.
+        parties: full cards, sorted by name.
+        program, assets, outputs, enclave, policy, limits, payments: see their types.
+
+    Raises:
+        BadProposal: a rule of ``spec/contract.md`` is broken.
+        NotPermitted: an output or the program's use is not allowed by the proposal's own policy.
+        EmptyPolicy: the policy allows nothing.
+    """
+
+    title: str
+    nonce: str
+    proposer: str
+    supersedes: str | None
+    created_at: int
+    not_before: int
+    not_after: int
+    parties: tuple[Party, ...]
+    program: ProgramRef
+    assets: tuple[AssetRef, ...]
+    outputs: tuple[Output, ...]
+    enclave: EnclaveTerms
+    policy: Policy
+    limits: Limits
+    payments: tuple[Payment, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._check_parties()
+        self._check_enclave()
+        if not self.assets:
+            raise BadProposal("a proposal names at least one asset")
+        if not self.outputs:
+            raise BadProposal("a proposal names at least one output")
+        if not self.not_before < self.not_after:
+            raise BadProposal("not_before is not earlier than not_after")
+        for what, values in (
+            ("asset role", [a.role for a in self.assets]),
+            ("output", [o.name for o in self.outputs]),
+        ):
+            if values != sorted(set(values)):
+                raise BadProposal(f"{what}s are not sorted and distinct")
+        self.policy.require()
+        if self.program.use not in self.policy.uses:
+            raise NotPermitted(f"the policy does not allow the use {self.program.use!r} that the program makes")
+        for output in self.outputs:
+            if not output.recipients:
+                raise BadProposal(f"output {output.name} does not name its recipients")
+            wider = explain(self.policy, Policy(outputs={output.kind: output.rule}))
+            if wider:
+                raise NotPermitted(f"the policy does not allow output {output.name!r}: {wider[0]}")
+
+    def _check_parties(self) -> None:
+        names = [p.name for p in self.parties]
+        if not names or names != sorted(set(names)):
+            raise BadProposal("parties are not sorted and distinct, or there are none")
+        keys = [k.raw for p in self.parties for k in (p.signing_key, p.broker_key)]
+        if len(set(keys)) != len(keys):
+            raise BadProposal("two parties or roles share a key, so that one signature would count twice")
+        named = {self.proposer, *(a.owner for a in self.assets), *(r for o in self.outputs for r in o.recipients)}
+        named |= {name for p in self.payments for name in (p.payer, p.payee)}
+        strangers = named - set(names)
+        if strangers:
+            raise BadProposal(f"{min(strangers)!r} has a role but is no party")
+        if any(p.payer == p.payee for p in self.payments):
+            raise BadProposal("a payment goes from a party to itself")
+
+    def _check_enclave(self) -> None:
+        if not self.enclave.platforms or not self.enclave.measurements:
+            raise BadProposal("a proposal names at least one platform and one measurement")
+        if {m.platform for m in self.enclave.measurements} != set(self.enclave.platforms):
+            raise BadProposal("platforms and measurements do not name the same platforms")
+        if self.enclave.sandbox == "process" and self.enclave.platforms != ("simulated",):
+            raise BadProposal("sandbox: process is allowed on the simulated platform alone")
+
+    def party(self, name: str) -> Party:
+        """Raises NotAParty."""
+        for party in self.parties:
+            if party.name == name:
+                return party
+        raise NotAParty(f"{name!r} is not a party to {self.title!r}")
+
+    def asset(self, manifest: str) -> AssetRef | None:
+        """The asset with this manifest digest."""
+        return next((a for a in self.assets if a.manifest == manifest), None)
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "assets": [a.to_json() for a in self.assets],
+            "created_at": self.created_at,
+            "enclave": self.enclave.to_json(),
+            "limits": self.limits.to_json(),
+            "nonce": self.nonce,
+            "not_after": self.not_after,
+            "not_before": self.not_before,
+            "outputs": [o.to_json() for o in self.outputs],
+            "parties": [p.to_json() for p in self.parties],
+            "payments": [p.to_json() for p in self.payments],
+            "policy": self.policy.to_json(),
+            "program": self.program.to_json(),
+            "proposer": self.proposer,
+            "supersedes": self.supersedes,
+            "title": self.title,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> Proposal:
+        """Raises WireError, ContractError, PolicyError and their leaves."""
+        f = Fields(value, "proposal")
+        found = cls(
+            title=f.text("title", max_chars=200),
+            nonce=f.hex("nonce", size=16).hex(),
+            proposer=f.name("proposer"),
+            supersedes=f.optional("supersedes", lambda v: Fields({"supersedes": v}, "proposal").digest("supersedes")),
+            created_at=f.integer("created_at"),
+            not_before=f.integer("not_before"),
+            not_after=f.integer("not_after"),
+            parties=f.items("parties", Party.from_json, low=1, high=64),
+            program=ProgramRef.from_json(f.any("program")),
+            assets=f.items("assets", AssetRef.from_json, low=1, high=64),
+            outputs=f.items("outputs", Output.from_json, low=1, high=64),
+            enclave=EnclaveTerms.from_json(f.any("enclave")),
+            policy=Policy.from_json(f.any("policy")),
+            limits=Limits.from_json(f.any("limits")),
+            payments=f.items("payments", Payment.from_json, high=64),
+        )
+        f.end()
+        if any(c < " " or c == "\x7f" for c in found.title):
+            raise BadProposal("the title holds control characters")
+        return found
+
+    def encode(self) -> bytes:
+        return wire.encode(self.to_json())
+
+    @classmethod
+    def parse(cls, data: bytes) -> Proposal:
+        """Parse the exact bytes; ``parse(b).encode() == b``. Raises as :meth:`from_json`."""
+        found = cls.from_json(wire.decode(data))
+        if found.encode() != data:  # a policy that is not in normal form parses to another document
+            raise BadProposal("the proposal is not in normal form")
+        return found
+
+    @property
+    def digest(self) -> str:
+        return wire.digest(self.encode())
+
+    def sign(self, keys: PartyKeys) -> Signature:
+        """This party's approval: a signature over exactly these bytes. Raises NotAParty."""
+        if self.party(keys.name).signing_key != keys.signing.public:
+            raise NotAParty(f"the keys at hand are not those of {keys.name!r} in this proposal")
+        return keys.signing.signature(PROPOSAL_TYPE, self.encode())
+
+    def check_signature(self, signature: Signature) -> str:
+        """The name of the party that made a signature over these bytes.
+
+        Raises:
+            SignatureFromStranger: by a key of no party.
+            SignatureInvalid: by a party's key id, but not of these bytes (a replayed approval, an approval of other bytes).
+        """
+        for party in self.parties:
+            if party.signing_key.keyid == signature.keyid:
+                try:
+                    party.signing_key.verify_bytes(signature.sig, wire.pae(PROPOSAL_TYPE, self.encode()))
+                except BadSignature as error:
+                    raise SignatureInvalid(f"the approval of {party.name!r} is not of these bytes") from error
+                return party.name
+        raise SignatureFromStranger("a signature is by no party's key")
+
+    def envelope(self, signatures: Iterable[Signature]) -> Envelope:
+        """The proposal with these signatures, sorted by key id. Nothing is checked."""
+        return Envelope(PROPOSAL_TYPE, self.encode(), tuple(sorted(signatures, key=lambda s: s.keyid)))
+
+    @classmethod
+    def open(cls, envelope: Envelope) -> tuple[Proposal, frozenset[str]]:
+        """A proposal and who has validly signed it so far.
+
+        Raises:
+            SignatureDoubled, SignatureFromStranger, SignatureInvalid; and as :meth:`parse`.
+        """
+        proposal = cls.parse(envelope.expect(PROPOSAL_TYPE))
+        keyids = [s.keyid for s in envelope.signatures]
+        if keyids != sorted(keyids) or len(set(keyids)) != len(keyids):
+            raise SignatureDoubled("the signatures are not sorted and distinct")
+        return proposal, frozenset(proposal.check_signature(s) for s in envelope.signatures)
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A proposal that every party named has signed. Made by :meth:`verify` alone.
+
+    Whether these are the *right* parties is another question: see ``Trust.check``.
+    """
+
+    proposal: Proposal
+    envelope: Envelope
+    maker: InitVar[object]  # not a field, so that dataclasses.replace() cannot carry it over
+
+    def __post_init__(self, maker: object) -> None:
+        if maker is not _MAKER:
+            raise TypeError("only Contract.verify() makes a Contract")
+
+    @classmethod
+    def verify(cls, envelope: Envelope) -> Contract:
+        """Turn a completely signed proposal into a contract.
+
+        Args:
+            envelope: untrusted.
+
+        Raises:
+            SignatureMissing, SignatureDoubled, SignatureFromStranger, SignatureInvalid; and as :meth:`Proposal.parse`.
+        """
+        proposal, signed = Proposal.open(envelope)
+        missing = {p.name for p in proposal.parties} - signed
+        if missing:
+            raise SignatureMissing(f"the approval of {', '.join(sorted(missing))} is missing")
+        return cls(proposal, envelope, _MAKER)
+
+    @property
+    def digest(self) -> str:
+        """The contract's identity: the digest of the proposal's bytes."""
+        return self.envelope.digest
+
+    def require_in_force(self, at: int) -> None:
+        """Raises Expired, NotYetValid. ``at``: Unix seconds."""
+        if at >= self.proposal.not_after:
+            raise Expired("the contract's not_after has passed")
+        if at < self.proposal.not_before:
+            raise NotYetValid("the contract's not_before has not come")
+
+
+def _signed_by_party(envelope: Envelope, payload_type: str, proposal: Proposal, name: str) -> None:
+    proposal.party(name).signing_key.verify(envelope, payload_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A party's word that nothing more is to be released under a proposal or contract.
+
+    Attributes:
+        contract: the proposal's digest.
+        party: who withdraws.
+        at: Unix seconds, as the party says.
+        reason: one line for people, may be empty.
+    """
+
+    contract: str
+    party: str
+    at: int
+    reason: str
+
+    def encode(self) -> bytes:
+        return wire.encode({"at": self.at, "contract": self.contract, "party": self.party, "reason": self.reason})
+
+    def sign(self, key: SigningKey) -> Envelope:
+        return key.sign(WITHDRAWAL_TYPE, self.encode())
+
+    @classmethod
+    def verify(cls, envelope: Envelope, proposal: Proposal) -> Withdrawal:
+        """Raises NotAParty, BadSignature, BadField (another contract's), WireError."""
+        f = Fields(wire.decode(envelope.expect(WITHDRAWAL_TYPE), max_bytes=4096), "withdrawal")
+        found = cls(f.digest("contract"), f.name("party"), f.integer("at"), f.text("reason", max_chars=400))
+        f.end()
+        _signed_by_party(envelope, WITHDRAWAL_TYPE, proposal, found.party)
+        if found.contract != proposal.digest:
+            raise BadField("withdrawal.contract is another contract")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An owner's word that its broker may give keys for ``runs`` more runs than the contract's limit.
+
+    Attributes:
+        nonce: 16 fresh bytes in hex; the same grant counts once.
+    """
+
+    contract: str
+    party: str
+    runs: int
+    nonce: str
+
+    def encode(self) -> bytes:
+        return wire.encode({"contract": self.contract, "nonce": self.nonce, "party": self.party, "runs": self.runs})
+
+    def sign(self, key: SigningKey) -> Envelope:
+        return key.sign(GRANT_TYPE, self.encode())
+
+    @classmethod
+    def verify(cls, envelope: Envelope, proposal: Proposal) -> Grant:
+        """Raises NotAParty, BadSignature, BadField (another contract's), WireError."""
+        f = Fields(wire.decode(envelope.expect(GRANT_TYPE), max_bytes=4096), "grant")
+        found = cls(
+            f.digest("contract"), f.name("party"), f.integer("runs", low=1, high=MAX_RUNS), f.hex("nonce", size=16).hex()
+        )
+        f.end()
+        _signed_by_party(envelope, GRANT_TYPE, proposal, found.party)
+        if found.contract != proposal.digest:
+            raise BadField("grant.contract is another contract")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A party's word to an enclave that it should run a contract now.
+
+    Attributes:
+        run_id: 16 fresh bytes in hex.
+        at: Unix seconds, as the party says; the enclave refuses what is older than :data:`RUN_REQUEST_SECONDS`.
+    """
+
+    contract: str
+    party: str
+    run_id: str
+    at: int
+
+    def encode(self) -> bytes:
+        return wire.encode({"at": self.at, "contract": self.contract, "party": self.party, "run_id": self.run_id})
+
+    def sign(self, key: SigningKey) -> Envelope:
+        return key.sign(RUN_TYPE, self.encode())
+
+    @classmethod
+    def peek(cls, envelope: Envelope) -> RunRequest:
+        """What the request says, **unverified**: to find the contract that says who may ask."""
+        f = Fields(wire.decode(envelope.expect(RUN_TYPE), max_bytes=4096), "run")
+        found = cls(f.digest("contract"), f.name("party"), f.hex("run_id", size=16).hex(), f.integer("at"))
+        f.end()
+        return found
+
+    @classmethod
+    def verify(cls, envelope: Envelope, proposal: Proposal, at: int) -> RunRequest:
+        """Raises NotAParty, BadSignature, BadField (another contract's, or too old), WireError."""
+        found = cls.peek(envelope)
+        _signed_by_party(envelope, RUN_TYPE, proposal, found.party)
+        if found.contract != proposal.digest:
+            raise BadField("run.contract is another contract")
+        if abs(at - found.at) > RUN_REQUEST_SECONDS:
+            raise BadField("run.at is not now")
+        return found
+
+
+class State(StrEnum):
+    """Where a proposal stands."""
+
+    PROPOSED = "proposed"
+    COUNTERED = "countered"
+    APPROVED = "approved"
+    ACTIVE = "active"
+    SPENT = "spent"
+    EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known to have happened to a proposal.
+
+    Attributes:
+        approved_by: parties with a valid signature.
+        countered_by: digest of a signed proposal that supersedes it, or ``None``.
+        withdrawn_by: parties that withdrew.
+        runs: run ids that have been used.
+        granted: runs granted beyond the limit.
+    """
+
+    approved_by: frozenset[str] = frozenset()
+    countered_by: str | None = None
+    withdrawn_by: frozenset[str] = frozenset()
+    runs: frozenset[str] = frozenset()
+    granted: int = 0
+
+
+def state(proposal: Proposal, history: History, at: int) -> State:
+    """The state of a proposal at a time: the first that holds, in the order of the code.
+
+    A withdrawal outlives everything; a counter ends only what was not yet complete. ``at``: Unix seconds.
+    """
+    complete = history.approved_by >= {p.name for p in proposal.parties}
+    if history.withdrawn_by:
+        return State.WITHDRAWN
+    if history.countered_by is not None and not complete:
+        return State.COUNTERED
+    if len(history.runs) >= proposal.limits.runs + history.granted:
+        return State.SPENT
+    if at >= proposal.not_after:
+        return State.EXPIRED
+    if not complete:
+        return State.PROPOSED
+    return State.ACTIVE if history.runs else State.APPROVED
+
+
+_ALLOWED: Mapping[str, frozenset[State]] = {
+    "approve": frozenset({State.PROPOSED}),
+    "counter": frozenset({State.PROPOSED}),
+    "withdraw": frozenset({State.PROPOSED, State.APPROVED, State.ACTIVE}),
+    "run": frozenset({State.APPROVED, State.ACTIVE}),
+    "grant": frozenset({State.APPROVED, State.ACTIVE, State.SPENT}),
+}
+
+
+def require(verb: str, current: State) -> None:
+    """Refuse a verb that the state does not allow. Raises WrongState."""
+    if current not in _ALLOWED[verb]:
+        raise WrongState(f"cannot {verb} what is {current.value}")
+
+
+def counters(new: Proposal, old: Proposal) -> None:
+    """Check that ``new`` is a counter-proposal to ``old``.
+
+    Raises:
+        BadProposal: it names another, or its proposer or parties are not those of the old one.
+    """
+    if new.supersedes != old.digest:
+        raise BadProposal("the counter-proposal names another proposal")
+    if {p.name: p.fingerprint for p in new.parties} != {p.name: p.fingerprint for p in old.parties}:
+        raise BadProposal("a counter-proposal keeps the parties and their keys")
+
+
+def parameters_of(value: Any) -> Mapping[str, JSON]:
+    """A program's parameters, checked to be encodable. Raises NotCanonical, BadField."""
+    decoded = wire.decode(wire.encode(value))
+    if not isinstance(decoded, dict):
+        raise BadField("parameters are not an object")
+    return decoded

@@ -1,0 +1,333 @@
+"""One run of a contract inside an enclave: prove, obtain keys, open, run in the sandbox, deliver, sign the receipt.
+
+Everything outside comes in as an argument: the platform, the brokers, the exchange, the sandbox, the clock and the source of
+randomness. The keyset is made for this run and forgotten with it, so that a key stolen later opens nothing of an earlier
+run.
+
+See ``spec/run.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+from strongroom import wire
+from strongroom.asset import (
+    About,
+    AssetKey,
+    Manifest,
+    RangeSource,
+    Scheme,
+    SealedReader,
+    check_content,
+    seal,
+    verify_manifest,
+)
+from strongroom.attest.evidence import Platform
+from strongroom.attest.keyset import (
+    RELEASE_ALGO,
+    RUN_RECEIPT_ALGO,
+    AttestationReport,
+    KeyEntry,
+    Keyset,
+    report_data,
+    statement,
+)
+from strongroom.broker import ReleaseRequest, Slot, open_release
+from strongroom.contract import AssetRef, Contract, Limits, Output
+from strongroom.delivery import Delivery
+from strongroom.errors import ManifestMismatch, NotPermitted, OutputError, ProgramError, ProgramNotApproved, StrongroomError
+from strongroom.output import enforce
+from strongroom.party import DecryptionKey, Party, SigningKey
+from strongroom.policy import explain
+from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Failure, Statement
+from strongroom.wire import Envelope
+
+KEYSET_SECONDS = 3600
+STEPS = ("contract", "attest", "release", "open", "program", "deliver", "record")
+
+
+class BrokerLine(Protocol):
+    """The way to one broker."""
+
+    def nonce(self) -> bytes:
+        """A fresh nonce, 32 bytes."""
+
+    def release(self, request: bytes) -> bytes:
+        """The broker's answer. Raises ReleaseRefused."""
+
+
+class ExchangeLine(Protocol):
+    """The way to the exchange."""
+
+    def manifest(self, digest: str) -> Envelope:
+        """A manifest, untrusted."""
+
+    def sealed(self, digest: str) -> RangeSource:
+        """The sealed file of a manifest, untrusted, by range."""
+
+    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
+        """Store a sealed output and who may open it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInput:
+    """An opened asset, read by range: what a program gets in one of its roles."""
+
+    media_type: str
+    size: int
+    file: BinaryIO
+
+
+class Confinement(Protocol):
+    """A sandbox that runs one program once."""
+
+    @property
+    def kind(self) -> str:
+        """``bubblewrap``, ``namespaces`` or ``process``."""
+
+    @property
+    def program_digest(self) -> str:
+        """The digest of the program that stands ready inside."""
+
+    def run(
+        self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits, progress: Callable[[int], None]
+    ) -> Mapping[str, bytes]:
+        """The program's outputs, by name, as it wrote them. Raises ProgramError."""
+
+    def close(self) -> None:
+        """End it for sure, whatever runs in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an enclave is given.
+
+    Attributes:
+        platform: signs evidence.
+        exchange: the way to the exchange.
+        broker: the way to a party's broker.
+        confine: starts a sandbox of the contract's kind with the program ready in it.
+        now: Unix seconds; the host's clock.
+        entropy: n fresh random bytes.
+        progress: called with each step as it begins, and a word of detail.
+    """
+
+    platform: Platform
+    exchange: ExchangeLine
+    broker: Callable[[Party], BrokerLine]
+    confine: Callable[[Contract], Confinement]
+    now: Callable[[], int]
+    entropy: Callable[[int], bytes]
+    progress: Callable[[str, str], None]
+
+
+class _Keys:
+    """The run's own keys: one for each role."""
+
+    def __init__(self, entropy: Callable[[int], bytes], run_id: str, not_after: int) -> None:
+        self.receipt = SigningKey.from_seed(entropy(32))
+        self.release = DecryptionKey.from_seed(entropy(96))
+        self.keyset = Keyset(
+            subject=f"strongroom-run://{run_id}",
+            not_after=not_after,
+            receipt_signing_keys=(KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex()),),
+            e2ee_public_keys=(KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex()),),
+            tls_public_keys=(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Released:
+    manifest: Manifest
+    envelope: Envelope
+    report: AttestationReport
+    release: Envelope
+    key: AssetKey
+
+
+class _Run:
+    def __init__(self, contract: Contract, run_id: str, around: Surroundings) -> None:
+        self.contract, self.run_id, self.around = contract, run_id, around
+        self.started_at = around.now()
+        self.keys = _Keys(around.entropy, run_id, self.started_at + contract.proposal.limits.seconds + KEYSET_SECONDS)
+
+    def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
+        """Each asset's manifest, signed by its owner, with terms that permit the policy."""
+        proposal, found = self.contract.proposal, {}
+        for ref in proposal.assets:
+            envelope = self.around.exchange.manifest(ref.manifest)
+            manifest = verify_manifest(envelope, proposal.party(ref.owner).signing_key).manifest
+            if manifest.digest != ref.manifest or manifest.owner != ref.owner:
+                raise ManifestMismatch(f"the exchange served another manifest for {ref.role!r}")
+            wider = explain(manifest.terms, proposal.policy)
+            if wider:
+                raise NotPermitted(f"the terms of {ref.role!r} do not permit the contract's policy: {wider[0]}")
+            found[ref.role] = (envelope, manifest)
+        return found
+
+    def obtain(self, ref: AssetRef, envelope: Envelope, manifest: Manifest) -> _Released:
+        """Prove to the owner's broker what runs here, and get the asset's key."""
+        party = self.contract.proposal.party(ref.owner)
+        line, keyset = self.around.broker(party), self.keys.keyset
+        self.around.progress("attest", f"to the broker of {party.name}")
+        nonce = line.nonce()
+        report = AttestationReport(
+            keyset=keyset,
+            report_data=hashlib.sha256(statement(keyset.digest, nonce)).digest(),
+            evidence=self.around.platform.produce(report_data(keyset.digest, nonce)),
+            endorsements=self.around.platform.endorsements(),
+        )
+        request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, nonce, report)
+        self.around.progress("release", f"the key of {ref.role}")
+        release, key = open_release(
+            line.release(request.encode()),
+            slot=Slot(self.contract.digest, self.run_id, keyset.digest, ref.manifest),
+            broker=party.broker_key,
+            nonces=frozenset({nonce.hex()}),
+            key=self.keys.release,
+        )
+        return _Released(manifest, envelope, report, release, key)
+
+    def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
+        """Seal an output under a fresh key and encrypt that to the recipients."""
+        proposal, key = self.contract.proposal, AssetKey(self.around.entropy(32))
+        sink = io.BytesIO()
+        about = About(
+            name=output.name,
+            kind=output.kind,
+            media_type=MEDIA_TYPES[output.kind],
+            owner="enclave",
+            created_at=self.started_at,
+            terms=proposal.policy,
+            mock=None,
+            reveal_digest=False,
+        )
+        manifest = seal(io.BytesIO(data), sink, key=key, salt=self.around.entropy(32), about=about, chunk_bytes=1 << 16)
+        sealed = sink.getvalue()
+        delivery = Delivery.make(
+            contract=self.contract.digest,
+            run_id=self.run_id,
+            output=output.name,
+            sealed=wire.digest(sealed),
+            manifest=manifest,
+            key=key,
+            recipients={name: proposal.party(name).encryption_key for name in output.recipients},
+        )
+        return delivery, sealed
+
+    def execute(self, released: Mapping[str, _Released], confinement: Confinement) -> Mapping[str, bytes]:
+        """Open the inputs, run the program, and apply each output's rule to what it wrote."""
+        proposal = self.contract.proposal
+        with ExitStack() as stack:
+            inputs = {}
+            self.around.progress("open", ", ".join(released))
+            for role, r in released.items():
+                source = self.around.exchange.sealed(r.manifest.digest)
+                if r.manifest.content.scheme is Scheme.SHA256:  # a digest by which others know it: so it must be true
+                    check_content(source, r.manifest, r.key)
+                file = SealedReader(source, r.manifest, r.key)
+                inputs[role] = OpenInput(r.manifest.media_type, r.manifest.plaintext_bytes, stack.enter_context(file))  # type: ignore[arg-type]
+            self.around.progress("program", proposal.program.name)
+            written = confinement.run(
+                self.contract,
+                inputs,
+                proposal.limits,
+                lambda permille: self.around.progress("program", f"{permille / 10:.0f} %"),
+            )
+            return {o.name: enforce(o.kind, o.rule, written[o.name]) for o in proposal.outputs}
+
+    def record(
+        self,
+        released: Mapping[str, _Released],
+        delivered: tuple[Delivered, ...],
+        failure: Failure | None,
+        sandbox: str,
+    ) -> Bundle:
+        proposal = self.contract.proposal
+        statement = Statement(
+            contract=self.contract.digest,
+            program=proposal.program.digest,
+            run_id=self.run_id,
+            keyset_digest=self.keys.keyset.digest,
+            started_at=self.started_at,
+            ended_at=self.around.now(),
+            sandbox=sandbox,
+            inputs=proposal.assets,
+            releases=tuple(r.release.digest for r in released.values()),
+            outputs=delivered,
+            failure=failure,
+            owed=() if failure else proposal.payments,
+        )
+        return Bundle(
+            receipt=self.keys.receipt.sign(STATEMENT_TYPE, statement.encode()),
+            contract=self.contract.envelope,
+            manifests=tuple(r.envelope for r in released.values()),
+            reports=tuple(r.report for r in released.values()),
+            releases=tuple(r.release for r in released.values()),
+            proof=None,
+        )
+
+    def complete(self, confinement: Confinement) -> Bundle:
+        """Every step after the contract was accepted."""
+        proposal = self.contract.proposal
+        manifests = self.manifests()
+        released = {ref.role: self.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
+        delivered: list[Delivered] = []
+        failure: Failure | None = None
+        try:
+            written = self.execute(released, confinement)
+        except ProgramError as error:
+            failure = Failure(error.step, error.code)
+        except OutputError as error:
+            failure = Failure("output", error.code)
+        except StrongroomError as error:  # a sealed file that was altered, or an exchange that stopped answering
+            failure = Failure("open", error.code)
+        else:
+            self.around.progress("deliver", ", ".join(written))
+            for output in proposal.outputs:
+                delivery, sealed = self.deliver(output, written[output.name])
+                self.around.exchange.deliver(delivery, sealed)
+                delivered.append(Delivered(output, delivery.sealed, delivery.manifest.digest))
+        self.around.progress("record", "the receipt")
+        return self.record(released, tuple(delivered), failure, confinement.kind)
+
+
+MEDIA_TYPES: Mapping[str, str] = {
+    "log": "text/plain",
+    "picture": "image/png",
+    "records": "text/csv",
+    "report": "application/json",
+}
+
+
+def run(contract: Contract, run_id: str, around: Surroundings) -> Bundle:
+    """Execute one run of a contract.
+
+    Args:
+        contract: completely signed.
+        run_id: 16 bytes in hex.
+        around: the enclave's surroundings.
+
+    Returns:
+        the receipt with everything that it takes to check it, not yet logged. A program that failed on its inputs, or whose
+        output
+        broke its rule, gets a receipt too: it says at which step and with which code, and nothing of the data.
+
+    Raises:
+        ContractError, ProgramNotApproved, NoSandbox, ManifestMismatch, NotPermitted: before any key was asked for.
+        ReleaseRefused, BadRelease: a broker refused, or answered something else.
+        AssetError: a sealed file is not what its manifest says.
+    """
+    around.progress("contract", contract.digest)
+    contract.require_in_force(around.now())
+    with closing(around.confine(contract)) as confinement:
+        # compared at the moment it runs: what stands ready in the sandbox, not what a registry says
+        if confinement.program_digest != contract.proposal.program.digest:
+            raise ProgramNotApproved(f"program {contract.proposal.program.name!r} here is {confinement.program_digest}")
+        return _Run(contract, run_id, around).complete(confinement)

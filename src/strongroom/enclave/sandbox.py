@@ -1,0 +1,479 @@
+"""The sandbox: a child process in which a program runs once, with its inputs served by range and its outputs counted.
+
+The child is started ahead of the run, so that the program's libraries are loaded by the time the keys are there. It gets no
+key, no environment, no network and no file of this machine but the interpreter and its libraries. Whatever it says is
+untrusted: anything but the protocol kills it, and of a failure only a code and a step remain.
+
+See ``spec/sandbox.md``, which also says what this does not cover.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.machinery import PathFinder
+from typing import BinaryIO, Protocol, Self
+
+from strongroom import wire
+from strongroom.errors import (
+    MissingExtra,
+    OutOfMemory,
+    OutOfTime,
+    OutputMissing,
+    ProgramCrashed,
+    ProgramError,
+    ProtocolBroken,
+    StrongroomError,
+    TooMuchOutput,
+    Truncated,
+)
+from strongroom.programs import CLAIMS, STEPS, OutputSpec, frames, load, sources
+from strongroom.wire import JSON, Fields
+
+from . import sandbox_child
+from .sandbox_child import Child
+from .sandbox_view import SCRATCH_BYTES, View, view
+
+START_SECONDS = 120
+"""How long a child may take to load its libraries."""
+
+MAX_LOG_BYTES = 1 << 20
+"""How much of the child's standard output and standard error is kept, inside."""
+
+_TICK_SECONDS = 0.05
+_DYING_SECONDS = 2.0
+_RECEIVE_BYTES = 1 << 18
+_SAID_BYTES, _PIPE_BYTES = 1 << 16, 1 << 20
+_SIGKILL = 9
+_BOOT = "programs/boot.py"
+
+_SAYINGS: Mapping[type[ProgramError], str] = {
+    OutOfTime: "it ran longer than agreed",
+    OutOfMemory: "it asked for more memory than agreed",
+    TooMuchOutput: "it wrote more than agreed",
+    OutputMissing: "it ended without an output that was agreed",
+    ProgramCrashed: "it crashed",
+    ProtocolBroken: "it broke the protocol",
+}
+_MAKER = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may use.
+
+    Attributes:
+        seconds: wall-clock time, from when the job is given.
+        memory_bytes: memory above what the child holds when it is ready.
+        output_bytes: all outputs together.
+    """
+
+    seconds: float
+    memory_bytes: int
+    output_bytes: int
+
+
+class Opened(Protocol):
+    """An input as the enclave has it: opened, and read by range."""
+
+    @property
+    def media_type(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """Seekable."""
+
+
+def _read_sources(name: str) -> dict[str, str]:
+    return {file: sandbox_child.source(file) for file in sources(name)}
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    hashes: JSON = {file: "sha256:" + hashlib.sha256(text.encode()).hexdigest() for file, text in files.items()}
+    return wire.digest(wire.encode(hashes))
+
+
+def program_digest(name: str) -> str:
+    """The digest of a standard program as it is installed here.
+
+    Args:
+        name: the program's name.
+
+    Returns:
+        ``sha256:…`` over the canonical JSON object {file relative to the package: ``sha256:…`` of its bytes}.
+
+    Raises:
+        BadParameters: there is no standard program of this name.
+    """
+    return _digest(_read_sources(name))
+
+
+def _stopped(what: type[ProgramError], step: str) -> ProgramError:
+    return what(f"the program stopped at step {step!r}: {_SAYINGS.get(what, what.code)}", step=step)
+
+
+class _Inputs:
+    """Serves ranges of a job's inputs, and nothing outside them."""
+
+    def __init__(self, inputs: Mapping[str, Opened]) -> None:
+        self._inputs = [inputs[role] for role in sorted(inputs)]
+
+    def read(self, body: bytes) -> bytes | None:
+        """The bytes asked for, or ``None`` where nobody may ask for that. Raises whatever the file raises."""
+        if len(body) != frames.READ_BODY.size:
+            return None
+        role, offset, length = frames.READ_BODY.unpack(body)
+        if role >= len(self._inputs) or not 1 <= length <= frames.READ_BYTES:
+            return None
+        found = self._inputs[role]
+        if offset + length > found.size:
+            return None
+        found.file.seek(offset)
+        data = b""
+        while len(data) < length:
+            piece = found.file.read(length - len(data))
+            if not piece:
+                raise Truncated("an input is shorter than its manifest says")
+            data += piece
+        return data
+
+
+class _Outputs:
+    """Collects a job's outputs, in memory, within their limits."""
+
+    def __init__(self, outputs: Mapping[str, OutputSpec], total_bytes: int) -> None:
+        self._names = sorted(outputs)
+        self._limits = {name: spec.max_bytes for name, spec in outputs.items()}
+        self._written: dict[str, bytearray] = {}
+        self._whole: set[str] = set()
+        self._left = total_bytes
+
+    def take(self, body: bytes) -> type[ProgramError] | None:
+        """Take a piece of an output. Returns what is wrong with it."""
+        if len(body) < frames.OUTPUT_BODY.size or body[1] > 1:
+            return ProtocolBroken
+        index, last = frames.OUTPUT_BODY.unpack_from(body)
+        if index >= len(self._names) or self._names[index] in self._whole:
+            return ProtocolBroken
+        name, piece = self._names[index], memoryview(body)[frames.OUTPUT_BODY.size :]
+        held = self._written.setdefault(name, bytearray())
+        self._left -= len(piece)
+        if self._left < 0 or len(held) + len(piece) > self._limits[name]:
+            return TooMuchOutput
+        held += piece
+        if last:
+            self._whole.add(name)
+        return None
+
+    def collect(self) -> dict[str, bytes] | None:
+        """All outputs, or ``None`` where one is missing or has no end."""
+        if self._whole != set(self._names):
+            return None
+        return {name: bytes(self._written[name]) for name in self._names}
+
+
+class Sandbox:
+    """A child that is ready for one run. ``prepare`` makes it. One thread uses it, and closes it.
+
+    Attributes:
+        kind: ``bubblewrap``, ``namespaces``, or ``process``, which confines nothing.
+        program_digest: the digest of the very bytes that the child was given to execute.
+        step: where the program said it was last.
+    """
+
+    def __init__(self, maker: object, name: str, files: Mapping[str, str], kind: str, outputs: Collection[str]) -> None:
+        if maker is not _MAKER:
+            raise TypeError("a sandbox is made by prepare()")
+        seen = view()
+        self.kind = kind
+        self.program_digest = _digest(files)
+        self.step = STEPS[0]
+        self._log = bytearray()
+        self._steps, self._permille = 0, 0
+        self._spent = False
+        self._ready = False
+        self._frames = frames.Frames(frames.FROM_CHILD)
+        self._unsent = memoryview(frames.frame(frames.HELLO, json.dumps(_hello(name, files, kind, seen, outputs)).encode()))
+        self._channel, theirs = socket.socketpair()
+        self._said, says = os.pipe()
+        os.set_blocking(self._said, False)
+        self._channel.setblocking(False)
+        try:
+            with theirs:
+                command = seen.command(files[_BOOT], theirs.fileno())
+                self._child = Child(kind, seen, command, (theirs.fileno(),), says)
+        except BaseException:
+            self._channel.close()
+            os.close(self._said)
+            raise
+        finally:
+            os.close(says)
+        self._send()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def log(self) -> bytes:
+        """What the child wrote to standard output and standard error, up to ``MAX_LOG_BYTES``. It may hold anything of the
+        inputs: it leaves only where the contract names an output of kind ``log``."""
+        return bytes(self._log)
+
+    def close(self) -> None:
+        """Kill whatever runs in it, and wait until it is gone. Can be called again."""
+        if self._said >= 0:
+            self._child.end()
+            self._drain()
+            os.close(self._said)
+            self._said = -1
+            self._channel.close()
+
+    def wait(self, seconds: float = START_SECONDS) -> None:
+        """Wait until the child has loaded its libraries. ``run`` does this too.
+
+        Raises:
+            OutOfTime: not within ``seconds``.
+            ProgramCrashed: it ended while it loaded them.
+        """
+        if self._ready or self._said < 0:
+            return
+        deadline = time.monotonic() + seconds
+        kind, _ = self._next(deadline, None)
+        if kind != frames.READY:
+            raise self._end(ProtocolBroken)
+        self._ready = True
+
+    def run(
+        self,
+        parameters: Mapping[str, JSON],
+        inputs: Mapping[str, Opened],
+        outputs: Mapping[str, OutputSpec],
+        limits: Limits,
+        on_progress: Callable[[str, int], None] | None = None,
+    ) -> dict[str, bytes]:
+        """Run the program once. Whatever happens, the child is gone afterwards.
+
+        Args:
+            parameters: the program's parameters, as agreed.
+            inputs: the opened inputs by role. They are read by range, in this process, while the program runs.
+            outputs: the outputs wanted, by name. One of kind ``log`` is what the child wrote to its standard output and
+                standard error, cut to its size.
+            limits: what the run may use.
+            on_progress: called with the step and the thousandths done whenever the program says something new.
+
+        Returns:
+            every output by name, as the program wrote it: **untrusted**; its rule is still to be applied.
+
+        Raises:
+            ProgramError: its leaf and its ``step`` say how the program failed.
+            StrongroomError: an input could not be read.
+            ValueError: the sandbox had its one run.
+        """
+        if self._spent or self._said < 0:
+            raise ValueError("a sandbox runs one program once")
+        self._spent = True
+        try:
+            self.wait()
+            asked = {name: spec for name, spec in outputs.items() if spec.kind != "log"}
+            written = self._serve(
+                _job(parameters, inputs, asked), _Inputs(inputs), _Outputs(asked, limits.output_bytes), limits, on_progress
+            )
+        finally:
+            self.close()
+        return written | {name: self.log[: spec.max_bytes] for name, spec in outputs.items() if spec.kind == "log"}
+
+    def _serve(
+        self, job: bytes, inputs: _Inputs, outputs: _Outputs, limits: Limits, on_progress: Callable[[str, int], None] | None
+    ) -> dict[str, bytes]:
+        """Give the job, and answer until the program says that it is done. Raises as ``run``."""
+        self._child.limit_address_space(self._child.address_space() + limits.memory_bytes)
+        ceiling = self._child.memory()[0] + limits.memory_bytes
+        deadline = time.monotonic() + limits.seconds
+        self._unsent = memoryview(frames.frame(frames.JOB, job))
+        while True:
+            kind, body = self._next(deadline, ceiling)
+            if kind == frames.READ:
+                data = inputs.read(body)
+                if data is None:
+                    raise self._end(ProtocolBroken)
+                self._unsent = memoryview(frames.frame(frames.DATA, data))
+            elif kind == frames.OUTPUT:
+                wrong = outputs.take(body)
+                if wrong:
+                    raise self._end(wrong)
+            elif kind == frames.STEP:
+                step, permille = self._stepped(body)
+                if on_progress:
+                    on_progress(step, permille)
+            elif kind == frames.DONE:
+                found = outputs.collect()
+                if found is None:
+                    raise self._end(OutputMissing)
+                return found
+            else:
+                raise self._failed(kind, body)
+
+    def _stepped(self, body: bytes) -> tuple[str, int]:
+        """Where the program says it is: the step, and the thousandths done, which never fall. Raises ProtocolBroken."""
+        self._steps += 1
+        if len(body) == frames.STEP_BODY.size and self._steps <= frames.MAX_STEPS:
+            index, permille = frames.STEP_BODY.unpack(body)
+            if index < len(STEPS) and self._permille <= permille <= 1000:
+                self.step, self._permille = STEPS[index], permille
+                return self.step, permille
+        raise self._end(ProtocolBroken)
+
+    def _failed(self, kind: bytes, body: bytes) -> ProgramError:
+        """The error that the child claims, if it may claim that one."""
+        if kind == frames.FAILED:
+            with suppress(StrongroomError):
+                f = Fields(wire.decode(body), "failure")
+                code, self.step = f.text("code", choices=CLAIMS), f.text("step", choices=STEPS)
+                f.end()
+                return self._end(CLAIMS[code])
+        return self._end(ProtocolBroken)
+
+    def _end(self, what: type[ProgramError]) -> ProgramError:
+        """Kill the child; the error to raise."""
+        self.close()
+        return _stopped(what, self.step)
+
+    def _next(self, deadline: float, ceiling: int | None) -> tuple[bytes, bytes]:
+        """The child's next frame. Sends what is to be sent, keeps what is said on standard output, watches time and memory.
+
+        Args:
+            deadline: on the monotonic clock, in seconds.
+            ceiling: the most bytes of memory, or ``None`` before the job is given.
+
+        Raises:
+            OutOfTime, OutOfMemory, ProgramCrashed, ProtocolBroken: and the child is gone.
+        """
+        watched = 0.0
+        while True:
+            # The child waits for an answer: it has nothing to say before it has all of it.
+            if not self._unsent:
+                try:
+                    found = self._frames.next()
+                except frames.BrokenFrame:
+                    raise self._end(ProtocolBroken) from None
+                if found:
+                    return found
+            now = time.monotonic()
+            if now >= deadline:
+                raise self._end(OutOfTime)
+            if ceiling is not None and now - watched >= _TICK_SECONDS:
+                watched = now
+                self._watch(ceiling)
+            self._exchange(min(_TICK_SECONDS, deadline - now))
+
+    def _exchange(self, seconds: float) -> None:
+        """Move whatever can be moved, waiting for it no longer than this."""
+        poll = select.poll()
+        poll.register(self._said, select.POLLIN)
+        poll.register(self._channel, select.POLLOUT if self._unsent else select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(max(1, int(seconds * 1000)))}
+        if self._said in ready:
+            self._drain()
+        if self._channel.fileno() in ready:
+            if self._unsent:
+                self._send()
+            else:
+                self._receive()
+
+    def _watch(self, ceiling: int) -> None:
+        memory, processes = self._child.memory()
+        if memory > ceiling or processes > sandbox_child.MAX_PROCESSES:
+            raise self._end(OutOfMemory)
+
+    def _send(self) -> None:
+        try:
+            self._unsent = self._unsent[self._channel.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._died() from None
+
+    def _receive(self) -> None:
+        try:
+            data = self._channel.recv(_RECEIVE_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise self._died()
+        self._frames.feed(data)
+
+    def _died(self) -> ProgramError:
+        """The child closed the channel, or is gone. Nothing but the kernel, out of memory, kills it behind our back."""
+        by_itself = self._child.ends_within(_DYING_SECONDS)
+        killed = self._child.end() == _SIGKILL and by_itself
+        return self._end(OutOfMemory if killed else ProgramCrashed)
+
+    def _drain(self) -> None:
+        """Take what the child said on its standard output, as much as a pipe holds; keep the beginning."""
+        with suppress(BlockingIOError):
+            for _ in range(_PIPE_BYTES // _SAID_BYTES):
+                self._log += os.read(self._said, _SAID_BYTES)[: MAX_LOG_BYTES - len(self._log)]
+
+
+def _hello(name: str, files: Mapping[str, str], kind: str, seen: View, outputs: Collection[str]) -> JSON:
+    limits: dict[str, JSON] = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": SCRATCH_BYTES, "RLIMIT_NOFILE": 256}
+    if kind != sandbox_child.PROCESS:
+        # In its own user namespace the child counts from nought; outside, with everything else that its user runs.
+        limits["RLIMIT_NPROC"] = sandbox_child.MAX_PROCESSES
+    return {
+        "limits": limits,
+        "outputs": [*sorted(outputs)],
+        "paths": [*seen.paths],
+        "program": name,
+        "sources": dict(files),
+    }
+
+
+def _job(parameters: Mapping[str, JSON], inputs: Mapping[str, Opened], outputs: Mapping[str, OutputSpec]) -> bytes:
+    return wire.encode(
+        {
+            "inputs": {role: {"media_type": about.media_type, "size": about.size} for role, about in inputs.items()},
+            "outputs": {name: asdict(spec) for name, spec in outputs.items()},
+            "parameters": dict(parameters),
+        }
+    )
+
+
+def prepare(program: str, asked: str = sandbox_child.ISOLATED, *, outputs: Collection[str] = ()) -> Sandbox:
+    """Start a child that loads a standard program's libraries, and return while it does.
+
+    Args:
+        program: a standard program's name.
+        asked: ``isolated`` (bubblewrap, else namespaces, else nothing), or a kind by its name. ``process`` confines nothing
+        and is never chosen unless it is asked for.
+        outputs: the names of the outputs that will be wanted, so that what they need is loaded too.
+
+    Raises:
+        BadParameters: there is no standard program of this name.
+        NoSandbox: that kind of sandbox cannot be had here.
+        MissingExtra: the libraries that the program needs are not installed.
+    """
+    paths = list(view().paths)
+    missing = [name for name in load(program).LIBRARIES if PathFinder.find_spec(name, paths) is None]
+    if missing:
+        raise MissingExtra(f"program {program!r} needs libraries that are not installed: {', '.join(missing)}")
+    return _start(program, _read_sources(program), sandbox_child.choose(asked), outputs)
+
+
+def _start(name: str, files: Mapping[str, str], kind: str, outputs: Collection[str]) -> Sandbox:
+    """As ``prepare``, for sources from anywhere: tests give hostile ones."""
+    return Sandbox(_MAKER, name, files, kind, outputs)

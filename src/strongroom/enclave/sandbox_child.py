@@ -1,0 +1,240 @@
+"""A confined child process: starting it, watching its memory, and ending it for sure."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from strongroom.errors import NoSandbox
+
+from . import sandbox_bubblewrap
+from .sandbox_view import DEVICES, HOSTNAME, NOBODY, SCRATCH_BYTES, View, view
+
+BUBBLEWRAP, NAMESPACES, PROCESS = "bubblewrap", "namespaces", "process"
+ISOLATED: Final = "isolated"
+KINDS: Final = (BUBBLEWRAP, NAMESPACES, PROCESS)
+
+MAX_PROCESSES: Final = 64
+_PROBE_SECONDS = 20
+_KILL_SECONDS = 10
+
+# A child asks the kernel to be killed when its parent dies, and the kernel takes for its parent the *thread* that started
+# it. So all are started by one thread, which lives as long as this process.
+_starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="strongroom-sandbox")
+
+
+def source(module: str) -> str:
+    """The text of one of this package's files that a child gets as its command."""
+    return resources.files("strongroom").joinpath(module).read_bytes().decode("utf-8")
+
+
+def readable(descriptor: int, seconds: float) -> bool:
+    """Whether something can be read (or the end is reached) within this time. Unlike ``select`` it takes any descriptor."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(int(seconds * 1000)))
+
+
+def _command(kind: str, seen: View, info: int, inner: list[str]) -> list[str]:
+    if kind == BUBBLEWRAP:
+        return sandbox_bubblewrap.command(seen, info, inner)
+    if kind == NAMESPACES:
+        config = {
+            "command": inner,
+            "devices": DEVICES,
+            "hostname": HOSTNAME,
+            "info": info,
+            "links": seen.links,
+            "nobody": NOBODY,
+            "parent": os.getpid(),
+            "read_only": seen.read_only,
+            "scratch_bytes": SCRATCH_BYTES,
+        }
+        launcher = source("enclave/sandbox_namespaces.py")
+        return [seen.python, "-I", "-S", "-B", "-X", "utf8=1", "-c", launcher, json.dumps(config)]
+    return inner
+
+
+class Child:
+    """A confined process.
+
+    Args:
+        kind: ``bubblewrap``, ``namespaces`` or ``process``.
+        seen: what it sees.
+        inner: the command.
+        keep: descriptors that it inherits.
+        says: descriptor for its standard output and standard error.
+
+    Raises:
+        NoSandbox: the sandbox could not be made.
+    """
+
+    def __init__(self, kind: str, seen: View, inner: list[str], keep: Iterable[int], says: int) -> None:
+        heard, told = os.pipe()
+        with closing(os.fdopen(heard, "rb")) as info:
+            try:
+                self._process = _starter.submit(
+                    subprocess.Popen,
+                    _command(kind, seen, told, inner),
+                    stdin=subprocess.DEVNULL,
+                    stdout=says,
+                    stderr=says,
+                    env={},
+                    cwd="/",
+                    pass_fds=(*keep, *((told,) if kind != PROCESS else ())),
+                    start_new_session=True,
+                ).result()
+            except OSError as error:
+                raise NoSandbox(f"{kind}: {error.strerror}") from error
+            finally:
+                os.close(told)
+            self._alone = kind != PROCESS
+            self.pid = self._process.pid if kind == PROCESS else self._told(kind, info.fileno())
+        self._handle = -1
+        if hasattr(os, "pidfd_open"):
+            # The number may be given away once the process is gone; this name for it may not.
+            with suppress(ProcessLookupError):
+                self._handle = os.pidfd_open(self.pid)
+
+    def _told(self, kind: str, info: int) -> int:
+        """The process id, seen from here, of the first process inside."""
+        data = b""
+        while readable(info, _PROBE_SECONDS):
+            piece = os.read(info, 4096)
+            data += piece
+            if not piece or data.rstrip().endswith(b"}"):
+                break
+        try:
+            return int(json.loads(data)["child-pid"])
+        except (ValueError, KeyError, TypeError) as error:
+            self._process.kill()
+            self._process.wait()
+            raise NoSandbox(f"{kind} could not make a sandbox on this machine") from error
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the child ends by itself within this time."""
+        if self._handle >= 0:
+            return readable(self._handle, seconds)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+            return True
+        return False
+
+    def end(self) -> int:
+        """Kill it and everything that it started, and wait until all of it is gone. Can be called again.
+
+        Returns:
+            the number of the signal that it died of, or 0.
+        """
+        if self._handle >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            # The first process of a process namespace is gone only when every other one in it is.
+            readable(self._handle, _KILL_SECONDS)
+            os.close(self._handle)
+            self._handle = -1
+        if not self._alone:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        try:
+            status = self._process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        return -status if status < 0 else max(0, status - 128)
+
+    def address_space(self) -> int:
+        """Bytes of address space in use, or 0 where the system does not tell."""
+        with suppress(OSError):
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        return 0
+
+    def limit_address_space(self, size: int) -> None:
+        """From now on the child's address space cannot grow beyond ``size`` bytes, where the system can do that from
+        outside."""
+        if hasattr(resource, "prlimit") and size:
+            with suppress(ProcessLookupError):
+                resource.prlimit(self.pid, resource.RLIMIT_AS, (size, size))
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of memory of its own that the child and everything it started hold, and how many processes they are."""
+        total, found, todo = 0, 0, [self.pid]
+        while todo and found <= MAX_PROCESSES:
+            pid = todo.pop()
+            found += 1
+            with suppress(OSError):
+                total += _own_memory(pid)
+                for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                    todo.extend(int(word) for word in children.read_text().split())
+        return total, found
+
+
+def _own_memory(pid: int) -> int:
+    """Bytes of anonymous, shared and swapped memory: what is not merely a mapped file."""
+    total = 0
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name in {"RssAnon", "RssShmem", "VmSwap"}:
+            total += int(rest.split()[0]) << 10
+    return total
+
+
+@cache
+def works(kind: str) -> bool:
+    """Whether this kind of sandbox can be made here: tried once, by making one.
+
+    Args:
+        kind: ``bubblewrap`` or ``namespaces``.
+    """
+    if not sys.platform.startswith("linux") or (kind == BUBBLEWRAP and not sandbox_bubblewrap.find()):
+        return False
+    seen = view()
+    heard, told = os.pipe()
+    try:
+        tried = _starter.submit(
+            subprocess.run,
+            _command(kind, seen, told, [seen.python, "-I", "-S", "-B", "-c", ""]),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            env={},
+            cwd="/",
+            pass_fds=(told,),
+            timeout=_PROBE_SECONDS,
+        ).result()
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    finally:
+        os.close(heard)
+        os.close(told)
+    return tried.returncode == 0
+
+
+def choose(asked: str) -> str:
+    """The kind of sandbox that a contract's word means on this machine.
+
+    Args:
+        asked: ``isolated`` (the best that works here, never ``process``), or one of ``KINDS`` by name.
+
+    Raises:
+        NoSandbox: it cannot be had.
+    """
+    if asked == PROCESS:
+        return PROCESS
+    wanted = (BUBBLEWRAP, NAMESPACES) if asked == ISOLATED else (asked,)
+    for kind in wanted:
+        if kind in KINDS and works(kind):
+            return kind
+    raise NoSandbox(f"no sandbox can be made on this machine (tried: {', '.join(wanted)})")

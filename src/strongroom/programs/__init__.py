@@ -1,0 +1,166 @@
+"""The standard programs, and the one protocol that they follow.
+
+A program is a module in this package. It is read by two sides: the proposer's client calls ``check`` (and must not pay for
+heavy libraries to do so), the sandboxed child calls ``load`` ahead of the run and then ``run``. It sees its inputs by range,
+writes each output once, and says at which step it is. It knows nothing of keys, contracts or the enclave around it.
+
+Imports nothing but ``strongroom.errors`` and, when used, third-party libraries. See ``spec/programs.md`` and
+``spec/sandbox.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, BinaryIO, Final, Protocol, TypeAlias, cast
+
+from strongroom.errors import (
+    BadParameters,
+    ModelShape,
+    ModelUnreadable,
+    OutOfMemory,
+    ProgramCrashed,
+    ProgramError,
+    TableColumns,
+    TableEmpty,
+    TableLabels,
+    TableNotNumeric,
+    TableUnreadable,
+)
+
+STEPS: Final = (
+    "start",
+    "check parameters",
+    "load model",
+    "read table",
+    "predict",
+    "measure",
+    "draw",
+    "write",
+    "program",
+)
+"""Where a program can be, in a closed list: of a run that failed, the step is all that leaves beside the code."""
+
+CLAIMS: Final[Mapping[str, type[ProgramError]]] = {
+    leaf.code: leaf
+    for leaf in (
+        BadParameters,
+        ModelShape,
+        ModelUnreadable,
+        OutOfMemory,
+        ProgramCrashed,
+        TableColumns,
+        TableEmpty,
+        TableLabels,
+        TableNotNumeric,
+        TableUnreadable,
+    )
+}
+"""The failures that a program may claim. Those of time, size and protocol are for the parent alone to find."""
+
+_SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "evaluate": ("evaluate.py", "evaluation.py", "graph.py", "measure.py", "model.py", "picture.py", "table.py"),
+}
+_FRAME: Final = ("__init__.py", "boot.py", "frames.py", "runner.py")
+
+NAMES: Final = tuple(sorted(_SOURCES))
+"""The standard programs."""
+
+Step: TypeAlias = Callable[[str, int], None]
+"""Says which of ``STEPS`` a program is at, and how many thousandths of the whole it has done."""
+
+Write: TypeAlias = Callable[[str, bytes], None]
+"""Writes one output, whole. Each is written once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a program gets in one of its roles.
+
+    Attributes:
+        media_type: as the asset's manifest says.
+        size: in bytes.
+        opener: what ``open`` calls.
+    """
+
+    media_type: str
+    size: int
+    opener: Callable[[], BinaryIO]
+
+    def open(self) -> BinaryIO:
+        """A seekable file that reads only the ranges asked for."""
+        return self.opener()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputKind:
+    """What a program can write under one name: a kind of the policy's closed list, and a media type."""
+
+    kind: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """An output that the contract wants, and as much of its rule as the program can honour itself.
+
+    Attributes:
+        kind: one of the policy's output kinds.
+        max_bytes: the largest size.
+        min_group: groups of fewer records than this must not be told apart.
+        decimals: the most decimal places that will be kept.
+    """
+
+    kind: str
+    max_bytes: int
+    min_group: int
+    decimals: int
+
+
+class Program(Protocol):
+    """What a standard program's module holds."""
+
+    NAME: str
+    ROLES: frozenset[str]
+    OUTPUTS: Mapping[str, OutputKind]
+    LIBRARIES: tuple[str, ...]
+
+    def check(self, parameters: Mapping[str, Any]) -> None:
+        """Refuse parameters that no run could use, without heavy imports. Raises BadParameters."""
+
+    def load(self, outputs: Collection[str]) -> None:
+        """Import what it takes to write these outputs, before there is anything to read."""
+
+    def run(
+        self,
+        inputs: Mapping[str, Input],
+        parameters: Mapping[str, Any],
+        outputs: Mapping[str, OutputSpec],
+        write: Write,
+        step: Step,
+    ) -> None:
+        """Do it. Raises ProgramError with one of ``CLAIMS``."""
+
+
+def load(name: str) -> Program:
+    """A standard program by its name.
+
+    Raises:
+        BadParameters: there is none of this name.
+    """
+    if name not in _SOURCES:
+        raise BadParameters(f"there is no standard program {name[:64]!r}; there are: {', '.join(NAMES)}", step="start")
+    return cast("Program", import_module(f"{__name__}.{name}"))
+
+
+def sources(name: str) -> tuple[str, ...]:
+    """The files that a standard program is made of, relative to the package, sorted: what its digest covers, and all of
+    Strongroom that enters its sandbox.
+
+    Raises:
+        BadParameters: there is none of this name.
+    """
+    if name not in _SOURCES:
+        raise BadParameters(f"there is no standard program {name[:64]!r}; there are: {', '.join(NAMES)}", step="start")
+    return tuple(sorted(["errors.py", *(f"programs/{file}" for file in (*_FRAME, *_SOURCES[name]))]))

@@ -1,0 +1,204 @@
+"""``evaluate``: a model's metrics on a table, over all records and by group.
+
+Inputs: ``model`` (ONNX) and ``data`` (CSV or Parquet). Outputs: ``report`` (aggregates), ``calibration`` (a picture) and
+``predictions`` (a row per record). Parameters, inputs and outputs are written down in ``spec/programs.md``.
+
+This module is read by clients too: what is heavy is imported by ``load``, and by ``run``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, Final, NoReturn
+
+from strongroom.errors import BadParameters, TableColumns
+
+from . import Input, OutputKind, OutputSpec, Step, Write
+
+NAME: Final = "evaluate"
+ROLES: Final = frozenset({"model", "data"})
+OUTPUTS: Final[Mapping[str, OutputKind]] = {
+    "report": OutputKind("report", "application/json"),
+    "calibration": OutputKind("picture", "image/png"),
+    "predictions": OutputKind("records", "text/csv"),
+    "log": OutputKind("log", "text/plain"),
+}
+LIBRARIES: Final = ("numpy", "onnxruntime", "pyarrow", "sklearn", "matplotlib")
+
+CLASSIFICATION, REGRESSION = "classification", "regression"
+
+_MAX_FEATURES, _MAX_GROUPS, _MAX_EDGES, _MAX_TEXT = 65536, 16, 64, 128
+_EDGE = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,14})?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """How records are divided for one table of the report.
+
+    Attributes:
+        name: of the table.
+        column: that it is about.
+        edges: of numeric bands, rising, as they are to be read; or ``None`` for a group per distinct value.
+    """
+
+    name: str
+    column: str
+    edges: tuple[str, ...] | None
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The names of the bands, lowest first. A band holds its lower edge and not its upper one."""
+        edges = self.edges or ()
+        between = (f"{low} to {high}" for low, high in pairwise(edges))
+        return (f"below {edges[0]}", *between, f"{edges[-1]} and above") if edges else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a contract says of one evaluation.
+
+    Attributes:
+        task: ``classification`` or ``regression``.
+        target: the column with the truth.
+        features: the model's columns in its order; ``None`` for all but the target and those that group.
+        positive: the label that binary metrics are about, or ``None``.
+        groups: how records are divided.
+    """
+
+    task: str
+    target: str
+    features: tuple[str, ...] | None
+    positive: str | None
+    groups: tuple[Grouping, ...]
+
+    @property
+    def classifies(self) -> bool:
+        return self.task == CLASSIFICATION
+
+    def columns(self, table: tuple[str, ...]) -> tuple[str, ...]:
+        """The features, of a table with these columns. Raises TableColumns."""
+        others = {self.target, *(group.column for group in self.groups)}
+        found = self.features or tuple(name for name in table if name not in others)
+        if not found or not {*found, *others} <= set(table):
+            raise TableColumns("a column that the parameters name is missing", step="read table")
+        return found
+
+
+def _bad(why: str) -> NoReturn:
+    raise BadParameters(f"evaluate: {why}", step="check parameters")
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or not value.isprintable():
+        _bad(f"{what} is not a text of 1 to {_MAX_TEXT} printable characters")
+    return value
+
+
+def _members(value: object, names: set[str], what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or set(value) != names:
+        _bad(f"{what} does not have exactly the members {', '.join(sorted(names))}")
+    return value
+
+
+def _list(value: object, what: str, low: int, high: int) -> list[Any]:
+    if not isinstance(value, list | tuple) or not low <= len(value) <= high:
+        _bad(f"{what} is not a list of {low} to {high} items")
+    return list(value)
+
+
+def _distinct(values: Collection[str], what: str) -> None:
+    if len(set(values)) != len(values):
+        _bad(f"{what} names something twice")
+
+
+def _grouping(value: object) -> Grouping:
+    given = _members(value, {"name", "column", "edges"}, "a group")
+    edges = None
+    if given["edges"] is not None:
+        edges = tuple(_text(edge, "an edge") for edge in _list(given["edges"], "edges", 1, _MAX_EDGES))
+        if not all(_EDGE.match(edge) for edge in edges):
+            _bad('an edge is not a decimal number such as "12.5"')
+        if any(Decimal(low) >= Decimal(high) for low, high in pairwise(edges)):
+            _bad("edges do not rise")
+    return Grouping(_text(given["name"], "a group's name"), _text(given["column"], "a group's column"), edges)
+
+
+def read(parameters: Mapping[str, Any]) -> Parameters:
+    """The parameters of a contract.
+
+    Raises:
+        BadParameters: see ``spec/programs.md`` for what they must be.
+    """
+    given = _members(parameters, {"task", "target", "features", "positive", "groups"}, "the parameters")
+    if given["task"] not in (CLASSIFICATION, REGRESSION):
+        _bad(f"task is neither {CLASSIFICATION} nor {REGRESSION}")
+    features = given["features"]
+    if features is not None:
+        features = tuple(_text(name, "a feature") for name in _list(features, "features", 1, _MAX_FEATURES))
+        _distinct(features, "features")
+    positive = given["positive"]
+    if isinstance(positive, int) and not isinstance(positive, bool):
+        positive = str(positive)
+    groups = tuple(_grouping(group) for group in _list(given["groups"], "groups", 0, _MAX_GROUPS))
+    _distinct([group.name for group in groups], "groups")
+    # Bands of one column with different edges would tell, by their difference, of what lies between the edges.
+    _distinct([group.column for group in groups], "the groups' columns")
+    found = Parameters(
+        task=given["task"],
+        target=_text(given["target"], "target"),
+        features=features,
+        positive=None if positive is None else _text(positive, "positive"),
+        groups=groups,
+    )
+    if found.target in (found.features or ()):
+        _bad("the target is one of the features")
+    if found.task == REGRESSION and found.positive is not None:
+        _bad("positive is for classification")
+    return found
+
+
+def check(parameters: Mapping[str, Any]) -> None:
+    """Raises BadParameters."""
+    read(parameters)
+
+
+def load(outputs: Collection[str]) -> None:
+    """Import what it takes to write these outputs."""
+    from . import evaluation  # noqa: F401, PLC0415 - heavy, and not for clients
+
+    if "calibration" in outputs:
+        from . import picture  # noqa: F401, PLC0415 - heavy, and not always wanted
+
+
+def run(
+    inputs: Mapping[str, Input],
+    parameters: Mapping[str, Any],
+    outputs: Mapping[str, OutputSpec],
+    write: Write,
+    step: Step,
+) -> None:
+    """Evaluate, and write the outputs that are wanted.
+
+    Raises:
+        BadParameters: as ``check``, or parameters that do not fit the table.
+        ProgramError: its leaves for models and tables.
+    """
+    from .evaluation import Evaluation  # noqa: PLC0415 - heavy, and not for clients
+
+    evaluation = Evaluation(inputs, read(parameters), step)
+    written = {}
+    if "report" in outputs:
+        written["report"] = evaluation.report()
+    if "calibration" in outputs:
+        step("draw", 950)
+        written["calibration"] = evaluation.calibration(outputs["calibration"])
+    step("write", 980)
+    if "predictions" in outputs:
+        written["predictions"] = evaluation.predictions(outputs["predictions"])
+    for name, data in written.items():
+        write(name, data)
+    step("write", 1000)

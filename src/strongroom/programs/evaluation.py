@@ -1,0 +1,236 @@
+"""One evaluation: the table read and the model asked batch by batch, then everything that can be said of it.
+
+What is kept for each record is its truth, its scores and its groups, a few numbers however wide the table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strongroom.errors import BadParameters, ModelShape, TableEmpty, TableLabels, TableNotNumeric
+
+from . import Input, OutputSpec, Step, measure
+from .measure import Classified, Estimated
+from .model import Answer, Model
+from .table import Batch, Table
+
+if TYPE_CHECKING:
+    from .evaluate import Grouping, Parameters
+
+REPORT_FORMAT: Final = "strongroom.report.v1"
+MISSING: Final = "(missing)"
+MAX_DISTINCT: Final = 256
+_PREDICTED = 900  # thousandths of the work that are done when every row was predicted
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was read and answered.
+
+    Attributes:
+        columns: the target and the columns that group, by name: text, or numbers.
+        labels: text [records], or ``None``.
+        scores: float64 [records, classes], or ``None``.
+        classes: which class each score is of, as far as the model says; else empty.
+        integers: whether the model counts its classes.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.str_] | None
+    scores: NDArray[np.float64] | None
+    classes: tuple[str, ...]
+    integers: bool
+
+
+def _together(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+    whole = [part for part in parts if part is not None]
+    return np.concatenate(whole) if whole else None
+
+
+def _features(batch: Batch, names: tuple[str, ...]) -> NDArray[np.float64]:
+    """The features of some rows, [rows, features]. Raises TableNotNumeric."""
+    found = np.column_stack([batch.numbers[name] for name in names])
+    if not np.isfinite(found).all():
+        raise TableNotNumeric("a feature is missing, or no finite number", step="read table")
+    return found
+
+
+def _ask(inputs: Mapping[str, Input], p: Parameters, step: Step) -> _Seen:
+    """Read the table and ask the model. Raises ModelUnreadable, ModelShape, and the errors of tables."""
+    step("read table", 0)
+    table = Table(inputs["data"])
+    features = p.columns(table.columns)
+    step("load model", 0)
+    with inputs["model"].open() as file:
+        model = Model(file.read(), features, classifies=p.classifies)
+    numbers = [*features, *(g.column for g in p.groups if g.edges), *([] if p.classifies else [p.target])]
+    texts = [*(g.column for g in p.groups if not g.edges), *([p.target] if p.classifies else [])]
+    kept: dict[str, list[NDArray[Any] | None]] = {name: [] for name in (p.target, *(g.column for g in p.groups))}
+    answers: list[Answer] = []
+    step("predict", 0)
+    for batch in table.batches(list(dict.fromkeys(numbers)), texts):
+        if not batch.rows:
+            continue
+        answers.append(model.predict(_features(batch, features)))
+        for name, parts in kept.items():
+            parts.append(batch.texts[name] if name in texts else batch.numbers[name])
+        step("predict", batch.done * _PREDICTED // 1000)
+    if not answers:
+        raise TableEmpty("the table has no rows", step="read table")
+    scores = _together([answer.scores for answer in answers])
+    return _Seen(
+        columns={name: np.concatenate([part for part in parts if part is not None]) for name, parts in kept.items()},
+        labels=_together([answer.labels for answer in answers]),
+        scores=scores,
+        classes=() if scores is None else model.classes(max(2, scores.shape[1])),
+        integers=model.integers,
+    )
+
+
+def _classified(p: Parameters, seen: _Seen) -> Classified:
+    """Truth and prediction in the model's own classes. Raises TableLabels, ModelShape, BadParameters."""
+    truth = [str(label) for label in seen.columns[p.target]]
+    if "" in truth:
+        raise TableLabels("the target column has an empty cell", step="read table")
+    labels = None if seen.labels is None else [str(label) for label in seen.labels]
+    # A model that names no class at all can only count them.
+    integers = seen.integers or not (seen.classes or labels)
+    if integers:
+        truth = measure.integer_labels(truth)
+    chances = None if seen.scores is None else measure.chances(seen.scores)
+    count = 0 if chances is None else chances.shape[1]
+    classes = measure.name_classes(seen.classes, {*truth, *(labels or ())}, count, integers=integers)
+    index = {label: n for n, label in enumerate(classes)}
+    if labels is not None:
+        predicted = np.array([index[label] for label in labels], dtype=np.intp)
+    else:
+        predicted = np.argmax(np.empty((0, 2)) if chances is None else chances, axis=1)
+    return Classified(
+        classes=classes,
+        truth=np.array([index[label] for label in truth], dtype=np.intp),
+        predicted=predicted,
+        chances=chances,
+        positive=measure.positive_class(classes, p.positive),
+    )
+
+
+def _estimated(p: Parameters, seen: _Seen) -> Estimated:
+    """Truth and prediction as numbers. Raises TableNotNumeric, ModelShape."""
+    truth = seen.columns[p.target]
+    if not np.isfinite(truth).all():
+        raise TableNotNumeric("the target is missing, or no finite number", step="read table")
+    if seen.scores is None or seen.scores.shape[1] != 1:
+        raise ModelShape("the model does not give one number for each row", step="predict")
+    return Estimated(truth, seen.scores[:, 0])
+
+
+def _members(grouping: Grouping, column: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+    """Which records are in each group, by the group's name. Every record is in exactly one.
+
+    Raises:
+        BadParameters: more distinct values than a report can hold.
+    """
+    if grouping.edges:
+        missing = np.isnan(column)
+        place = np.where(missing, -1, np.searchsorted([float(edge) for edge in grouping.edges], column, side="right"))
+        found = {name: place == n for n, name in enumerate(grouping.bands)}
+        return {**found, MISSING: missing} if missing.any() else found
+    texts = np.array([str(value) or MISSING for value in column], dtype=object)
+    names = sorted(set(texts))
+    if len(names) > MAX_DISTINCT:
+        raise BadParameters("a column that groups has too many distinct values; give it edges", step="measure")
+    return {name: texts == name for name in names}
+
+
+class Evaluation:
+    """What a model said of a table, and what was so.
+
+    Args:
+        inputs: ``model`` and ``data``.
+        parameters: the contract's, read.
+        step: told as the work goes on.
+
+    Raises:
+        ProgramError: its leaves, for models and tables that do not fit.
+    """
+
+    def __init__(self, inputs: Mapping[str, Input], parameters: Parameters, step: Step) -> None:
+        self._parameters = parameters
+        seen = _ask(inputs, parameters, step)
+        step("measure", _PREDICTED)
+        self._measured = _classified(parameters, seen) if parameters.classifies else _estimated(parameters, seen)
+        self._groups = {g.name: (g, _members(g, seen.columns[g.column])) for g in parameters.groups}
+
+    def report(self) -> bytes:
+        """The report (``spec/output.md``), as JSON with every group and every decimal place: its rule is applied later."""
+        measured, p = self._measured, self._parameters
+        classes = measured.classes if isinstance(measured, Classified) else ()
+        report = {
+            "classes": list(classes),
+            "format": REPORT_FORMAT,
+            "matrices": {"confusion": measured.confusion()} if isinstance(measured, Classified) else {},
+            "metrics": measured.overall(),
+            "positive": classes[measured.positive] if isinstance(measured, Classified) and measured.positive >= 0 else None,
+            "records": len(measured.truth),
+            "tables": [
+                {
+                    "by": grouping.column,
+                    "groups": [
+                        {"group": name, "records": int(chosen.sum()), "values": measured.group(chosen)}
+                        for name, chosen in members.items()
+                    ],
+                    "name": grouping.name,
+                    "public": grouping.edges is not None,
+                }
+                for grouping, members in self._groups.values()
+            ],
+            "task": p.task,
+        }
+        return json.dumps(report, allow_nan=False, ensure_ascii=False).encode()
+
+    def calibration(self, spec: OutputSpec) -> bytes:
+        """The picture, a PNG. Raises ModelShape where the model gives labels alone."""
+        from . import picture  # noqa: PLC0415 - heavy, and not always wanted
+
+        measured = self._measured
+        if isinstance(measured, Estimated):
+            said, so, what = measured.predicted, measured.truth, self._parameters.target
+        elif measured.chances is None:
+            raise ModelShape("a model that gives labels alone cannot be calibrated", step="draw")
+        elif measured.positive >= 0:
+            said, so = measured.chances[:, measured.positive], (measured.truth == measured.positive).astype(float)
+            what = f"share of {measured.classes[measured.positive]!r}"
+        else:
+            said, so = measured.chances.max(axis=1), (measured.truth == measured.predicted).astype(float)
+            what = "share of right answers"
+        chance = isinstance(measured, Classified)
+        return picture.calibration(said, so, chance=chance, what=what, smallest=spec.min_group, decimals=spec.decimals)
+
+    def predictions(self, spec: OutputSpec) -> bytes:
+        """A CSV with a row for each record, in the table's order: its number from nought, the prediction, each class's
+        chance."""
+        measured, out = self._measured, io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        if isinstance(measured, Estimated):
+            rows.writerow(["row", "predicted"])
+            rows.writerows((n, _rounded(value, spec)) for n, value in enumerate(measured.predicted))
+        else:
+            chances = np.empty((len(measured.truth), 0)) if measured.chances is None else measured.chances
+            rows.writerow(["row", "predicted", *(f"p_{label}" for label in measured.classes[: chances.shape[1]])])
+            for n, (which, row) in enumerate(zip(measured.predicted, chances, strict=True)):
+                rows.writerow([n, measured.classes[which], *(_rounded(value, spec) for value in row)])
+        return out.getvalue().encode()
+
+
+def _rounded(value: float, spec: OutputSpec) -> float:
+    found = round(float(value), spec.decimals)
+    return 0.0 if math.isclose(found, 0.0, abs_tol=0.0) else found

@@ -1,0 +1,250 @@
+"""The child's side of a run: load the program ahead of time, say ready, take one job, serve it, stop.
+
+The parent trusts nothing that comes from here; what this module does for safety (limits, an empty environment, no stray file
+descriptors) is a second lock behind the sandbox's. See ``spec/sandbox.md``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import os
+import resource
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, BinaryIO, NoReturn, cast
+
+from strongroom.errors import BadParameters, OutOfMemory, ProgramCrashed, ProgramError
+
+from . import CLAIMS, STEPS, Input, OutputSpec, Program, frames
+from .frames import frame
+
+# Read by numeric libraries once, when they are imported. One thread each: runs are then deterministic, and two threads
+# beside another busy process are slower than one.
+_ONE_THREAD = {
+    "JOBLIB_MULTIPROCESSING": "0",
+    "MKL_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_M_ARENA_MAX = -8  # mallopt(3)
+
+
+class Channel:
+    """The way to the parent. Libraries read ahead in threads of their own, so every exchange is under one lock.
+
+    Args:
+        channel: the connected socket.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._socket = channel
+        self._lock = threading.Lock()
+
+    def send(self, kind: bytes, *parts: bytes | memoryview) -> None:
+        with self._lock:
+            self._socket.sendall(frame(kind, *parts))
+
+    def receive(self, kind: bytes) -> bytes:
+        """The payload of the next frame, which must be of this type. Raises EOFError when the parent is gone."""
+        found, length = frames.header(self._exactly(frames.HEADER.size), frames.TO_CHILD)
+        if found != kind:
+            raise frames.BrokenFrame("a frame of another type than the one awaited")
+        return self._exactly(length)
+
+    def read(self, role: int, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes of an input."""
+        with self._lock:
+            self._socket.sendall(frame(frames.READ, frames.READ_BODY.pack(role, offset, length)))
+            return self.receive(frames.DATA)
+
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray(size)
+        view, have = memoryview(data), 0
+        while have < size:
+            count = self._socket.recv_into(view[have:])
+            if not count:
+                raise EOFError("the parent is gone")
+            have += count
+        return bytes(data)
+
+
+class RangeFile(io.RawIOBase):
+    """An input as a file: each read asks the parent for that range.
+
+    Args:
+        channel: the way to the parent.
+        role: the index of the input's role.
+        size: in bytes.
+    """
+
+    def __init__(self, channel: Channel, role: int, size: int) -> None:
+        self._channel, self._role, self._size, self._at = channel, role, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise ValueError("a position before the file's beginning")
+        self._at = at
+        return at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        length = max(0, min(len(view), frames.READ_BYTES, self._size - self._at))
+        if length:
+            view[:length] = self._channel.read(self._role, self._at, length)
+            self._at += length
+        return length
+
+    def readall(self) -> bytes:
+        data = bytearray(max(0, self._size - self._at))
+        view, have = memoryview(data), 0
+        while have < len(data):
+            have += self.readinto(view[have:])
+        return bytes(data)
+
+
+class Job:
+    """One job: its inputs, its outputs, and where it stands.
+
+    Args:
+        channel: the way to the parent.
+        said: the decoded ``JOB``.
+    """
+
+    def __init__(self, channel: Channel, said: Mapping[str, Any]) -> None:
+        self._channel = channel
+        self._step, self._permille, self._steps = "start", 0, 0
+        self.parameters: Mapping[str, Any] = said["parameters"]
+        self.outputs = {name: OutputSpec(**spec) for name, spec in sorted(said["outputs"].items())}
+        self.inputs = {
+            role: self._input(index, about["media_type"], about["size"])
+            for index, (role, about) in enumerate(sorted(said["inputs"].items()))
+        }
+
+    def _input(self, role: int, media_type: str, size: int) -> Input:
+        def opener() -> BinaryIO:
+            return cast("BinaryIO", io.BufferedReader(RangeFile(self._channel, role, size), frames.READ_BYTES))
+
+        return Input(media_type, size, opener)
+
+    def step(self, name: str, permille: int) -> None:
+        """Tell the parent, where it is news. Thousandths never fall."""
+        permille = min(1000, max(self._permille, permille))
+        if (name, permille) != (self._step, self._permille) and self._steps < frames.MAX_STEPS:
+            self._step, self._permille, self._steps = name, permille, self._steps + 1
+            self._channel.send(frames.STEP, frames.STEP_BODY.pack(STEPS.index(name), permille))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Send an output whole, in pieces."""
+        index = sorted(self.outputs).index(name)
+        view = memoryview(data)
+        for start in range(0, max(1, len(view)), frames.PIECE_BYTES):
+            end = start + frames.PIECE_BYTES
+            self._channel.send(frames.OUTPUT, frames.OUTPUT_BODY.pack(index, end >= len(view)), view[start:end])
+
+    def execute(self, program: Program) -> None:
+        """Run the program. Raises whatever it raises."""
+        self.step("check parameters", 0)
+        offered = {name: what.kind for name, what in program.OUTPUTS.items()}
+        wanted = {name: spec.kind for name, spec in self.outputs.items()}
+        if self.inputs.keys() != program.ROLES or not wanted.items() <= offered.items():
+            raise BadParameters("the program has other roles, or other outputs", step="check parameters")
+        program.check(self.parameters)
+        program.run(self.inputs, self.parameters, self.outputs, self.write, self.step)
+
+    def failure(self, error: BaseException) -> bytes:
+        """What may be said of an error: a code and a step, each from its closed list."""
+        code = error.code if isinstance(error, ProgramError) and error.code in CLAIMS else ProgramCrashed.code
+        if isinstance(error, MemoryError):
+            code = OutOfMemory.code
+        step = error.step if isinstance(error, ProgramError) and error.step in STEPS[:-1] else self._step
+        return json.dumps({"code": code, "step": step}, separators=(",", ":"), sort_keys=True).encode()
+
+
+def serve(channel: socket.socket, program: Program) -> None:
+    """Take one job, do it, say how it ended.
+
+    Args:
+        channel: connected to the parent, ``READY`` said.
+        program: loaded.
+
+    Raises:
+        EOFError, OSError: the parent is gone.
+    """
+    way = Channel(channel)
+    job = Job(way, json.loads(way.receive(frames.JOB)))
+    try:
+        job.execute(program)
+    except (EOFError, BrokenPipeError):
+        raise
+    except BaseException as error:  # noqa: BLE001 - whatever a program raises, SystemExit too, ends as a code and a step
+        traceback.print_exc()  # to standard error, which stays inside unless the contract names a log
+        _flush()
+        way.send(frames.FAILED, job.failure(error))
+    else:
+        _flush()
+        way.send(frames.DONE)
+
+
+def _flush() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def confine(keep: int, limits: Mapping[str, int]) -> None:
+    """Lock what this process can lock by itself: descriptors, environment, resource limits, allocation arenas.
+
+    Args:
+        keep: the channel's descriptor; every other above standard error is closed.
+        limits: values by the names of the module ``resource``.
+    """
+    os.closerange(3, keep)
+    os.closerange(keep + 1, 4096)
+    os.environ.clear()
+    for name, value in sorted(limits.items()):
+        which = getattr(resource, name)
+        hard = resource.getrlimit(which)[1]
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (most, most))
+    # Each arena reserves 64 MiB of address space for every thread, which would be counted against the program's memory.
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:
+    """The child's main, once ``boot`` has put the sources in place. It never returns.
+
+    Args:
+        channel: connected to the parent.
+        said: the decoded ``HELLO``.
+    """
+    try:
+        confine(channel.fileno(), said["limits"])
+        os.environ.update(_ONE_THREAD)
+        program = cast("Program", import_module(f"strongroom.programs.{said['program']}"))
+        program.load(said["outputs"])
+        os.environ.clear()
+        channel.sendall(frame(frames.READY))
+        serve(channel, program)
+    except BaseException:  # noqa: BLE001 - the parent sees that the channel closed, and that is all it needs to know
+        traceback.print_exc()
+        _flush()
+        os._exit(1)
+    os._exit(0)  # no destructors of heavy libraries, no threads to wait for

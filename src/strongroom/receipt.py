@@ -1,0 +1,498 @@
+"""Receipts: what a run used, made and owes, signed by the attested enclave; and the bundle in which anyone can check it.
+
+A receipt is an in-toto Statement v1 in a DSSE envelope. Its subjects are digests of the *encrypted* outputs. It travels in a
+bundle with the contract, the manifests, the keyset, the evidence for each broker's nonce, the brokers' signed releases, and
+its
+proof of inclusion in the log. :func:`verify` starts from the verifier's own trust file and never from the bundle.
+
+See ``spec/receipt.md``; the numbers of the checks are the same there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+
+from . import wire
+from .asset import Manifest, verify_manifest
+from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
+from .attest.keyset import AttestationReport, Keyset
+from .broker import ReleaseStatement
+from .contract import AssetRef, Contract, Output, Payment
+from .errors import BadReceipt, NotVerified, StrongroomError
+from .ledger import Entry, LoggedProof
+from .policy import explain
+from .transcript import Steps, Transcript
+from .trust import Trust
+from .wire import JSON, Envelope, Fields
+
+STATEMENT_TYPE = "application/vnd.in-toto+json"
+IN_TOTO = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:strongroom:run-receipt:v1"
+BUNDLE_FORMAT = "strongroom.receipt-bundle.v1"
+MAX_BUNDLE_BYTES = 16 << 20
+
+_MAKER = object()
+
+STEPS = Steps(
+    "V",
+    [
+        "the contract has exactly one valid signature of every party",
+        "every party's keys are pinned in the verifier's trust file",
+        "the receipt is signed by the run-receipt key of the attested keyset",
+        "the receipt is of this contract and its program",
+        "the inputs are the contract's assets, each manifest signed by its owner",
+        "every asset's terms permit the contract's policy",
+        "every input was released for this run and keyset by its owner's broker",
+        "the contract was in force at every release",
+        "the evidence for every release is affirmed under the verifier's trust",
+        "platform and measurement are among those that the contract names",
+        "the outputs, their rules and their recipients are those of the contract",
+        "what is owed is what the contract says",
+        "the receipt is in a log that the verifier trusts",
+    ],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An output as it left the enclave.
+
+    Attributes:
+        output: the contract's output: name, kind, rule.
+        sealed: SHA-256 of the sealed file.
+        manifest: digest of the output's manifest, which holds the salted commitment to the plaintext.
+    """
+
+    output: Output
+    sealed: str
+    manifest: str
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"manifest": self.manifest, "output": self.output.to_json(), "sealed": self.sealed}
+
+    @classmethod
+    def from_json(cls, value: object) -> Delivered:
+        f = Fields(value, "delivered")
+        found = cls(Output.from_json(f.any("output")), f.digest("sealed"), f.digest("manifest"))
+        f.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a run ended that did not complete: the step and the stable code, never data."""
+
+    step: str
+    code: str
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"code": self.code, "step": self.step}
+
+    @classmethod
+    def from_json(cls, value: object) -> Failure:
+        f = Fields(value, "failure")
+        found = cls(f.text("step", max_chars=64), f.text("code", max_chars=64))
+        f.end()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What an enclave says of a run. Times are the enclave's clock, which is the host's.
+
+    Attributes:
+        contract, program: digests of what was agreed and of what ran.
+        run_id: 16 bytes in hex.
+        keyset_digest: the attested keyset that signs.
+        started_at, ended_at: Unix seconds.
+        sandbox: how the program was confined: ``bubblewrap``, ``namespaces`` or ``process``.
+        inputs: the assets as the contract names them.
+        releases: digests of the brokers' release statements.
+        outputs: what was delivered; empty when the run failed.
+        failure: ``None`` when the run completed.
+        owed: what each payer owes for it; empty when the run failed.
+    """
+
+    contract: str
+    program: str
+    run_id: str
+    keyset_digest: str
+    started_at: int
+    ended_at: int
+    sandbox: str
+    inputs: tuple[AssetRef, ...]
+    releases: tuple[str, ...]
+    outputs: tuple[Delivered, ...]
+    failure: Failure | None
+    owed: tuple[Payment, ...]
+
+    def to_json(self) -> dict[str, JSON]:
+        subjects: list[JSON] = [
+            {"digest": {"sha256": d.sealed.removeprefix("sha256:")}, "name": d.output.name} for d in self.outputs
+        ]
+        # in-toto wants at least one subject; a run that failed is about its contract
+        subjects = subjects or [{"digest": {"sha256": self.contract.removeprefix("sha256:")}, "name": "contract"}]
+        return {
+            "_type": IN_TOTO,
+            "predicate": {
+                "contract": self.contract,
+                "ended_at": self.ended_at,
+                "failure": self.failure.to_json() if self.failure else None,
+                "inputs": [a.to_json() for a in self.inputs],
+                "keyset_digest": self.keyset_digest,
+                "outputs": [d.to_json() for d in self.outputs],
+                "owed": [p.to_json() for p in self.owed],
+                "program": self.program,
+                "releases": list(self.releases),
+                "run_id": self.run_id,
+                "sandbox": self.sandbox,
+                "started_at": self.started_at,
+            },
+            "predicateType": PREDICATE,
+            "subject": subjects,
+        }
+
+    def encode(self) -> bytes:
+        return wire.encode(self.to_json())
+
+    @classmethod
+    def parse(cls, data: bytes) -> Statement:
+        """Raises WireError and its leaves, BadReceipt."""
+        f = Fields(wire.decode(data), "statement")
+        f.literal("_type", IN_TOTO)
+        f.literal("predicateType", PREDICATE)
+        f.any("subject")  # compared below: it follows from the outputs
+        p = Fields(f.any("predicate"), "receipt")
+        f.end()
+
+        def digest(item: object) -> str:
+            return Fields({"item": item}, "receipt.releases").digest("item")
+
+        found = cls(
+            contract=p.digest("contract"),
+            program=p.digest("program"),
+            run_id=p.hex("run_id", size=16).hex(),
+            keyset_digest=p.digest("keyset_digest"),
+            started_at=p.integer("started_at"),
+            ended_at=p.integer("ended_at"),
+            sandbox=p.text("sandbox", choices=("bubblewrap", "namespaces", "process")),
+            inputs=p.items("inputs", AssetRef.from_json, low=1, high=64),
+            releases=p.items("releases", digest, high=64),
+            outputs=p.items("outputs", Delivered.from_json, high=64),
+            failure=p.optional("failure", Failure.from_json),
+            owed=p.items("owed", Payment.from_json, high=64),
+        )
+        p.end()
+        if found.encode() != data:
+            raise BadReceipt("the receipt's subjects are not its outputs")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A receipt with everything that it takes to check it. **Untrusted.**
+
+    Attributes:
+        receipt: the signed statement.
+        contract: the signed proposal.
+        manifests: the signed manifests of the inputs, in the order of the contract's assets.
+        reports: the attestation report for each release, in the order of ``releases``.
+        releases: the brokers' signed release statements.
+        proof: where the log holds the receipt; ``None`` before it was logged.
+    """
+
+    receipt: Envelope
+    contract: Envelope
+    manifests: tuple[Envelope, ...]
+    reports: tuple[AttestationReport, ...]
+    releases: tuple[Envelope, ...]
+    proof: LoggedProof | None
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "contract": self.contract.to_json(),
+            "format": BUNDLE_FORMAT,
+            "manifests": [e.to_json() for e in self.manifests],
+            "proof": self.proof.to_json() if self.proof else None,
+            "receipt": self.receipt.to_json(),
+            "releases": [e.to_json() for e in self.releases],
+            "reports": [r.to_json() for r in self.reports],
+        }
+
+    def encode(self) -> bytes:
+        return wire.encode(self.to_json())
+
+    @classmethod
+    def parse(cls, data: bytes) -> Bundle:
+        """Raises WireError and AttestationError leaves, BadProof, BadCheckpoint."""
+        f = Fields(wire.decode(data, max_bytes=MAX_BUNDLE_BYTES), "bundle")
+        f.literal("format", BUNDLE_FORMAT)
+        found = cls(
+            receipt=Envelope.from_json(f.any("receipt")),
+            contract=Envelope.from_json(f.any("contract")),
+            manifests=f.items("manifests", Envelope.from_json, high=64),
+            reports=f.items("reports", AttestationReport.from_json, high=64),
+            releases=f.items("releases", Envelope.from_json, high=64),
+            proof=f.optional("proof", LoggedProof.from_json),
+        )
+        f.end()
+        return found
+
+    @property
+    def entry(self) -> Entry:
+        """What the log holds of the receipt."""
+        return Entry(kind="receipt", contract=self.contract.digest, digest=self.receipt.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt that passed every check. Made by :func:`verify` alone.
+
+    Attributes:
+        statement: what the enclave signed.
+        contract: what was agreed.
+        platform: the platform's name.
+        label: how to name it to people (``platform: simulated (no hardware protection)``).
+        transcript: the numbered checks, all passed.
+        evidence: the appraisal of each release's evidence.
+    """
+
+    statement: Statement
+    contract: Contract
+    platform: str
+    label: str
+    transcript: Transcript
+    evidence: tuple[AttestationResult, ...]
+    maker: InitVar[object]  # not a field, so that dataclasses.replace() cannot carry it over
+
+    def __post_init__(self, maker: object) -> None:
+        if maker is not _MAKER:
+            raise TypeError("only verify() makes a Receipt")
+
+
+class _Stop(Exception):
+    pass
+
+
+class _Check:
+    """One bundle on its way through the checks. What cannot be looked at any more stays not established."""
+
+    def __init__(self, bundle: Bundle, trust: Trust, policy: AppraisalPolicy) -> None:
+        self.bundle, self.trust, self.policy = bundle, trust, policy
+        self.transcript = Transcript(STEPS)
+
+    def check(self, number: str, passed: bool, detail: str = "", *, code: str = "receipt.bad_receipt") -> None:
+        if not self.transcript.record(number, passed, detail, code=code):
+            raise _Stop
+
+    def stop(self, number: str, error: StrongroomError) -> _Stop:
+        self.transcript.record(number, False, str(error), code=error.code)
+        return _Stop()
+
+    def agreement(self) -> Contract:
+        """V1 and V2."""
+        try:
+            contract = Contract.verify(self.bundle.contract)
+        except StrongroomError as error:
+            raise self.stop("V1", error) from error
+        self.check("V1", True, contract.digest)
+        try:
+            self.trust.check(contract.proposal.parties)
+        except StrongroomError as error:
+            raise self.stop("V2", error) from error
+        self.check("V2", True, ", ".join(p.name for p in contract.proposal.parties))
+        return contract
+
+    def signature(self) -> tuple[Statement, Keyset]:
+        """V3."""
+        reports = self.bundle.reports
+        if not reports:
+            self.check("V3", False, "the bundle holds no attestation report")
+        keyset = reports[0].keyset
+        try:
+            payload = keyset.run_receipt_key.verify(self.bundle.receipt, STATEMENT_TYPE)
+            statement = Statement.parse(payload)
+        except StrongroomError as error:
+            raise self.stop("V3", error) from error
+        same = statement.keyset_digest == keyset.digest and all(r.keyset == keyset for r in reports)
+        self.check("V3", same, f"keyset {keyset.digest}")
+        return statement, keyset
+
+    def inputs(self, contract: Contract, statement: Statement) -> None:
+        """V4 to V6."""
+        p = contract.proposal
+        same = statement.contract == contract.digest and statement.program == p.program.digest
+        confined = p.enclave.sandbox == "process" or statement.sandbox != "process"
+        self.check("V4", same and confined, f"program {p.program.name} {p.program.digest}, sandbox {statement.sandbox}")
+        self.check_manifests(contract, statement)
+
+    def check_manifests(self, contract: Contract, statement: Statement) -> None:
+        p = contract.proposal
+        manifests: list[Manifest] = []
+        try:
+            if statement.inputs != p.assets or len(self.bundle.manifests) != len(p.assets):
+                raise BadReceipt("the receipt's inputs are not the contract's assets")
+            for ref, envelope in zip(p.assets, self.bundle.manifests, strict=True):
+                manifest = verify_manifest(envelope, p.party(ref.owner).signing_key).manifest
+                if manifest.digest != ref.manifest or manifest.owner != ref.owner:
+                    raise BadReceipt(f"the manifest of {ref.role!r} is not the one that the contract names")
+                manifests.append(manifest)
+        except StrongroomError as error:
+            raise self.stop("V5", error) from error
+        self.check("V5", True, ", ".join(f"{a.role}: {m.name}" for a, m in zip(p.assets, manifests, strict=True)))
+        wider = [line for m in manifests for line in explain(m.terms, p.policy)]
+        self.check("V6", not wider, "; ".join(wider), code="policy.not_permitted")
+
+    def releases(self, contract: Contract, statement: Statement, keyset: Keyset) -> list[ReleaseStatement]:
+        """V7 and V8."""
+        p = contract.proposal
+        found: list[ReleaseStatement] = []
+        try:
+            if tuple(e.digest for e in self.bundle.releases) != statement.releases:
+                raise BadReceipt("the bundle's releases are not those of the receipt")
+            if len(self.bundle.releases) != len(p.assets) or len(self.bundle.reports) != len(p.assets):
+                raise BadReceipt("there is not exactly one release and report for each input")
+            for ref, envelope in zip(p.assets, self.bundle.releases, strict=True):
+                release = ReleaseStatement.verify(envelope, p.party(ref.owner).broker_key)
+                bound = (release.contract, release.manifest, release.keyset_digest, release.run_id)
+                if bound != (contract.digest, ref.manifest, keyset.digest, statement.run_id):
+                    raise BadReceipt(f"the release of {ref.role!r} is for another run, enclave or asset")
+                found.append(release)
+            if len({r.nonce for r in found}) != len(found):
+                raise BadReceipt("two releases share a nonce")
+        except StrongroomError as error:
+            raise self.stop("V7", error) from error
+        self.check("V7", True, f"{len(found)} releases")
+        try:
+            for release in found:
+                contract.require_in_force(release.at)
+        except StrongroomError as error:
+            raise self.stop("V8", error) from error
+        self.check("V8", True, "by the brokers' clocks")
+        return found
+
+    def evidence(self, contract: Contract, releases: list[ReleaseStatement]) -> list[AttestationResult]:
+        """V9 and V10."""
+        results = [
+            appraise(
+                report.evidence,
+                policy=self.policy,
+                endorsements=report.endorsements,
+                nonce=bytes.fromhex(release.nonce),
+                at=release.at,
+                keyset=report.keyset,
+            )
+            for report, release in zip(self.bundle.reports, releases, strict=True)
+        ]
+        for result in results:
+            problem = next((c for c in result.checks if c.code), None)
+            if problem is not None or not result.affirming:
+                detail = f"{problem.number} {problem.name}: {problem.detail}" if problem else "not affirming"
+                self.check("V9", False, detail, code=(problem.code if problem else "") or "attest.not_affirming")
+        self.check("V9", bool(results), f"{len(results)} appraisals, each for its own nonce; {results[0].label}")
+        terms = contract.proposal.enclave
+        named = all(r.platform in terms.platforms and r.measurement in terms.measurements for r in results)
+        self.check("V10", named, results[0].platform, code="broker.enclave_not_named")
+        return results
+
+    def results(self, contract: Contract, statement: Statement) -> None:
+        """V11 and V12."""
+        p = contract.proposal
+        completed = statement.failure is None
+        expected = p.outputs if completed else ()
+        self.check(
+            "V11",
+            tuple(d.output for d in statement.outputs) == expected,
+            ", ".join(f"{o.name} to {' and '.join(o.recipients)}" for o in expected)
+            if completed
+            else "none: the run failed",
+        )
+        owed = p.payments if completed else ()
+        self.check("V12", statement.owed == owed, f"{len(owed)} payments")
+
+    def log(self) -> None:
+        """V13."""
+        proof, verifiers = self.bundle.proof, self.trust.log_verifiers()
+        if proof is None or not verifiers:
+            self.transcript.record(
+                "V13",
+                None,
+                "the bundle has no proof" if proof is None else "the trust file has no log",
+                code="ledger.bad_proof",
+            )
+            return
+        try:
+            checkpoint = proof.verify(self.bundle.entry, verifiers)
+        except StrongroomError as error:
+            raise self.stop("V13", error) from error
+        self.check("V13", True, f"{checkpoint.origin}, {checkpoint.size} entries")
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What :func:`examine` saw: the transcript, and a :class:`Receipt` only where every check passed."""
+
+    transcript: Transcript
+    receipt: Receipt | None
+    statement: Statement | None
+    label: str
+
+
+def examine(bundle: Bundle, *, trust: Trust) -> Verification:
+    """Look at a bundle and write down every check, whatever it shows; :func:`verify` is the one that decides.
+
+    Args:
+        bundle: untrusted.
+        trust: the verifier's own trust file.
+    """
+    c = _Check(bundle, trust, trust.appraisal_policy())
+    statement: Statement | None = None
+    label = "platform: not established"
+    try:
+        contract = c.agreement()
+        statement, keyset = c.signature()
+        c.inputs(contract, statement)
+        releases = c.releases(contract, statement, keyset)
+        evidence = c.evidence(contract, releases)
+        label = evidence[0].label
+        c.results(contract, statement)
+        c.log()
+    except _Stop:
+        return Verification(c.transcript, None, statement, label)
+    if not c.transcript.ok:
+        return Verification(c.transcript, None, statement, label)
+    receipt = Receipt(statement, contract, evidence[0].platform, label, c.transcript, tuple(evidence), _MAKER)
+    return Verification(c.transcript, receipt, statement, label)
+
+
+def verify(bundle: Bundle, *, trust: Trust) -> Receipt:
+    """Verify a receipt from the verifier's own trust file.
+
+    Args:
+        bundle: untrusted.
+        trust: the verifier's own trust file.
+
+    Raises:
+        NotVerified: a check failed or could not be established; its number and reason are in the message.
+    """
+    found = examine(bundle, trust=trust)
+    if found.receipt is None:
+        problem = found.transcript.first_problem
+        assert problem is not None
+        raise NotVerified(f"{problem.number} {problem.name}: {problem.status.value}; {problem.detail}")
+    return found.receipt
+
+
+__all__ = [
+    "PREDICATE",
+    "STATEMENT_TYPE",
+    "STEPS",
+    "Bundle",
+    "Delivered",
+    "Failure",
+    "Receipt",
+    "Statement",
+    "Verification",
+    "examine",
+    "verify",
+]
