@@ -336,7 +336,9 @@ def test_no_bytes_make_appraise_raise(evidence, endorsement):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+        max_leaves=8,
     )
 )
 def test_no_signed_json_makes_appraise_raise(value):
@@ -350,9 +352,10 @@ def test_no_signed_json_makes_appraise_raise(value):
     assert not ask(replace(GOOD, documents=(Endorsement(simulated.ENDORSEMENT_TYPE, endorsed),))).affirming
 
 
-NAMES = st.from_regex(r"[a-z0-9][a-z0-9_]{0,8}", fullmatch=True)
+NAMES = st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,8}[a-z0-9])?", fullmatch=True)
+REGISTER_NAMES = st.from_regex(r"[a-z0-9][a-z0-9_]{0,8}", fullmatch=True)
 DIGESTS = st.binary(max_size=2).map(wire.digest)
-MEASUREMENTS = st.builds(Measurement, NAMES, st.dictionaries(NAMES, DIGESTS, min_size=1, max_size=4))
+MEASUREMENTS = st.builds(Measurement, NAMES, st.dictionaries(REGISTER_NAMES, DIGESTS, min_size=1, max_size=4))
 LABELS = st.from_regex(r"[!-~]{1,12}", fullmatch=True)
 HOSTS = st.none() | st.text(min_size=1, max_size=9)
 
@@ -580,9 +583,12 @@ def test_a_policy_out_of_order_is_refused():
     assert AppraisalPolicy.from_json(value).measurements
     with pytest.raises(BadAppraisalPolicy):
         AppraisalPolicy.from_json({**value, "measurements": value["measurements"][::-1]})
-    for roots in ([], {"Simulated": []}, {"simulated": "x"}):
+    for roots in ([], {"simulated": "x"}):
         with pytest.raises(BadField):
             AppraisalPolicy.from_json({**value, "roots": roots})
+    for named in ({"platforms": frozenset({"_"})}, {"roots": {"Simulated": ()}}):
+        with pytest.raises(BadAppraisalPolicy, match="no platform's name"):
+            AppraisalPolicy(**named)
 
 
 def test_an_endorsement_that_is_not_a_platform_keys_is_refused():

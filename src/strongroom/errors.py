@@ -264,7 +264,7 @@ class Superseded(ContractError):
 
 class WrongState(ContractError):
     code = "contract.wrong_state"
-    hint = "See its state: strongroom status"
+    hint = "See where it stands: strongroom show. What is spent can be granted again: strongroom grant"
 
 
 # --- attestation ----------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def _check(value: object, depth: int) -> None:  # noqa: C901 - one branch per JS
         if not -MAX_INT <= value <= MAX_INT:
             raise NotCanonical("an integer is outside ±(2^53-1)")
     elif isinstance(value, str):
-        if any("\ud800" <= c <= "\udfff" for c in value):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise NotCanonical("a string holds a lone surrogate")
     elif isinstance(value, dict):
         for key, item in value.items():

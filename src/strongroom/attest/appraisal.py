@@ -35,7 +35,7 @@ from strongroom.transcript import Check, Steps, Transcript
 from strongroom.wire import JSON, Fields
 
 from . import simulated
-from .evidence import Endorsements, Evidence, Measurement, Verified, Verifier
+from .evidence import PLATFORM_NAME, Endorsements, Evidence, Measurement, Verified, Verifier
 from .keyset import NONCE_BYTES, Keyset, report_data
 from .vector import (
     AFFIRMED,
@@ -72,10 +72,6 @@ _VERIFIERS: Mapping[str, Verifier] = MappingProxyType({simulated.PLATFORM: simul
 _MAKER = object()
 
 
-def _platform(value: str) -> str:
-    return Fields({"platform": value}, "policy").name("platform")
-
-
 @dataclass(frozen=True, slots=True)
 class AppraisalPolicy:
     """What a verifier asks of evidence. An empty set accepts nothing: the policy without arguments refuses everything.
@@ -87,7 +83,7 @@ class AppraisalPolicy:
         max_age_s: how old evidence may be, in seconds, by its platform's clock; 1 second to a day.
 
     Raises:
-        BadAppraisalPolicy: an age outside these bounds, or too many reference values.
+        BadAppraisalPolicy: an age outside these bounds, too many reference values, or what is no platform's name.
     """
 
     platforms: frozenset[str] = frozenset()
@@ -98,6 +94,8 @@ class AppraisalPolicy:
     def __post_init__(self) -> None:
         if not 1 <= self.max_age_s <= 86_400:
             raise BadAppraisalPolicy("the greatest age of evidence is not 1 second to a day")
+        if not all(PLATFORM_NAME.match(name) for name in (*self.platforms, *self.roots)):
+            raise BadAppraisalPolicy("the policy names something that is no platform's name")
         measurements = sorted(set(self.measurements), key=Measurement.encode)
         if len(measurements) > MAX_MEASUREMENTS:
             raise BadAppraisalPolicy(f"more than {MAX_MEASUREMENTS} measurements")
@@ -136,7 +134,7 @@ class AppraisalPolicy:
             raise BadField("appraisal policy.roots is not an object")
         found = cls(platforms=frozenset(platforms), roots={}, measurements=measurements, max_age_s=max_age_s)
         read = Fields(roots, "appraisal policy.roots")
-        keys = {_platform(p): read.items(p, _root, high=64) for p in roots}
+        keys = {p: read.items(p, _root, high=64) for p in roots}
         found = replace(found, roots=keys)
         if found.to_json() != value:
             raise BadAppraisalPolicy("measurements or roots are not sorted and distinct")
@@ -240,6 +238,7 @@ class _Appraisal:
 
     def __init__(self, evidence: Evidence, policy: AppraisalPolicy, keyset: Keyset, nonce: bytes, at: int) -> None:
         self.evidence, self.policy, self.keyset, self.nonce, self.at = evidence, policy, keyset, nonce, at
+        self.keyset_digest = keyset.digest
         self.transcript = Transcript(STEPS)
         self.platform_transcript: Transcript | None = None
         self.verified: Verified | None = None
@@ -285,9 +284,9 @@ class _Appraisal:
         self.check("A4", verified.debug is False, debug, claim=open_to_host)
         usable = isinstance(self.nonce, bytes) and len(self.nonce) == NONCE_BYTES
         self.check("A5", usable, BadNonce(f"the verifier's nonce is not {NONCE_BYTES} bytes long"))
-        bound = verified.report_data == report_data(self.keyset.digest, self.nonce)
+        bound = verified.report_data == report_data(self.keyset_digest, self.nonce)
         other = NotBound("the evidence is for another nonce or another keyset")
-        self.check("A6", bound, other, seen=f"keyset {self.keyset.digest}, nonce {self.nonce.hex()}")
+        self.check("A6", bound, other, seen=f"keyset {self.keyset_digest}, nonce {self.nonce.hex()}")
         age = 0 if verified.produced_at is None else self.at - verified.produced_at
         stale = NotFresh(
             f"the evidence is {age} s old by its platform's clock; at most {self.policy.max_age_s} s are allowed"
@@ -320,7 +319,7 @@ class _Appraisal:
             platform=self.evidence.platform,
             measurement=verified.measurement if verified else None,
             keyset=self.keyset if affirming else None,
-            keyset_digest=self.keyset.digest,
+            keyset_digest=self.keyset_digest,
             nonce=self.nonce if isinstance(self.nonce, bytes) else b"",
             policy_digest=self.policy.digest,
             vector=self.vector,

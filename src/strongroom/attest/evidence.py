@@ -24,7 +24,7 @@ MAX_ENDORSEMENT_BYTES = 1 << 20
 MAX_ENDORSEMENTS = 64
 REPORT_DATA_BYTES = 64
 
-_PLATFORM = re.compile(r"[a-z0-9][a-z0-9_]{0,31}\Z")
+PLATFORM_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")  # a name, as in ``wire.Fields.name``
 _REGISTER = re.compile(r"[a-z0-9][a-z0-9_]{0,31}\Z")
 _VALUE = re.compile(r"(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96})\Z")
 
@@ -45,7 +45,7 @@ class Evidence:
     data: bytes
 
     def __post_init__(self) -> None:
-        if not _PLATFORM.match(self.platform):
+        if not PLATFORM_NAME.match(self.platform):
             raise BadEvidence("the evidence does not name a platform")
         if len(self.data) > MAX_EVIDENCE_BYTES:
             raise BadEvidence(f"the evidence is longer than {MAX_EVIDENCE_BYTES} bytes")
@@ -130,7 +130,7 @@ class Measurement:
     registers: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        if not _PLATFORM.match(self.platform):
+        if not PLATFORM_NAME.match(self.platform):
             raise BadMeasurement("a measurement does not name a platform")
         if not 1 <= len(self.registers) <= 32:
             raise BadMeasurement("a measurement does not have 1 to 32 registers")
@@ -154,7 +154,7 @@ class Measurement:
     def from_json(cls, value: object) -> Measurement:
         """Raises BadField, BadMeasurement."""
         f = Fields(value, "measurement")
-        platform, registers = f.text("platform", max_chars=32), f.any("registers")
+        platform, registers = f.name("platform"), f.any("registers")
         f.end()
         if not isinstance(registers, dict) or not all(isinstance(v, str) for v in registers.values()):
             raise BadMeasurement("a measurement's registers are not an object of digests")

@@ -328,7 +328,7 @@ class AttestationReport:
             keyset=Keyset.from_json(attestation.any("workload_keyset")),
             report_data=attestation.hex("report_data", size=32),
             evidence=Evidence(
-                attestation.text("tee_type", max_chars=32), evidence.base64("data", max_bytes=MAX_EVIDENCE_BYTES)
+                attestation.text("tee_type", max_chars=64), evidence.base64("data", max_bytes=MAX_EVIDENCE_BYTES)
             ),
             endorsements=Endorsements.from_json(evidence.any("endorsements")),
             provenance=SourceProvenance.from_json(attestation.any("source_provenance")),

@@ -7,6 +7,7 @@ Of Strongroom's own files the child sees none: its sources come over the channel
 from __future__ import annotations
 
 import os
+import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -87,30 +88,37 @@ def view() -> View:
 
 
 def _libraries() -> tuple[str, ...]:
-    """Where this process finds installed libraries: its own import path, less the standard library and Strongroom itself.
+    """The folders in which libraries are installed for this process.
 
-    An enclave that its platform started has a folder of links there, and nothing else; a virtual environment has its own
-    folder.
+    An enclave that its platform started, without ``site``, has a folder of links on its import path, and the standard
+    library. Elsewhere they are the interpreter's and the virtual environment's own folders, and not the import path, on which
+    there is also the folder of whatever script was started.
     """
-    standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
-    standard |= {f"{path}/lib-dynload" for path in standard}
-    own = str(Path(__file__).resolve().parents[2])
-    found = dict.fromkeys(os.path.realpath(p) for p in sys.path if p and Path(p).is_dir())
-    return tuple(p for p in found if p not in standard and p != own)
+    if sys.flags.no_site:
+        standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+        standard |= {f"{path}/lib-dynload" for path in standard}
+        installed = [p for p in sys.path if p and os.path.realpath(p) not in standard]
+    else:
+        installed = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    return tuple(dict.fromkeys(os.path.realpath(p) for p in installed if Path(p).is_dir()))
 
 
-def _links_within(paths: Iterable[str]) -> Iterator[str]:
+def _links_within(folders: Iterable[str]) -> Iterator[str]:
     """Where links in these folders lead, Strongroom's own excepted."""
-    for path in paths:
-        for entry in os.scandir(path):
+    for folder in folders:
+        for entry in os.scandir(folder):
             if entry.is_symlink() and entry.name != "strongroom":
                 yield os.path.realpath(entry.path)
 
 
-def _outermost(paths: object) -> tuple[str, ...]:
+def _within(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
+
+
+def _outermost(paths: Iterable[str]) -> tuple[str, ...]:
     """The paths that lie within no other."""
     found: list[str] = []
-    for path in sorted(set(paths)):  # type: ignore[call-overload]
-        if not any(path == outer or path.startswith(outer.rstrip("/") + "/") for outer in found):
+    for path in sorted(set(paths)):
+        if not _within(path, found):
             found.append(path)
     return tuple(found)

@@ -171,7 +171,9 @@ def load(outputs: Collection[str]) -> None:
     from . import evaluation  # noqa: F401, PLC0415 - heavy, and not for clients
 
     if "calibration" in outputs:
-        from . import picture  # noqa: F401, PLC0415 - heavy, and not always wanted
+        from . import picture  # noqa: PLC0415 - heavy, and not always wanted
+
+        picture.rehearse()
 
 
 def run(

@@ -61,17 +61,23 @@ def calibration(
     found = bins(predicted, inner if chance else np.unique(np.quantile(predicted, inner)), smallest)
     x = [round(float(predicted[records].mean()), decimals) for records in found]
     y = [round(float(truth[records].mean()), decimals) for records in found]
-    figure = Figure(figsize=(5, 4.2), dpi=100, layout="constrained")
+    figure = Figure(figsize=(5, 4.2), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.add_axes((0.14, 0.12, 0.82, 0.8))
     ends = (0.0, 1.0) if chance else (min([*x, *y], default=0.0), max([*x, *y], default=1.0))
     axes.plot(ends, ends, color="#999999", linewidth=1, linestyle="--", label="perfect")
     axes.plot(x, y, color="#1f5fa8", marker="o", label=f"model ({len(found)} bins of at least {smallest})")
     axes.set_xlabel(f"predicted {what}")
     axes.set_ylabel(f"observed {what}")
-    axes.set_title(f"Calibration, {len(predicted)} records")
+    axes.set_title("Calibration")
     axes.grid(color="#eeeeee")
-    axes.legend(loc="best")
+    axes.legend(loc="upper left")
     out = io.BytesIO()
     canvas.print_png(out, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return out.getvalue()
+
+
+def rehearse() -> None:
+    """Draw once, of nothing, so that fonts and layout are in memory before there is anything to draw."""
+    nothing = np.zeros(1)
+    calibration(nothing, nothing, chance=True, what="share", smallest=1, decimals=1)

@@ -27,23 +27,26 @@ from strongroom.contract import Proposal
 from strongroom.errors import AlreadyExists, MissingExtra, NotPermitted, RunFailed
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.receipt import Bundle, Statement, examine
+from strongroom.wire import JSON
 
 from .fleet import Fleet
 from .operator import look
 from .parties import make
 from .place import example
-from .runs import report
+from .runs import Steps, report
 from .screen import Screen
 from .verify import show
 
 MARK = "this folder was made by `strongroom demo`, which replaces it"
 BAND = "mean radius"
+TITLE = "Accuracy of the lab's classifier on the hospital's records, by tumour size"
 EDGES = ["9", "12", "15", "18", "22"]
 
 
 def declare(_verb: str, parser: ArgumentParser) -> None:
     example(parser, "strongroom demo                            # about ten seconds; needs strongroom[demo]")
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to put everything (demo)")
+    parser.add_argument("--only-files", action="store_true", help="write the model and the records there, and stop")
     parser.set_defaults(run=run)
 
 
@@ -62,13 +65,24 @@ class Clock:
 
 def run(args: Namespace, screen: Screen) -> int:
     folder = _fresh(args.folder)
+    if args.only_files:
+        prepare(folder, screen)
+        draft = {
+            "asset": {"data": "hospital/records.csv", "model": "lab/model.onnx"},
+            "output": {"calibration": ["hospital"], "predictions": ["lab"], "report": ["hospital", "lab"]},
+            "parameters": _parameters(folder),
+            "title": TITLE,
+        }
+        (folder / "draft.json").write_text(json.dumps(draft, indent=2))
+        screen.result({"folder": str(folder)})
+        return 0
     clock = Clock()
     screen.line("A lab has a model that nobody may copy. A hospital has records that nobody may see.", "bold")
     screen.line("Neither trusts the other, nor this machine's owner, nor the server between them.")
     screen.line(f"{LABEL}: this demo shows the path, not the protection.", "yellow")
     screen.heading("1  Each side prepares what it holds")
     with clock("train the model"):
-        _prepare(folder, screen)
+        prepare(folder, screen)
     home = Home(folder)
     for name in ("lab", "hospital"):
         make(home, name)
@@ -102,8 +116,8 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _prepare(folder: Path, screen: Screen) -> None:
-    """Train and convert the lab's model; write the hospital's held-out records."""
+def prepare(folder: Path, screen: Screen) -> None:
+    """Train and convert the lab's model; write the hospital's held-out records. Raises MissingExtra."""
     try:
         from skl2onnx import to_onnx
         from sklearn.datasets import load_breast_cancer
@@ -207,7 +221,7 @@ def _agree(lab: Room, hospital: Room, folder: Path, clock: Clock, screen: Screen
 
 def _propose(lab: Room, folder: Path) -> Proposal:
     draft = Draft(
-        title="Accuracy of the lab's classifier on the hospital's records, by tumour size",
+        title=TITLE,
         program="evaluate",
         assets={"data": lab.asset("hospital/held-out"), "model": lab.asset("lab/classifier")},
         outputs={
@@ -215,25 +229,29 @@ def _propose(lab: Room, folder: Path) -> Proposal:
             "predictions": Wanted(("lab",)),
             "report": Wanted(("hospital", "lab")),
         },
-        parameters={
-            "features": json.loads(read(folder / "features.json")),
-            "groups": [{"column": BAND, "edges": [*EDGES], "name": "tumour size"}],
-            "positive": None,
-            "target": "benign",
-            "task": "classification",
-        },
+        parameters=_parameters(folder),
     )
     return lab.propose(draft)
+
+
+def _parameters(folder: Path) -> dict[str, JSON]:
+    return {
+        "features": json.loads(read(folder / "features.json")),
+        "groups": [{"column": BAND, "edges": [*EDGES], "name": "tumour size"}],
+        "positive": None,
+        "target": "benign",
+        "task": "classification",
+    }
 
 
 def _run(lab: Room, contract: str, clock: Clock, screen: Screen) -> Bundle:
     screen.heading("7  The enclave proves what it is; each broker checks for itself and releases its key; the program runs")
     marks: list[tuple[str, float]] = []
+    shown = Steps(screen)
 
     def step(name: str, detail: str) -> None:
         marks.append((name, time.perf_counter()))
-        if not (name == "program" and detail.endswith("%")):
-            screen.said(name, detail)
+        shown(name, detail)
 
     bundle = lab.run(contract, step)
     marks.append(("", time.perf_counter()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,29 @@ from strongroom.errors import NotFound, RunFailed
 from strongroom.receipt import Bundle, examine
 
 from .place import example, room
-from .screen import Screen
+from .screen import QUIET_SECONDS, Screen
 from .verify import show as show_verification
 from .verify import to_json
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
     {"run": _declare_run, "outputs": _declare_outputs, "receipt": _declare_receipt}[verb](parser)
+
+
+class Steps:
+    """Shows each step of a run as it begins, and how far a program is no more often than every two seconds."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._last = ("", time.monotonic())
+
+    def __call__(self, step: str, detail: str) -> None:
+        name, at = self._last
+        now = time.monotonic()
+        if step == name == "program" and now - at < QUIET_SECONDS:
+            return
+        self._last = (step, now)
+        self._screen.said(step, detail)
 
 
 def _declare_run(parser: ArgumentParser) -> None:
@@ -31,7 +48,7 @@ def _declare_run(parser: ArgumentParser) -> None:
 def run(args: Namespace, screen: Screen) -> int:
     here = room(args)
     digest = here.find(args.contract)
-    bundle = here.run(digest, screen.said)
+    bundle = here.run(digest, Steps(screen))
     screen.line()
     receipt = here.keep(bundle)
     kept = here.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json"

@@ -71,7 +71,7 @@ def _parse_error(value: object) -> str:
 
 def _parse_evidence(value: object) -> Evidence:
     f = Fields(value, "evidence")
-    found = Evidence(f.text("platform", max_chars=32), f.base64("data", max_bytes=MAX_EVIDENCE_BYTES))
+    found = Evidence(f.text("platform", max_chars=64), f.base64("data", max_bytes=MAX_EVIDENCE_BYTES))
     f.end()
     return found
 

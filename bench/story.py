@@ -1,0 +1,224 @@
+"""How long the whole story takes: from a proposal to a verified receipt, with the roles as processes on this machine.
+
+A lab and a hospital, an exchange, a broker for each and an enclave, as ``strongroom demo`` starts them, with the demo's model
+and records. The lab proposes, the hospital counters, the lab approves, the enclave runs, the lab verifies the receipt from its
+own trust file. ``python bench/story.py`` also prints where the time goes.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+REPEATS = 5
+USES, BAND, EDGES = frozenset({"evaluate"}), "mean radius", ["9", "12", "15", "18", "22"]
+PROCESSES = "an exchange, two brokers, a platform with its enclave; 285 records, median of "
+
+Times = dict[str, float]  # step -> seconds, in the order of the story
+
+
+class Stage:
+    """Two parties who trust each other's keys, with sealed assets on a running exchange.
+
+    Args:
+        folder: an empty one, or one that a stage was set in before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from strongroom.app.cli.fleet import Fleet
+        from strongroom.app.cli.parties import make
+        from strongroom.app.client.home import Home
+        from strongroom.app.client.room import Room
+
+        self.folder, home = folder, Home(folder)
+        fresh = not home.parties()
+        if fresh:
+            make(home, "lab")
+            make(home, "hospital")
+        self.fleet = Fleet(home)
+        self.fleet.start()
+        config = self.fleet.config
+        self.lab, self.hospital = (
+            Room(home.party(name), exchange=config.exchange, enclave=config.enclave) for name in ("lab", "hospital")
+        )
+        if fresh:
+            self._trust()
+            self._seal()
+
+    def _trust(self) -> None:
+        from strongroom.app.client.home import read, reference
+
+        values = reference(read(self.fleet.reference()))
+        for me, other in ((self.lab, self.hospital), (self.hospital, self.lab)):
+            trust = me.trust.pin(other.home.card).with_enclaves(values.roots, values.measurements)
+            for log in values.logs:
+                trust = trust.with_log(log)
+            me.home.save_trust(trust)
+
+    def _seal(self) -> None:
+        from strongroom.app.client.draft import MAX_BYTES
+        from strongroom.policy import ANY_PARTY, OutputRule, Policy
+
+        def terms(group: int, decimals: int) -> Policy:
+            kinds = ("picture", "records", "report")
+            return Policy(USES, {kind: OutputRule(ANY_PARTY, MAX_BYTES[kind], group, decimals) for kind in kinds})
+
+        model, records = prepare(self.folder)
+        self.lab.seal(model, terms=terms(1, 15), name="classifier", reveal_digest=True)
+        self.hospital.seal(records, terms=terms(10, 4), name="held-out")
+
+    def tell(self) -> tuple[Times, Path]:
+        """The story once: seconds of each step, and where the verified receipt's bundle lies."""
+        from strongroom.app.client.draft import Change, Draft, Wanted
+
+        times: Times = {}
+        with timed(times, "propose"):
+            assets = {"data": self.lab.asset("hospital/held-out"), "model": self.lab.asset("lab/classifier")}
+            outputs = {"calibration": Wanted(("hospital",)), "report": Wanted(("hospital", "lab"))}
+            parameters = {
+                "features": None,
+                "groups": [{"column": BAND, "edges": [*EDGES], "name": "tumour size"}],
+                "positive": None,
+                "target": "benign",
+                "task": "classification",
+            }
+            first = self.lab.propose(Draft("Accuracy by tumour size", "evaluate", assets, outputs, parameters))
+        with timed(times, "counter"):
+            agreed = self.hospital.counter(first.digest, Change(min_group=10, decimals=4)).digest
+        with timed(times, "approve"):
+            self.lab.approve(agreed)
+        marks = [("ask", time.perf_counter())]
+        bundle = self.lab.run(agreed, lambda step, _detail: marks.append((step, time.perf_counter())))
+        marks.append(("", time.perf_counter()))
+        for (step, began), (_, ended) in pairwise(marks):
+            times[f"run: {step}"] = times.get(f"run: {step}", 0.0) + ended - began
+        return times, self.lab.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json"
+
+    def close(self) -> None:
+        self.fleet.stop()
+
+
+@contextmanager
+def timed(times: Times, step: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    times[step] = time.perf_counter() - began
+
+
+def prepare(folder: Path) -> tuple[Path, Path]:
+    """The demo's model and records: Breast Cancer Wisconsin, as scikit-learn carries it, one half each."""
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data = load_breast_cancer()
+    train, held, train_y, held_y = train_test_split(
+        data.data, data.target, test_size=0.5, random_state=7, stratify=data.target
+    )
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, train_y)
+    model, records = folder / "model.onnx", folder / "records.csv"
+    model.write_bytes(to_onnx(fitted, train[:1].astype("float32"), options={"zipmap": False}).SerializeToString())
+    with records.open("w", newline="") as sink:
+        writer = csv.writer(sink)
+        writer.writerow([*data.feature_names, "benign"])
+        writer.writerows([*(repr(float(v)) for v in row), int(y)] for row, y in zip(held, held_y, strict=True))
+    return model, records
+
+
+def child(folder: Path) -> None:
+    """Start the processes, tell the story once, say how long each took; the parent's clock holds the whole."""
+    began = time.perf_counter()
+    stage = Stage(folder)
+    times: Times = {"start": time.perf_counter() - began}
+    try:
+        times.update(stage.tell()[0])
+        print(json.dumps(times), flush=True)
+    finally:
+        stage.close()
+
+
+def from_nothing(folder: Path) -> Times:
+    """Everything from the start of a Python process on: imports, starting the roles, the story.
+
+    Returns:
+        seconds of each step, and ``whole``: until the receipt is verified, before the processes end.
+    """
+    began = time.perf_counter()
+    command = [sys.executable, str(Path(__file__).resolve()), "--child", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        whole = time.perf_counter() - began
+        process.stdout.read()
+    if process.returncode != 0:
+        raise RuntimeError("the story did not come to its end")
+    return {**json.loads(line), "whole": whole}
+
+
+def measure() -> tuple[list[Times], list[Times], Times]:
+    """With the processes up; with starting them; with starting them on a folder where they never ran."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        began = time.perf_counter()
+        stage = Stage(folder)
+        first = {"first start": time.perf_counter() - began}  # with keys, bytecode, sealing
+        try:
+            up = [stage.tell()[0] for _ in range(REPEATS)]
+        finally:
+            stage.close()
+        return up, [from_nothing(folder) for _ in range(REPEATS)], first
+
+
+def medians(found: list[Times]) -> Times:
+    return {step: statistics.median(times.get(step, 0.0) for times in found) for step in found[-1]}
+
+
+def figures() -> list[dict[str, Any]]:
+    up, started, first = measure()
+    whole = statistics.median(sum(times.values()) for times in up)
+    from_start = medians(started)
+    rows = [
+        row("propose to verified receipt, processes up", whole, 1.5, f"{PROCESSES}{REPEATS}"),
+        row("the same, slowest repeat", max(sum(times.values()) for times in up), None, f"of {REPEATS}"),
+        row("propose to verified receipt, starting the processes", from_start["whole"], 4, f"{PROCESSES}{REPEATS}"),
+        row("the processes' start in it", from_start["start"], None, "where they ran before"),
+        row("the first start in a new folder, with sealing", first["first start"], None, "compiles the enclave's bytecode"),
+    ]
+    return rows + [row(f"step, processes up: {step}", seconds, None, "median") for step, seconds in medians(up).items()]
+
+
+def row(name: str, seconds: float, goal: float | None, beside: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": round(seconds, 3),
+        "unit": "s",
+        "goal": goal,
+        "better": "lower",
+        "compared_with": beside,
+    }
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(Path(sys.argv[2]))
+        return
+    for found in figures():
+        goal = "" if found["goal"] is None else f"goal {found['goal']}"
+        print(f"{found['name']:<55}{found['value']:>8} {found['unit']:<3}{goal:<10}{found['compared_with']}")
+
+
+if __name__ == "__main__":
+    main()
