@@ -1,8 +1,8 @@
 """Every published figure again: runs each script here that has ``figures()``, prints a table, writes ``figures.json``.
 
-A script is a process of its own, with a time limit (``LIMIT_SECONDS`` in it, else ten minutes); one with ``SLOW = True`` is left
-out by ``--quick``. What was not measured is not in the file: the figures of a script that fails are taken out of it. With
-``--only`` or ``--quick`` the figures of scripts that were not asked for stay, each under its own date.
+A script is a process of its own, with a time limit (``LIMIT_SECONDS`` in it, else ten minutes); one with ``SLOW = True`` is
+left out by ``--quick``. What was not measured is not in the file: the figures of a script that fails are taken out of it.
+With ``--only`` or ``--quick`` the figures of scripts that were not asked for stay, each under its own date.
 """
 
 from __future__ import annotations

@@ -617,3 +617,27 @@ def test_the_worst_claim_decides():
     assert TrustVector(hardware=2).worst is Tier.AFFIRMING
     assert TrustVector(hardware=2, executables=33).worst is Tier.WARNING
     assert TrustVector(hardware=97, executables=33).worst is Tier.CONTRAINDICATED
+
+
+# --- the spec pages ---------------------------------------------------------------------------------------------------
+
+
+def _examples(page: str) -> list[object]:
+    blocks = (ROOT / "spec" / page).read_text(encoding="utf-8").split("```json\n")[1:]
+    return [json.loads(block.split("```")[0]) for block in blocks]
+
+
+def test_the_examples_in_the_spec_are_what_the_code_makes():
+    result = ask(GOOD).to_json()
+    del result["strongroom.checks"]
+    assert _examples("appraisal.md") == [GOOD.policy.to_json(), result]
+    bound = json.loads(statement(make.KEYSET.digest, make.NONCE))
+    assert _examples("attestation.md") == [bound, json.loads(GOOD.claims.encode()), json.loads(GOOD.endorsement.encode())]
+
+
+def test_the_spec_numbers_the_checks_as_the_code_does():
+    page = (ROOT / "spec" / "appraisal.md").read_text(encoding="utf-8")
+    for number, name in (*appraisal.STEPS, *simulated.STEPS):
+        assert f"| {number} | {name} |" in page
+    for path in APPRAISAL_FILES:
+        assert load(path)["expect"] in {"ok", *page.split("`")}

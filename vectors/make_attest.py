@@ -359,6 +359,12 @@ def appraisal_cases() -> dict[str, tuple[str, str, str, World]]:
             "A8",
             _bound(replace(KEYSET, not_after=AT - 1)),
         ),
+        "keyset-for-ever": (
+            "a keyset that expires more than a year from now",
+            "attest.bad_keyset",
+            "A8",
+            _bound(replace(KEYSET, not_after=AT + 366 * 86_400 + 1)),
+        ),
         "keyset-without-release-key": ("a role without a key", "attest.bad_keyset", "A9", _bound(no_release)),
         "keyset-with-weak-key": ("a receipt key of small order", "attest.bad_keyset", "A9", _bound(weak)),
         "edited-program": (

@@ -1,16 +1,15 @@
 """Proposals, approvals, contracts, and their life cycle.
 
 A *proposal* says everything about one computation. Each party named in it signs exactly its bytes. A proposal with exactly
-one
-valid signature of every party, sorted, and no others, is a *contract*; only :meth:`Contract.verify` makes one. Its identity
-is
-the digest of the payload, never of the envelope.
+one valid signature of every party, sorted, and no others, is a *contract*; only :meth:`Contract.verify` makes one. Its
+identity is the digest of the payload, never of the envelope.
 
 See ``spec/contract.md``.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
@@ -45,6 +44,10 @@ RUN_REQUEST_SECONDS = 600
 MAX_RUNS = 1_000_000
 MAX_SECONDS = 7 * 24 * 3600
 SANDBOXES = ("isolated", "process")
+
+_CURRENCY = re.compile(r"[A-Z]{3}\Z")  # ISO 4217
+# What a screen obeys instead of showing: control characters, invisible ones, and those that turn the direction of writing.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 _MAKER = object()
 
@@ -135,7 +138,7 @@ class EnclaveTerms:
 
     Attributes:
         platforms: names of accepted platforms; never empty.
-        measurements: accepted reference measurements, each of one of those platforms; never empty.
+        measurements: accepted reference measurements, each of one of those platforms, sorted by their bytes; never empty.
         sandbox: ``isolated``, or ``process``, which protects nothing and is allowed on ``simulated`` alone.
     """
 
@@ -187,7 +190,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """What one completed run costs: ``amount`` in the currency's minor unit (cents), from payer to payee."""
+    """What one completed run costs: ``amount`` hundredths of the currency's unit, whichever it is, from payer to payee."""
 
     payer: str
     payee: str
@@ -202,7 +205,7 @@ class Payment:
         f = Fields(value, "payment")
         found = cls(f.name("payer"), f.name("payee"), f.integer("amount", low=1), f.text("currency", max_chars=3))
         f.end()
-        if not (len(found.currency) == 3 and found.currency.isascii() and found.currency.isupper()):
+        if not _CURRENCY.match(found.currency):
             raise BadProposal("payment.currency is not an ISO 4217 code")
         return found
 
@@ -252,11 +255,15 @@ class Proposal:
         if not self.not_before < self.not_after:
             raise BadProposal("not_before is not earlier than not_after")
         for what, values in (
-            ("asset role", [a.role for a in self.assets]),
-            ("output", [o.name for o in self.outputs]),
+            ("asset roles", [a.role for a in self.assets]),
+            ("outputs", [o.name for o in self.outputs]),
+            ("measurements", [m.encode() for m in self.enclave.measurements]),
+            ("payments", [(p.payer, p.payee, p.currency) for p in self.payments]),
         ):
             if values != sorted(set(values)):
-                raise BadProposal(f"{what}s are not sorted and distinct")
+                raise BadProposal(f"{what} are not sorted and distinct")
+        if len({a.manifest for a in self.assets}) != len(self.assets):
+            raise BadProposal("an asset has two roles, but its key is released once for a run")
         self.policy.require()
         if self.program.use not in self.policy.uses:
             raise NotPermitted(f"the policy does not allow the use {self.program.use!r} that the program makes")
@@ -271,9 +278,9 @@ class Proposal:
         names = [p.name for p in self.parties]
         if not names or names != sorted(set(names)):
             raise BadProposal("parties are not sorted and distinct, or there are none")
-        keys = [k.raw for p in self.parties for k in (p.signing_key, p.broker_key)]
+        keys = [k.raw for p in self.parties for k in (p.signing_key, p.broker_key, p.encryption_key)]
         if len(set(keys)) != len(keys):
-            raise BadProposal("two parties or roles share a key, so that one signature would count twice")
+            raise BadProposal("two parties or roles share a key: one would sign, or read, for the other")
         named = {self.proposer, *(a.owner for a in self.assets), *(r for o in self.outputs for r in o.recipients)}
         named |= {name for p in self.payments for name in (p.payer, p.payee)}
         strangers = named - set(names)
@@ -342,8 +349,8 @@ class Proposal:
             payments=f.items("payments", Payment.from_json, high=64),
         )
         f.end()
-        if any(c < " " or c == "\x7f" for c in found.title):
-            raise BadProposal("the title holds control characters")
+        if _UNSHOWN.search(found.title):
+            raise BadProposal("the title holds characters that are not shown as they are")
         return found
 
     def encode(self) -> bytes:
@@ -609,7 +616,8 @@ def state(proposal: Proposal, history: History, at: int) -> State:
 _ALLOWED: Mapping[str, frozenset[State]] = {
     "approve": frozenset({State.PROPOSED}),
     "counter": frozenset({State.PROPOSED}),
-    "withdraw": frozenset({State.PROPOSED, State.APPROVED, State.ACTIVE}),
+    # also of what was countered (its approvals still stand) and of what is spent (an owner may grant another run)
+    "withdraw": frozenset({State.PROPOSED, State.COUNTERED, State.APPROVED, State.ACTIVE, State.SPENT}),
     "run": frozenset({State.APPROVED, State.ACTIVE}),
     "grant": frozenset({State.APPROVED, State.ACTIVE, State.SPENT}),
 }

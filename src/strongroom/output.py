@@ -274,7 +274,7 @@ def _picture(rule: OutputRule, data: bytes) -> bytes:
 def _palette(colour: int, kept: Mapping[bytes, bytes]) -> None:
     """Check that palette and transparency are there where they must be, and of the right size. Raises OutputRefused."""
     palette, clear = kept.get(b"PLTE"), kept.get(b"tRNS")
-    if (palette is None) == (colour == 3) or (palette is not None and colour in {0, 4}):
+    if colour in ({3} if palette is None else {0, 4}):
         _refuse("the picture has a palette where none may be, or none where one must be")
     if palette is not None and (len(palette) % 3 or not 3 <= len(palette) <= 768):
         _refuse("the picture's palette is malformed")

@@ -49,6 +49,7 @@ from .vector import (
 
 MAX_CLOCK_SKEW_S = 300  # how far in the verifier's future evidence may say that it was made
 DEFAULT_MAX_AGE_S = 300
+MAX_KEYSET_S = 366 * 86_400  # an expiry further off is none (ACI section 3.1)
 MAX_MEASUREMENTS = 1024
 
 EAR_PROFILE = "tag:github.com,2023:veraison/ear"
@@ -62,7 +63,7 @@ STEPS = Steps(
         "the verifier's nonce is 32 bytes",
         "the evidence binds this keyset to this nonce",
         "the evidence is no older than the policy allows",
-        "the keyset has not expired",
+        "the keyset has not expired, and expires within a year",
         "the keyset has exactly one usable key for each role",
         "the policy accepts the measurement",
     ],
@@ -297,7 +298,10 @@ class _Appraisal:
         """A8 to A10."""
         until = self.keyset.not_after
         late = KeysetExpired(f"the keyset was valid until {until}, before {self.at}")
-        self.check("A8", self.at <= until, late, seen=f"until {until}")
+        for_ever = BadKeyset(f"the keyset claims to be valid until {until}, more than a year after {self.at}")
+        self.check(
+            "A8", self.at <= until <= self.at + MAX_KEYSET_S, late if until < self.at else for_ever, seen=f"until {until}"
+        )
         try:
             _ = self.keyset.run_receipt_key, self.keyset.release_key
         except BadKeyset as error:

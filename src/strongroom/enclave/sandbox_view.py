@@ -91,8 +91,8 @@ def _libraries() -> tuple[str, ...]:
     """The folders in which libraries are installed for this process.
 
     An enclave that its platform started, without ``site``, has a folder of links on its import path, and the standard
-    library. Elsewhere they are the interpreter's and the virtual environment's own folders, and not the import path, on which
-    there is also the folder of whatever script was started.
+    library. Elsewhere they are the interpreter's and the virtual environment's own folders, and not the import path, on
+    which there is also the folder of whatever script was started.
     """
     if sys.flags.no_site:
         standard = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}

@@ -99,12 +99,31 @@ def _outputs(draft: Draft) -> tuple[Output, ...]:
             )
         rule = OutputRule(
             recipients=frozenset(wanted.recipients),
-            max_bytes=wanted.max_bytes or MAX_BYTES[spec.kind],
-            min_group=wanted.min_group or draft.min_group,
+            max_bytes=MAX_BYTES[spec.kind] if wanted.max_bytes is None else wanted.max_bytes,
+            min_group=draft.min_group if wanted.min_group is None else wanted.min_group,
             decimals=draft.decimals if wanted.decimals is None else wanted.decimals,
         )
-        found.append(Output(name, spec.kind, rule))
+        found.append(_possible(Output(name, spec.kind, rule)))
     return tuple(found)
+
+
+def _possible(output: Output) -> Output:
+    """Refuse here, and not when the run is over, a rule that no such output can keep to."""
+    if output.kind in ("log", "records") and output.rule.min_group > 1:
+        raise Usage(
+            f"output {output.name!r} has no groups, so that none can be suppressed",
+            hint="Leave it out, or let its min_group be 1.",
+        )
+    return output
+
+
+def _in_normal_form(found: Proposal) -> Proposal:
+    """The proposal as others will read it: what they would refuse is found before anybody signs it."""
+    return Proposal.parse(found.encode())
+
+
+def _sorted(payments: Iterable[Payment]) -> tuple[Payment, ...]:
+    return tuple(sorted(payments, key=lambda p: (p.payer, p.payee, p.currency)))
 
 
 def proposal(
@@ -132,7 +151,8 @@ def proposal(
 
     Raises:
         BadParameters: the program does not take these parameters, roles or outputs.
-        Usage: somebody has a role and is not pinned, or there is no expected measurement.
+        Usage: somebody has a role and is not pinned, there is no expected measurement, or no output could keep to its rule.
+        WireError, ContractError, PolicyError: as :meth:`Proposal.parse`.
     """
     from strongroom.programs import load
 
@@ -141,7 +161,7 @@ def proposal(
         raise BadParameters(f"{draft.program} needs an asset for each of: {', '.join(sorted(program.ROLES))}")
     program.check(draft.parameters)
     outputs = _outputs(draft)
-    measurements = tuple(measurements)
+    measurements = tuple(sorted(set(measurements), key=Measurement.encode))
     if not measurements:
         raise Usage("no expected measurement is trusted here", hint="Pin one first: strongroom party trust reference.json")
     names = {proposer} | {m.owner for m in draft.assets.values()} | {r for o in outputs for r in o.recipients}
@@ -149,7 +169,7 @@ def proposal(
     strangers = names - set(parties)
     if strangers:
         raise Usage(f"{min(strangers)!r} is not pinned", hint="Pin its card first: strongroom party trust CARD")
-    return Proposal(
+    found = Proposal(
         title=draft.title,
         nonce=nonce.hex(),
         proposer=proposer,
@@ -164,8 +184,9 @@ def proposal(
         enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox),
         policy=least_policy({program.NAME}, outputs),
         limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
-        payments=draft.payments,
+        payments=_sorted(draft.payments),
     )
+    return _in_normal_form(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +217,8 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
     """A counter-proposal.
 
     Raises:
-        Usage: it changes nothing, or names an output that is not there.
+        Usage: it changes nothing, names an output that is not there, or asks of one what it cannot keep to.
+        WireError, ContractError, PolicyError: as :meth:`Proposal.parse`.
     """
     unknown = (set(change.drop) | set(change.recipients)) - {o.name for o in old.outputs}
     if unknown:
@@ -212,22 +234,22 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
             rule = replace(rule, decimals=change.decimals)
         if output.name in change.recipients:
             rule = replace(rule, recipients=frozenset(change.recipients[output.name]))
-        outputs.append(Output(output.name, output.kind, rule))
+        outputs.append(_possible(Output(output.name, output.kind, rule)))
     limits = Limits(
-        change.runs or old.limits.runs,
-        change.seconds or old.limits.seconds,
-        change.memory_bytes or old.limits.memory_bytes,
+        old.limits.runs if change.runs is None else change.runs,
+        old.limits.seconds if change.seconds is None else change.seconds,
+        old.limits.memory_bytes if change.memory_bytes is None else change.memory_bytes,
     )
     new = replace(
         old,
-        title=change.title or old.title,
+        title=old.title if change.title is None else change.title,
         outputs=tuple(outputs),
         policy=least_policy(old.policy.uses, outputs),
         limits=limits,
-        enclave=replace(old.enclave, sandbox=change.sandbox or old.enclave.sandbox),
+        enclave=replace(old.enclave, sandbox=old.enclave.sandbox if change.sandbox is None else change.sandbox),
         not_after=at + change.days * DAY if change.days is not None else old.not_after,
-        payments=old.payments if change.payments is None else change.payments,
+        payments=old.payments if change.payments is None else _sorted(change.payments),
     )
     if new == old:
         raise Usage("the counter-proposal changes nothing", hint="Approve the proposal, or say what to change.")
-    return replace(new, supersedes=old.digest, proposer=proposer, nonce=nonce.hex(), created_at=at)
+    return _in_normal_form(replace(new, supersedes=old.digest, proposer=proposer, nonce=nonce.hex(), created_at=at))

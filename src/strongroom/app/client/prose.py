@@ -1,8 +1,7 @@
 """A proposal in words, and what a counter-proposal changes in words: for the people who sign.
 
 Everything that a proposal says is in the prose, and the prose says nothing else; a test holds each member of the format
-against
-it. Clauses have names, so that a change can be shown clause by clause.
+against it. Clauses have names, so that a change can be shown clause by clause.
 """
 
 from __future__ import annotations
@@ -25,11 +24,22 @@ class Clause:
     text: str
 
 
+def _spelled(text: str) -> str:
+    """What cannot be printed is spelled out as in JSON: a screen would obey it instead of showing it."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+
+
+def _shown(text: str) -> str:
+    """Text that somebody wrote, on one line; two different texts are never shown alike."""
+    return _spelled(text.replace("\\", "\\\\"))
+
+
 def _time(at: int) -> str:
     try:
-        return datetime.fromtimestamp(at, UTC).strftime("%-d %B %Y, %H:%M UTC")
+        when = datetime.fromtimestamp(at, UTC)
     except (OverflowError, ValueError, OSError):
         return f"second {at}"
+    return f"{when.day} {when:%B %Y, %H:%M:%S} UTC"
 
 
 def _bytes(count: int) -> str:
@@ -55,14 +65,9 @@ def _output(output: Output) -> str:
         "log": "the program's messages",
     }[output.kind]
     rule = output.rule
-    parts = [f"{what} of at most {_bytes(rule.max_bytes)}, readable by {_people(output.recipients)} alone"]
-    if output.kind in ("report", "picture", "records"):
-        group = f"groups under {rule.min_group} are suppressed" if rule.min_group > 1 else "small groups are shown"
-        places = (
-            f"numbers keep {rule.decimals} decimal places" if rule.decimals < MAX_DECIMALS else "numbers are not rounded"
-        )
-        parts += [group, places]
-    return "; ".join(parts)
+    group = f"groups under {rule.min_group} are suppressed" if rule.min_group > 1 else "small groups are shown"
+    places = f"numbers keep {rule.decimals} decimal places" if rule.decimals < MAX_DECIMALS else "numbers are not rounded"
+    return f"{what} of at most {_bytes(rule.max_bytes)}, readable by {_people(output.recipients)} alone; {group}; {places}"
 
 
 def _policy(proposal: Proposal) -> Iterator[Clause]:
@@ -83,19 +88,19 @@ def clauses(proposal: Proposal) -> list[Clause]:
 
 
 def _who(p: Proposal) -> Iterator[Clause]:
-    yield Clause("title", p.title)
+    yield Clause("title", _shown(p.title))
     yield Clause("proposed by", p.proposer)
     yield Clause("identity", p.digest)
     if p.supersedes:
         yield Clause("takes the place of", p.supersedes)
     for party in p.parties:
-        yield Clause(f"party {party.name}", f"keys {party.fingerprint}, broker at {party.broker_url or 'no address'}")
+        yield Clause(f"party {party.name}", f"keys {party.fingerprint}, broker at {_shown(party.broker_url) or 'no address'}")
 
 
 def _what(p: Proposal) -> Iterator[Clause]:
     yield Clause("program", f"{p.program.name}, which makes the use {p.program.use!r}, digest {p.program.digest}")
     for name, value in sorted(p.program.parameters.items()):
-        yield Clause(f"parameter {name}", json.dumps(value, ensure_ascii=False, sort_keys=True))
+        yield Clause(f"parameter {_shown(name)}", _spelled(json.dumps(value, ensure_ascii=False, sort_keys=True)))
     for asset in p.assets:
         yield Clause(f"asset {asset.role}", f"of {asset.owner}, manifest {asset.manifest}")
     for output in p.outputs:
@@ -110,7 +115,7 @@ def _limits(p: Proposal) -> Iterator[Clause]:
     yield Clause("time for a run", f"at most {_duration(p.limits.seconds)}")
     yield Clause("memory for a run", f"at most {_bytes(p.limits.memory_bytes)}")
     for number, payment in enumerate(p.payments, 1):
-        amount = f"{payment.amount / 100:,.2f} {payment.currency}"
+        amount = f"{payment.amount // 100:,}.{payment.amount % 100:02} {payment.currency}"
         yield Clause(f"payment {number}", f"{payment.payer} owes {payment.payee} {amount} for each completed run")
 
 
@@ -149,11 +154,11 @@ class Difference:
         return f"~ {self.about}: {self.old}  ->  {self.new}"
 
 
-_FORM = frozenset({"identity", "serial", "written", "takes the place of", "proposed by"})
+_FORM = frozenset({"identity", "serial", "written"})
 
 
 def differences(old: Proposal, new: Proposal) -> list[Difference]:
-    """What changes from one proposal to another, clause by clause; what differs in every proposal is left out."""
+    """What changes from one proposal to another, clause by clause; what no two proposals share is left out."""
     before = {c.about: c.text for c in clauses(old)}
     after = {c.about: c.text for c in clauses(new)}
     order = [*before, *(a for a in after if a not in before)]
