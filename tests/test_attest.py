@@ -104,7 +104,7 @@ def test_appraisal_vector(path):
         assert result.affirming
         assert result.require() == Keyset.from_json(case["keyset"])
         assert {check.status for check in result.checks} == {Status.PASSED}
-        assert [check.number for check in result.checks] == ["A1", "A2", "S1", "S2", "S3", "S4", "S5", *_from_a3()]
+        assert [check.number for check in result.checks] == ["A1", "A2", "P1", "P2", "P3", "P4", "P5", *_from_a3()]
         return
     failed = next(check for check in result.checks if check.code)
     assert (failed.number, failed.code, failed.status) == (case["fails"], case["expect"], Status.FAILED)

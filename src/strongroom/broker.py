@@ -1,10 +1,8 @@
 """The broker: ``decide()`` turns a request into a release or a refusal, and nothing else makes a release.
 
 The request is bytes from a machine that nobody trusts. Fourteen numbered checks stand between it and a key; the first that
-fails
-ends the decision, and everything after it is not established. Counting and answering are one transaction of the broker's
-book: a
-run is counted before its release exists, so that no crash and no race gives a run twice.
+fails ends the decision, and everything after it is not established. Counting and answering are one transaction of the
+broker's book: a run is counted before its release exists, so that no crash and no race gives a run twice.
 
 See ``spec/release.md``; the numbers are the same there.
 """

@@ -210,6 +210,11 @@ class Payment:
         return found
 
 
+def _sorted_and_distinct(what: str, values: list[Any]) -> None:
+    if values != sorted(set(values)):
+        raise BadProposal(f"{what} are not sorted and distinct")
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """One computation, as somebody proposes it. **Untrusted**: nobody's signature is implied.
@@ -254,16 +259,7 @@ class Proposal:
             raise BadProposal("a proposal names at least one output")
         if not self.not_before < self.not_after:
             raise BadProposal("not_before is not earlier than not_after")
-        for what, values in (
-            ("asset roles", [a.role for a in self.assets]),
-            ("outputs", [o.name for o in self.outputs]),
-            ("measurements", [m.encode() for m in self.enclave.measurements]),
-            ("payments", [(p.payer, p.payee, p.currency) for p in self.payments]),
-        ):
-            if values != sorted(set(values)):
-                raise BadProposal(f"{what} are not sorted and distinct")
-        if len({a.manifest for a in self.assets}) != len(self.assets):
-            raise BadProposal("an asset has two roles, but its key is released once for a run")
+        self._check_lists()
         self.policy.require()
         if self.program.use not in self.policy.uses:
             raise NotPermitted(f"the policy does not allow the use {self.program.use!r} that the program makes")
@@ -288,6 +284,15 @@ class Proposal:
             raise BadProposal(f"{min(strangers)!r} has a role but is no party")
         if any(p.payer == p.payee for p in self.payments):
             raise BadProposal("a payment goes from a party to itself")
+
+    def _check_lists(self) -> None:
+        """One order of each list and nothing twice, so that two proposals that say the same are the same."""
+        _sorted_and_distinct("asset roles", [a.role for a in self.assets])
+        _sorted_and_distinct("outputs", [o.name for o in self.outputs])
+        _sorted_and_distinct("measurements", [m.encode() for m in self.enclave.measurements])
+        _sorted_and_distinct("payments", [(p.payer, p.payee, p.currency) for p in self.payments])
+        if len({a.manifest for a in self.assets}) != len(self.assets):
+            raise BadProposal("an asset has two roles, but its key is released once for a run")
 
     def _check_enclave(self) -> None:
         if not self.enclave.platforms or not self.enclave.measurements:

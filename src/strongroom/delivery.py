@@ -1,10 +1,8 @@
 """Deliveries: an output as it leaves the enclave, sealed, with its key encrypted to each recipient and to nobody else.
 
 The sealed form is that of assets (``spec/sealed-file.md``) under a fresh key; a recipient gets that key by HPKE, bound to
-the
-contract, the run, the output and the recipient. The manifest's commitment is salted from the key, so that nobody else can
-guess
-``0.93``.
+the contract, the run, the output and the recipient. The manifest's commitment is salted from the key, so that nobody else
+can guess ``0.93``.
 
 See ``spec/delivery.md``.
 """

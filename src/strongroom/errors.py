@@ -337,7 +337,7 @@ class EndorsementMissing(AttestationError):
 
 class UnknownRoot(AttestationError):
     code = "attest.unknown_root"
-    hint = "Pin the platform's root only if you know it from another channel: strongroom party trust --root KEY"
+    hint = "Pin the platform's root only if you know it from another channel: strongroom party trust REFERENCE.json"
 
 
 class EndorsementExpired(AttestationError):

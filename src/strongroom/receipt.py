@@ -2,20 +2,20 @@
 
 A receipt is an in-toto Statement v1 in a DSSE envelope. Its subjects are digests of the *encrypted* outputs. It travels in a
 bundle with the contract, the manifests, the keyset, the evidence for each broker's nonce, the brokers' signed releases, and
-its
-proof of inclusion in the log. :func:`verify` starts from the verifier's own trust file and never from the bundle.
+its proof of inclusion in the log. :func:`verify` starts from the verifier's own trust file and never from the bundle.
 
 See ``spec/receipt.md``; the numbers of the checks are the same there.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import InitVar, dataclass
 
 from . import wire
 from .asset import Manifest, verify_manifest
 from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
-from .attest.keyset import AttestationReport, Keyset
+from .attest.keyset import AttestationReport, Keyset, report_data
 from .broker import ReleaseStatement
 from .contract import AssetRef, Contract, Output, Payment
 from .errors import BadReceipt, NotVerified, StrongroomError
@@ -31,6 +31,7 @@ PREDICATE = "urn:strongroom:run-receipt:v1"
 BUNDLE_FORMAT = "strongroom.receipt-bundle.v1"
 MAX_BUNDLE_BYTES = 16 << 20
 
+_FAILURE = re.compile(r"[a-z](?:[a-z0-9._ ]{0,62}[a-z0-9])?\Z")
 _MAKER = object()
 
 STEPS = Steps(
@@ -80,10 +81,18 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a run ended that did not complete: the step and the stable code, never data."""
+    """How a run ended that did not complete: the step and the stable code, never data.
+
+    Raises:
+        BadReceipt: one of them is not a few lower-case words, as every step and code is.
+    """
 
     step: str
     code: str
+
+    def __post_init__(self) -> None:
+        if not _FAILURE.match(self.step) or not _FAILURE.match(self.code):
+            raise BadReceipt("a failure is not said by a step and a code")
 
     def to_json(self) -> dict[str, JSON]:
         return {"code": self.code, "step": self.step}
@@ -373,6 +382,11 @@ class _Check:
 
     def evidence(self, contract: Contract, releases: list[ReleaseStatement]) -> list[AttestationResult]:
         """V9 and V10."""
+        for report, release in zip(self.bundle.reports, releases, strict=True):
+            bound = report_data(report.keyset.digest, bytes.fromhex(release.nonce))[:32]
+            if report != AttestationReport(report.keyset, bound, report.evidence, report.endorsements):
+                # else a bundle could be altered and still verify, in members that no signature holds
+                self.check("V9", False, "a report says something that its evidence does not bind")
         results = [
             appraise(
                 report.evidence,

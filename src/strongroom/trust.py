@@ -19,6 +19,8 @@ from .ledger import LogVerifier
 from .party import Party, VerifyKey
 from .wire import JSON, Fields
 
+FORMAT = "strongroom.trust.v1"
+
 
 @dataclass(frozen=True, slots=True)
 class Root:
@@ -120,6 +122,7 @@ class Trust:
 
     def to_json(self) -> dict[str, JSON]:
         return {
+            "format": FORMAT,
             "logs": list(self.logs),
             "measurements": [m.to_json() for m in self.measurements],
             "parties": [p.to_json() for p in self.parties],
@@ -128,8 +131,9 @@ class Trust:
 
     @classmethod
     def from_json(cls, value: object) -> Trust:
-        """Raises BadField, BadKey."""
+        """Raises BadField, BadKey, BadMeasurement, BadCheckpoint."""
         f = Fields(value, "trust")
+        f.literal("format", FORMAT)
 
         def vkey(item: object) -> str:
             g = Fields({"log": item}, "trust")

@@ -3,7 +3,7 @@
 A *root key* signs an endorsement of a *platform key*; the platform key signs the evidence. A verifier pins the root. The
 chain has the links of a hardware platform's, so that a laptop walks the same path.
 
-See ``spec/attestation.md``; the checks S1 to S5 are numbered as there.
+See ``spec/attestation.md``; the checks P1 to P5 are numbered as there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LABEL = "platform: simulated (no hardware protection)"
 EVIDENCE_TYPE = wire.media_type("simulated-evidence")
 ENDORSEMENT_TYPE = wire.media_type("platform-endorsement")
 STEPS = Steps(
-    "S",
+    "P",
     [
         "the evidence is a well-formed simulated quote",
         "exactly one endorsement names the key that signed it",
@@ -217,7 +217,7 @@ def _require_valid(endorsement: PlatformEndorsement, at: int) -> None:
 def verify(
     evidence: Evidence, endorsements: Endorsements, *, roots: tuple[VerifyKey, ...], at: int, transcript: Transcript
 ) -> SimulatedVerified:
-    """The one maker of a ``SimulatedVerified``: S1 to S5, in order.
+    """The one maker of a ``SimulatedVerified``: P1 to P5, in order.
 
     Args:
         evidence: untrusted.
@@ -227,30 +227,30 @@ def verify(
         transcript: of ``STEPS``; every check is recorded in it.
 
     Raises:
-        BadEvidence: S1.
-        EndorsementMissing, BadEndorsement: S2.
-        UnknownRoot, BadEndorsement: S3.
-        EndorsementNotYetValid, EndorsementExpired: S4.
-        EvidenceForged: S5.
+        BadEvidence: P1.
+        EndorsementMissing, BadEndorsement: P2.
+        UnknownRoot, BadEndorsement: P3.
+        EndorsementNotYetValid, EndorsementExpired: P4.
+        EvidenceForged: P5.
     """
-    number = "S1"
+    number = "P1"
     try:
         envelope, claims = _read(evidence.data)
         transcript.record(number, passed=True)
 
-        number = "S2"
+        number = "P2"
         endorsed_by, endorsement = _endorsement_of(envelope.signatures[0].keyid, endorsements)
         transcript.record(number, passed=True, detail=f"platform key {endorsement.platform_key.keyid}")
 
-        number = "S3"
+        number = "P3"
         _by_pinned_root(endorsed_by, endorsement.platform_key, roots)
         transcript.record(number, passed=True, detail=f"root {endorsed_by.signatures[0].keyid}")
 
-        number = "S4"
+        number = "P4"
         _require_valid(endorsement, at)
         transcript.record(number, passed=True, detail=f"until {endorsement.not_after}")
 
-        number = "S5"
+        number = "P5"
         try:
             endorsement.platform_key.verify(envelope, EVIDENCE_TYPE)
         except BadSignature as error:

@@ -9,7 +9,6 @@ See ``spec/run.md``.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -36,12 +35,21 @@ from strongroom.attest.keyset import (
     KeyEntry,
     Keyset,
     report_data,
-    statement,
 )
-from strongroom.broker import ReleaseRequest, Slot, open_release
+from strongroom.broker import ReleaseRequest, ReleaseStatement, Slot, open_release
 from strongroom.contract import AssetRef, Contract, Limits, Output
 from strongroom.delivery import Delivery
-from strongroom.errors import ManifestMismatch, NotPermitted, OutputError, ProgramError, ProgramNotApproved, StrongroomError
+from strongroom.errors import (
+    ManifestMismatch,
+    NoSandbox,
+    NotPermitted,
+    OutputError,
+    OutputMissing,
+    ProgramError,
+    ProgramNotApproved,
+    StrongroomError,
+    Unreachable,
+)
 from strongroom.output import enforce
 from strongroom.party import DecryptionKey, Party, SigningKey
 from strongroom.policy import explain
@@ -173,26 +181,30 @@ class _Run:
 
     def obtain(self, ref: AssetRef, envelope: Envelope, manifest: Manifest) -> _Released:
         """Prove to the owner's broker what runs here, and get the asset's key."""
-        party = self.contract.proposal.party(ref.owner)
+        party, asked = self.contract.proposal.party(ref.owner), dict[str, AttestationReport]()
+        try:
+            answer = self.ask(party, ref, asked)
+        except Unreachable:  # it may have decided, and counted the run, before its answer was lost
+            answer = self.ask(party, ref, asked)
+        release, key = open_release(
+            answer,
+            slot=Slot(self.contract.digest, self.run_id, self.keys.keyset.digest, ref.manifest),
+            broker=party.broker_key,
+            nonces=frozenset(asked),
+            key=self.keys.release,
+        )
+        return _Released(manifest, envelope, asked[ReleaseStatement.verify(release, party.broker_key).nonce], release, key)
+
+    def ask(self, party: Party, ref: AssetRef, asked: dict[str, AttestationReport]) -> bytes:
+        """One question to a broker; its nonce and the report for it are kept in ``asked``. Raises Unreachable."""
         line, keyset = self.around.broker(party), self.keys.keyset
         self.around.progress("attest", f"to the broker of {party.name}")
         nonce = line.nonce()
-        report = AttestationReport(
-            keyset=keyset,
-            report_data=hashlib.sha256(statement(keyset.digest, nonce)).digest(),
-            evidence=self.around.platform.produce(report_data(keyset.digest, nonce)),
-            endorsements=self.around.platform.endorsements(),
-        )
-        request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, nonce, report)
+        bound, platform = report_data(keyset.digest, nonce), self.around.platform
+        report = AttestationReport(keyset, bound[:32], platform.produce(bound), platform.endorsements())
+        asked[nonce.hex()] = report
         self.around.progress("release", f"the key of {ref.role}")
-        release, key = open_release(
-            line.release(request.encode()),
-            slot=Slot(self.contract.digest, self.run_id, keyset.digest, ref.manifest),
-            broker=party.broker_key,
-            nonces=frozenset({nonce.hex()}),
-            key=self.keys.release,
-        )
-        return _Released(manifest, envelope, report, release, key)
+        return line.release(ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, nonce, report).encode())
 
     def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
         """Seal an output under a fresh key and encrypt that to the recipients."""
@@ -240,6 +252,8 @@ class _Run:
                 proposal.limits,
                 lambda permille: self.around.progress("program", f"{permille / 10:.0f} %"),
             )
+            if any(o.name not in written for o in proposal.outputs):
+                raise OutputMissing("the program did not write every output that the contract names")
             return {o.name: enforce(o.kind, o.rule, written[o.name]) for o in proposal.outputs}
 
     def record(
@@ -315,18 +329,20 @@ def run(contract: Contract, run_id: str, around: Surroundings) -> Bundle:
         around: the enclave's surroundings.
 
     Returns:
-        the receipt with everything that it takes to check it, not yet logged. A program that failed on its inputs, or whose
-        output
-        broke its rule, gets a receipt too: it says at which step and with which code, and nothing of the data.
+        the receipt with everything that it takes to check it, not yet logged. A run that failed after its keys were released
+        (a sealed file that was altered, a program that stopped, an output that broke its rule) gets a receipt too: it says
+        at which step and with which code, and nothing of the data.
 
     Raises:
         ContractError, ProgramNotApproved, NoSandbox, ManifestMismatch, NotPermitted: before any key was asked for.
         ReleaseRefused, BadRelease: a broker refused, or answered something else.
-        AssetError: a sealed file is not what its manifest says.
+        Unreachable: a broker did not answer, or the exchange did not take an output.
     """
     around.progress("contract", contract.digest)
     contract.require_in_force(around.now())
     with closing(around.confine(contract)) as confinement:
+        if confinement.kind == "process" and contract.proposal.enclave.sandbox != "process":
+            raise NoSandbox("the contract asks for a sandbox, and this one confines nothing")
         # compared at the moment it runs: what stands ready in the sandbox, not what a registry says
         if confinement.program_digest != contract.proposal.program.digest:
             raise ProgramNotApproved(f"program {contract.proposal.program.name!r} here is {confinement.program_digest}")

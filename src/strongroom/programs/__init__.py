@@ -154,6 +154,12 @@ def load(name: str) -> Program:
     return cast("Program", import_module(f"{__name__}.{name}"))
 
 
+def modules(name: str) -> tuple[str, ...]:
+    """The modules that a standard program alone is made of. Raises BadParameters."""
+    load(name)
+    return tuple(f"{__name__}.{file.removesuffix('.py')}" for file in _SOURCES[name])
+
+
 def sources(name: str) -> tuple[str, ...]:
     """The files that a standard program is made of, relative to the package, sorted: what its digest covers, and all of
     Strongroom that enters its sandbox.

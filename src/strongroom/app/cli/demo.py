@@ -1,7 +1,7 @@
 """demo: a lab's secret model is evaluated on a hospital's secret records, told step by step.
 
-Two parties, an exchange, two brokers and an enclave, each role a process of its own on this machine. The model is trained and
-the records are real (Breast Cancer Wisconsin, as scikit-learn carries them); every step goes the way that it would go
+Two parties, an exchange, two brokers and an enclave, each role a process of its own on this machine. The model is trained
+and the records are real (Breast Cancer Wisconsin, as scikit-learn carries them); every step goes the way that it would go
 between strangers.
 """
 

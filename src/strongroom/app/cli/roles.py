@@ -151,6 +151,7 @@ def _declare_enclave(parser: ArgumentParser) -> None:
 def serve_enclave(args: Namespace, screen: Screen) -> int:
     """The simulated platform, which starts the enclave as its child."""
     from strongroom.app.enclave import platform
+    from strongroom.programs import NAMES, modules
 
     place = home(args)
     exchange = args.exchange_url or place.config.exchange
@@ -159,7 +160,8 @@ def serve_enclave(args: Namespace, screen: Screen) -> int:
         _end_with_stdin()
     else:
         screen.note("platform: simulated (no hardware protection). Stop it with Ctrl-C.")
-    return platform.serve(Path(place.folder) / "enclave", arguments)
+    warm = [module for name in NAMES for module in modules(name)]
+    return platform.serve(Path(place.folder) / "enclave", arguments, warm=warm)
 
 
 def _end_with_stdin() -> None:

@@ -94,7 +94,9 @@ def _who(p: Proposal) -> Iterator[Clause]:
     if p.supersedes:
         yield Clause("takes the place of", p.supersedes)
     for party in p.parties:
-        yield Clause(f"party {party.name}", f"keys {party.fingerprint}, broker at {_shown(party.broker_url) or 'no address'}")
+        yield Clause(
+            f"party {party.name}", f"keys {party.fingerprint}, broker at {_shown(party.broker_url) or 'no address'}"
+        )
 
 
 def _what(p: Proposal) -> Iterator[Clause]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, cast
 
 from strongroom import wire
@@ -18,6 +18,8 @@ from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.wire import Envelope, Fields
 
 PIECE = 1 << 20
+PATIENCE = 30.0  # seconds
+SLOWEST = 50e6  # bytes a second at which an exchange checks what it was sent, at the least
 
 
 class RemoteSource:
@@ -129,20 +131,11 @@ class ExchangeClient:
                 if progress:
                     progress(done)
 
-        self.client.call("PUT", path, content=pieces())
+        size = os.fstat(source.fileno()).st_size
+        self.client.call("PUT", path, content=pieces(), timeout=PATIENCE + size / SLOWEST)
 
     def sealed(self, digest: str) -> RemoteSource:
         return RemoteSource(self.client, f"/v1/sealed/{digest}")
-
-    def fetch(self, kind: str, digest: str, target: Path, progress: Callable[[int], None] | None = None) -> None:
-        """Download a file (``sealed``, ``mocks``, ``outputs``) piece by piece."""
-        with self.client.stream("GET", f"/v1/{kind}/{digest}") as answer, target.open("wb") as sink:
-            done = 0
-            for piece in answer.iter_bytes(PIECE):
-                sink.write(piece)
-                done += len(piece)
-                if progress:
-                    progress(done)
 
     def output(self, digest: str) -> RemoteSource:
         return RemoteSource(self.client, f"/v1/outputs/{digest}")

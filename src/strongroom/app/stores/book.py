@@ -1,8 +1,7 @@
 """A broker's book in SQLite. **Losing it is fatal**: it holds the asset keys and the counts of runs.
 
 The owner's client and the broker's process open the same file: a withdrawal that the owner writes is in force at the broker
-when
-the write returns.
+when the write returns.
 """
 
 from __future__ import annotations

@@ -68,6 +68,8 @@ class ExchangeStore:
         self.folder, self.key = folder, key
         for kind in ("sealed", "mock", "output"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
+            for left in (folder / kind).glob("*.partial"):  # by an upload that this exchange did not live to see the end of
+                left.unlink(missing_ok=True)
         self._db = Database(folder / "exchange.db", _SCHEMA)
 
     def close(self) -> None:
