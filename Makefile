@@ -27,6 +27,7 @@ help: ## what can be made
 
 demo: $(VENV)/demo.stamp ## a lab's secret model is evaluated on a hospital's secret records
 	@$(BIN)/strongroom demo $(ARGS)
+	@echo; echo 'These commands lie in $(BIN): first type  . $(BIN)/activate'
 
 test: lint ## lint, types and every test, with the branch coverage of the core
 	@command -v bwrap >/dev/null || echo 'bubblewrap is not installed; the sandbox is tested on namespaces alone'
@@ -69,9 +70,9 @@ clean: ## remove the virtual environment, caches and what was built
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 $(VENV)/setup.stamp: locks/setup.txt
-	@if [ -z '$(PYTHON)' ]; then echo 'No Python 3.11 or newer found; install one, or: make PYTHON=/path/to/python' >&2; exit 1; fi
-	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
-	@$(PYTHON) -m venv $(VENV) >/dev/null \
+	@python='$(PYTHON)'; \
+	if [ -z "$$python" ]; then echo 'No Python 3.11 or newer found; install one, or: make PYTHON=/path/to/python' >&2; exit 1; fi; \
+	echo "Making $(VENV) with $$("$$python" --version) ..."; "$$python" -m venv $(VENV) >/dev/null \
 		|| { echo 'Python has no venv; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Installing the installer (uv) and the build backend (hatchling), each by its hash ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/setup.txt

@@ -413,20 +413,8 @@ def test_the_command_isolates_the_interpreter(place, tmp_path):
     assert launch.register("a") != launch.register("b")
 
 
-def test_a_child_is_started_as_its_parent_was(place, tmp_path, monkeypatch):
-    assert launch.inherited() == [sys.executable, "-I", "-m"]
-    image = build(place, tmp_path / "state")
-    monkeypatch.setattr(sys, "orig_argv", image.command("a.module", "--x", parent=7))
-    monkeypatch.setattr(sys, "executable", str(image.interpreter))
-    assert [*launch.inherited(), "b.module"] == image.command("b.module")
-
-
-def test_the_folders_that_a_child_must_read(place, tmp_path, monkeypatch):
-    image = build(place, tmp_path / "state")
-    monkeypatch.setattr(sys, "path", ["", str(place.library), str(image.packages), "/nowhere.zip"])
-    monkeypatch.setattr(sys, "pycache_prefix", str(image.pycache))
-    found = launch.folders()
-    assert set(place.links.values()) | {image.packages, image.pycache} <= set(found)
-    assert not any(one != two and one in two.parents for one in found for two in found)
-    monkeypatch.setattr(sys, "pycache_prefix", None)
-    assert image.pycache not in launch.folders()
+def test_images_where_others_may_write_are_refused(place, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o777)
+    with pytest.raises(NotMeasurable):
+        build(place, tmp_path / "state")

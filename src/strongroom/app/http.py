@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -204,6 +203,17 @@ def url_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def end_with_stdin() -> None:
+    """Have this process end as by SIGTERM when its standard input does."""
+
+    def watch() -> None:
+        while os.read(0, 4096):  # not sys.stdin: its lock would be held when the interpreter ends
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def serve(app: Starlette, sock: socket.socket, *, announce: Callable[[str], None], until_eof: bool = False) -> None:
     """Serve until SIGINT or SIGTERM, or until standard input ends.
 
@@ -224,11 +234,5 @@ def serve(app: Starlette, sock: socket.socket, *, announce: Callable[[str], None
 
     server = Announcing(config)
     if until_eof:
-
-        def watch() -> None:
-            while sys.stdin.buffer.read(4096):
-                pass
-            os.kill(os.getpid(), signal.SIGTERM)
-
-        threading.Thread(target=watch, daemon=True).start()
+        end_with_stdin()
     server.run(sockets=[sock])

@@ -23,7 +23,10 @@ from typing import BinaryIO, Protocol, Self
 
 from strongroom import wire
 from strongroom.errors import (
+    BadParameters,
     MissingExtra,
+    ModelShape,
+    ModelUnreadable,
     OutOfMemory,
     OutOfTime,
     OutputMissing,
@@ -31,6 +34,11 @@ from strongroom.errors import (
     ProgramError,
     ProtocolBroken,
     StrongroomError,
+    TableColumns,
+    TableEmpty,
+    TableLabels,
+    TableNotNumeric,
+    TableUnreadable,
     TooMuchOutput,
     Truncated,
 )
@@ -55,12 +63,20 @@ _SIGKILL = 9
 _BOOT = "programs/boot.py"
 
 _SAYINGS: Mapping[type[ProgramError], str] = {
-    OutOfTime: "it ran longer than agreed",
+    BadParameters: "it cannot use its parameters",
+    ModelShape: "the model's inputs or outputs do not fit",
+    ModelUnreadable: "the model cannot be loaded",
     OutOfMemory: "it asked for more memory than agreed",
-    TooMuchOutput: "it wrote more than agreed",
+    OutOfTime: "it ran longer than agreed",
     OutputMissing: "it ended without an output that was agreed",
     ProgramCrashed: "it crashed",
     ProtocolBroken: "it broke the protocol",
+    TableColumns: "a column is missing from the table, or is there twice",
+    TableEmpty: "the table has no rows",
+    TableLabels: "the table's labels are not those of the model",
+    TableNotNumeric: "the table holds something else where numbers must be",
+    TableUnreadable: "the table cannot be read",
+    TooMuchOutput: "it wrote more than agreed",
 }
 _MAKER = object()
 
@@ -120,7 +136,7 @@ def program_digest(name: str) -> str:
 
 
 def _stopped(what: type[ProgramError], step: str) -> ProgramError:
-    return what(f"the program stopped at step {step!r}: {_SAYINGS.get(what, what.code)}", step=step)
+    return what(f"the program stopped at step {step!r}: {_SAYINGS[what]}", step=step)
 
 
 class _Inputs:
@@ -201,8 +217,7 @@ class Sandbox:
         self.step = STEPS[0]
         self._log = bytearray()
         self._steps, self._permille = 0, 0
-        self._spent = False
-        self._ready = False
+        self._spent, self._ready, self._talks = False, False, True
         self._frames = frames.Frames(frames.FROM_CHILD)
         self._unsent = memoryview(frames.frame(frames.HELLO, json.dumps(_hello(name, files, kind, seen, outputs)).encode()))
         self._channel, theirs = socket.socketpair()
@@ -383,7 +398,8 @@ class Sandbox:
     def _exchange(self, seconds: float) -> None:
         """Move whatever can be moved, waiting for it no longer than this."""
         poll = select.poll()
-        poll.register(self._said, select.POLLIN)
+        if self._talks:
+            poll.register(self._said, select.POLLIN)
         poll.register(self._channel, select.POLLOUT if self._unsent else select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(max(1, int(seconds * 1000)))}
         if self._said in ready:
@@ -426,7 +442,9 @@ class Sandbox:
         """Take what the child said on its standard output, as much as a pipe holds; keep the beginning."""
         with suppress(BlockingIOError):
             for _ in range(_PIPE_BYTES // _SAID_BYTES):
-                self._log += os.read(self._said, _SAID_BYTES)[: MAX_LOG_BYTES - len(self._log)]
+                data = os.read(self._said, _SAID_BYTES)
+                self._talks = bool(data)  # an end that nobody will write to again would be readable for ever
+                self._log += data[: MAX_LOG_BYTES - len(self._log)]
 
 
 def _hello(name: str, files: Mapping[str, str], kind: str, seen: View, outputs: Collection[str]) -> JSON:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -232,5 +231,4 @@ class Evaluation:
 
 
 def _rounded(value: float, spec: OutputSpec) -> float:
-    found = round(float(value), spec.decimals)
-    return 0.0 if math.isclose(found, 0.0, abs_tol=0.0) else found
+    return round(float(value), spec.decimals) + 0.0  # no negative nought

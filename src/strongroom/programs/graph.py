@@ -66,6 +66,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
+        # Some parsers keep 32 bits of a key: what is 13 to them would be another field to us.
+        if not 0 < key >> 3 < 1 << 29:
+            raise _bad("the model has a field that there is not")
         kind = key & 7
         if kind == 0:
             value, at = _varint(data, at)

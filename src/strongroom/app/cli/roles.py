@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from argparse import ArgumentParser, Namespace
@@ -151,25 +150,22 @@ def _declare_enclave(parser: ArgumentParser) -> None:
 def serve_enclave(args: Namespace, screen: Screen) -> int:
     """The simulated platform, which starts the enclave as its child."""
     from strongroom.app.enclave import platform
+    from strongroom.app.http import end_with_stdin
     from strongroom.programs import NAMES, modules
 
     place = home(args)
     exchange = args.exchange_url or place.config.exchange
     arguments = ["--exchange", exchange, "--host", args.host, "--port", str(args.port)]
     if args.announce:
-        _end_with_stdin()
+        end_with_stdin()
     else:
         screen.note("platform: simulated (no hardware protection). Stop it with Ctrl-C.")
     warm = [module for name in NAMES for module in modules(name)]
-    return platform.serve(Path(place.folder) / "enclave", arguments, warm=warm)
+    return platform.serve(place.folder / "enclave", arguments, warm=warm, images=_images())
 
 
-def _end_with_stdin() -> None:
-    def watch() -> None:
-        try:
-            while sys.stdin.buffer.read(4096):
-                pass
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+def _images() -> Path:
+    """Where bytecode is kept, by measurement: compiled once an installation, not once a --home (XDG base directories)."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "strongroom" / "images"
 
-    threading.Thread(target=watch, daemon=True).start()

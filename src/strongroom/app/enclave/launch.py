@@ -10,7 +10,7 @@ measured packages. The flags, the environment and the lines of ``BOOTSTRAP`` are
 
 from __future__ import annotations
 
-import sys
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,25 +81,28 @@ class Image:
         return [*prefix, str(self.library), str(self.packages), tie, module, *arguments]
 
 
-def build(state: Path, name: str, links: dict[str, Path], interpreter: Path, library: Path) -> Image:
+def build(images: Path, name: str, links: dict[str, Path], interpreter: Path, library: Path) -> Image:
     """Make an image, or find the one that was made earlier.
 
     Args:
-        state: the platform's folder.
+        images: a folder of this user's alone.
         name: the measurement's digest.
         links: top-level name to the measured file or folder.
         interpreter, library: the interpreter and its standard library.
 
     Raises:
-        NotMeasurable: an image of this name is there whose links were altered.
+        NotMeasurable: an image of this name is there whose links were altered, or others may write where images are kept.
     """
     wanted = {top: str(target) for top, target in links.items()}
     # Two installations of the same bytes lie in different folders: they share a measurement, never an image.
     where = {"interpreter": str(interpreter), "library": str(library), "links": dict(wanted), "measurement": name}
-    folder = state / "images" / wire.digest(wire.encode(where)).removeprefix("sha256:")
+    folder = images / wire.digest(wire.encode(where)).removeprefix("sha256:")
     image = Image(interpreter, library, folder / "packages", folder / "pycache")
+    images.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = images.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise NotMeasurable(f"others may write in {images}", hint=f"chmod 700 {images}")
     if not folder.exists():
-        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix="."))
         (draft / "packages").mkdir()
         (draft / "pycache").mkdir(mode=0o700)
@@ -114,33 +117,3 @@ def build(state: Path, name: str, links: dict[str, Path], interpreter: Path, lib
     if found != wanted:
         raise NotMeasurable(f"the image {folder} was altered", hint=f"Remove {folder} and start the platform again.")
     return image
-
-
-def inherited() -> list[str]:
-    """The start of a command that runs another module as this process was started; append the module and its own
-
-    In an enclave that a platform started this is the same interpreter, flags, bytecode folder and import path, tied to no
-    parent; anywhere else (a test, a notebook) it is this interpreter with ``-I -m``.
-    """
-    argv = sys.orig_argv
-    if BOOTSTRAP in argv:
-        place = argv.index(BOOTSTRAP)
-        return [sys.executable, *argv[1 : place + 3], UNTIED]
-    return [sys.executable, "-I", "-m"]
-
-
-def folders() -> tuple[Path, ...]:
-    """The folders and files that a child of this process must be able to read, to import what this process can.
-
-    The import path, where the links in it lead, the bytecode folder, the interpreter and its library; absolute, existing,
-    without repeats, none of them inside another.
-    """
-    found = [Path(entry) for entry in sys.path if entry]
-    for entry in tuple(found):
-        if entry.is_dir():
-            found += [item.resolve() for item in entry.iterdir() if item.is_symlink()]
-    found += [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable), Path(sys.executable).resolve()]
-    if sys.pycache_prefix:
-        found.append(Path(sys.pycache_prefix))
-    real = sorted({path.absolute() for path in found if path.exists()})
-    return tuple(path for path in real if not any(other in path.parents for other in real))

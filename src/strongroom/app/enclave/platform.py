@@ -202,6 +202,7 @@ def serve(
     arguments: Sequence[str] = (),
     *,
     warm: Sequence[str] = (),
+    images: Path | None = None,
     installation: Installation | None = None,
     clock: Callable[[], float] = time.time,
 ) -> int:
@@ -214,6 +215,7 @@ def serve(
         state: the platform's own folder: keys, images, bytecode.
         arguments: further arguments for the enclave.
         warm: modules whose bytecode is compiled the first time that this measurement starts, before the enclave does.
+        images: where images are kept with their bytecode, so that platforms share them; in ``state`` by default.
         installation: what to measure and start; the one that this process runs from by default.
         clock: unix seconds.
 
@@ -234,7 +236,7 @@ def serve(
         clock=clock,
         debugged=lambda: any(_traced(child.pid) for child in children),
     )
-    image = launch.build(state, platform.started.digest, place.links, place.interpreter, place.library)
+    image = launch.build(images or state / "images", platform.started.digest, place.links, place.interpreter, place.library)
     _warm(image, warm)
     ours, theirs = socket.socketpair()
     with ours, _stop_signals() as awake:

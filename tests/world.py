@@ -1,0 +1,531 @@
+"""A whole world in memory: parties, brokers, an exchange with its log, a platform and an enclave, with a clock that tests set.
+
+Everything that is Strongroom's own is the real thing (``decide``, ``run``, ``appraise``, the log); what is simulated is what
+stands around it: storage, the network, the sandbox, time and randomness. Faults come in pairs, as on a network: what failed
+was not done, or it was done and the answer was lost. Nothing here is random: two worlds made alike do the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cache
+from typing import Any
+
+from strongroom import wire
+from strongroom.asset import About, AssetKey, BytesSource, Manifest, RangeSource, seal, sign_manifest
+from strongroom.attest.evidence import Endorsements, Evidence, Measurement
+from strongroom.attest.simulated import PLATFORM, Claims, PlatformEndorsement
+from strongroom.broker import NONCE_SECONDS, Held, Kept, Owner, Refusal, Release, ReleaseRequest, Slot, Standing, decide
+from strongroom.checkpoint import LogKey
+from strongroom.contract import (
+    AssetRef,
+    Contract,
+    EnclaveTerms,
+    Grant,
+    Limits,
+    Output,
+    Payment,
+    ProgramRef,
+    Proposal,
+    Withdrawal,
+)
+from strongroom.delivery import Delivery
+from strongroom.enclave.run import OpenInput, Surroundings, run
+from strongroom.errors import Conflict, NotFound, ReleaseRefused, Unreachable
+from strongroom.ledger import LoggedProof, MemoryNodes, Tree
+from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.receipt import Bundle
+from strongroom.trust import Root, Trust
+from strongroom.wire import Envelope
+
+NOW = 1_790_000_000
+HOUR, DAY = 3600, 24 * 3600
+CANARY = b"CANARY-3141592653"
+"""Stands in every plaintext of a world. Where it is found outside an enclave, something leaked."""
+
+
+def seed(name: str, size: int = 32) -> bytes:
+    """Bytes that depend on the name alone."""
+    return hashlib.shake_256(name.encode()).digest(size)
+
+
+@cache
+def keys_of(name: str) -> PartyKeys:
+    """A party's own keys."""
+    return PartyKeys(name, SigningKey(seed(f"{name} signs")), DecryptionKey(seed(f"{name} opens", 96)))
+
+
+@cache
+def broker_key(name: str) -> SigningKey:
+    return SigningKey(seed(f"{name}'s broker"))
+
+
+@cache
+def card(name: str) -> Party:
+    return keys_of(name).card(broker_key(name).public, f"https://broker.{name}.example")
+
+
+ROOT, PLATFORM_KEY = SigningKey(seed("root")), SigningKey(seed("platform"))
+LOG = LogKey("log.example", SigningKey(seed("log")))
+PROGRAM = wire.digest(b"the program")
+MEASUREMENT = Measurement(PLATFORM, {n: wire.digest(n.encode()) for n in ("dependencies", "interpreter", "package")})
+EDITED = Measurement(PLATFORM, {**MEASUREMENT.registers, "package": wire.digest(b"one line was edited")})
+
+
+class Entropy:
+    """Fresh bytes, the same in every run of a test."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._drawn = name, 0
+        self._lock = threading.Lock()
+
+    def __call__(self, size: int) -> bytes:
+        with self._lock:
+            self._drawn += 1
+            return seed(f"{self._name} {self._drawn}", size)
+
+
+@dataclass
+class Clock:
+    """Unix seconds, as the test says."""
+
+    now: int = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class Fault(Enum):
+    """What goes wrong once. Both look the same to whoever asked."""
+
+    NOT_DONE = "failed, and nothing was done"
+    LOST = "done, and the answer was lost"
+
+
+class Faults:
+    """Faults to come, by place: ``hospital.nonce``, ``hospital.release``, ``hospital.book``, ``exchange.deliver``, …"""
+
+    def __init__(self) -> None:
+        self._due: defaultdict[str, deque[Fault | None]] = defaultdict(deque)
+
+    def plan(self, place: str, *faults: Fault | None) -> None:
+        """The next calls at a place go this way; ``None`` for one that goes well."""
+        self._due[place].extend(faults)
+
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        due = self._due[place].popleft() if self._due[place] else None
+        if due is Fault.NOT_DONE:
+            raise Unreachable(f"{place} does not answer")
+        yield
+        if due is Fault.LOST:
+            raise Unreachable(f"{place} does not answer")
+
+
+# --- a broker -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _State:
+    assets: dict[str, Held] = field(default_factory=dict)
+    nonces: dict[bytes, int] = field(default_factory=dict)
+    approved: set[str] = field(default_factory=set)
+    ended: dict[str, str] = field(default_factory=dict)
+    withdrawn: set[tuple[str, str]] = field(default_factory=set)
+    grants: dict[tuple[str, str], int] = field(default_factory=dict)
+    runs: dict[tuple[str, str], str] = field(default_factory=dict)
+    releases: dict[Slot, tuple[Kept, int]] = field(default_factory=dict)
+
+
+class MemoryBook:
+    """A broker's memory (``broker.Book``), with what the owner says and reads, as ``SqliteBook`` has it.
+
+    Args:
+        faults: a fault at ``place`` is a crash before the commit (not done) or after it (lost).
+    """
+
+    def __init__(
+        self, entropy: Callable[[int], bytes], *, faults: Faults | None = None, place: str = "book", max_nonces: int = 10_000
+    ) -> None:
+        self._entropy, self._faults, self._place, self._max_nonces = entropy, faults or Faults(), place, max_nonces
+        self._lock = threading.RLock()
+        self._state = _State()
+
+    # broker.Book
+
+    def held(self, manifest: str) -> Held | None:
+        return self._state.assets.get(manifest)
+
+    def spend(self, nonce: bytes, at: int) -> bool:
+        with self._lock:
+            found = self._state.nonces.get(nonce)
+            if found is None or found <= at:
+                return False
+            del self._state.nonces[nonce]
+            return True
+
+    @contextmanager
+    def transaction(self) -> Iterator[MemoryBook]:
+        with self._lock:
+            before = deepcopy(self._state)
+            committed = False
+            try:
+                with self._faults.at(self._place):
+                    yield self
+                    committed = True
+            except BaseException:
+                if not committed:
+                    self._state = before
+                raise
+
+    # broker.Page
+
+    def standing(self, contract: str) -> Standing:
+        s = self._state
+        return Standing(
+            approved=contract in s.approved,
+            ended_by=s.ended.get(contract),
+            withdrawn_by=frozenset(party for c, party in s.withdrawn if c == contract),
+            runs={run_id: keyset for (c, run_id), keyset in s.runs.items() if c == contract},
+            granted=sum(runs for (c, _), runs in s.grants.items() if c == contract),
+        )
+
+    def earlier(self, slot: Slot) -> Kept | None:
+        found = self._state.releases.get(slot)
+        return found[0] if found else None
+
+    def keep(self, slot: Slot, kept: Kept, at: int) -> None:
+        self._state.runs.setdefault((slot.contract, slot.run_id), slot.keyset_digest)
+        assert slot not in self._state.releases
+        self._state.releases[slot] = (kept, at)
+
+    # what the broker's server does, and what the owner says
+
+    def nonce(self, at: int) -> bytes:
+        with self._lock:
+            s = self._state
+            s.nonces = {n: until for n, until in s.nonces.items() if until > at}
+            if len(s.nonces) >= self._max_nonces:
+                raise Conflict("too many nonces are unanswered")
+            nonce = self._entropy(32)
+            s.nonces[nonce] = at + NONCE_SECONDS
+            return nonce
+
+    def hold(self, manifest: Envelope, key: AssetKey) -> None:
+        self._state.assets.setdefault(manifest.digest, Held(manifest, key))
+
+    def approve(self, contract: str, at: int) -> None:
+        self._state.approved.add(contract)
+
+    def end(self, contract: str, by: str) -> None:
+        self._state.ended.setdefault(contract, by)
+
+    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope) -> None:
+        self._state.withdrawn.add((withdrawal.contract, withdrawal.party))
+
+    def grant(self, grant: Grant, envelope: Envelope) -> None:
+        self._state.grants.setdefault((grant.contract, grant.nonce), grant.runs)
+
+    def releases(self) -> list[tuple[str, str, str, int]]:
+        found: dict[tuple[str, str, str], int] = {}
+        for slot, (_, at) in self._state.releases.items():
+            place = (slot.contract, slot.run_id, slot.keyset_digest)
+            found[place] = min(at, found.get(place, at))
+        return [(*place, at) for place, at in found.items()]
+
+
+class MemoryBroker:
+    """A party's broker at work (``enclave.run.BrokerLine``), as far away as a network is."""
+
+    def __init__(self, owner: Owner, book: Any, clock: Clock, faults: Faults) -> None:
+        self.owner, self.book, self._clock, self._faults = owner, book, clock, faults
+        self.decisions: list[tuple[ReleaseRequest, Release | Refusal]] = []
+        self.asked: list[bytes] = []
+
+    def nonce(self) -> bytes:
+        with self._faults.at(f"{self.owner.name}.nonce"):
+            return self.book.nonce(self._clock())
+
+    def decide(self, request: ReleaseRequest) -> Release | Refusal:
+        decision = decide(request, owner=self.owner, book=self.book, at=self._clock())
+        self.decisions.append((request, decision))
+        return decision
+
+    def release(self, request: bytes) -> bytes:
+        with self._faults.at(f"{self.owner.name}.release"):
+            self.asked.append(request)
+            decision = self.decide(ReleaseRequest.parse(request))
+        if isinstance(decision, Refusal):
+            raise ReleaseRefused(f"the broker of {self.owner.name} refused at {decision.number}", reason=decision.code)
+        return decision.answer()
+
+
+# --- an exchange, a platform, a sandbox -----------------------------------------------------------------------------
+
+
+class MemoryExchange:
+    """An exchange and its log (``enclave.run.ExchangeLine``). It keeps everything that it was ever given.
+
+    Attributes:
+        manifests, files: what it serves, by the manifest's digest; tests put lies there.
+        delivered: what enclaves brought.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self.manifests: dict[str, Envelope] = {}
+        self.files: dict[str, RangeSource] = {}
+        self.delivered: list[tuple[Delivery, bytes]] = []
+        self.bundles: list[Bundle] = []
+        self.tree = Tree(MemoryNodes())
+        self._given: list[bytes] = []
+
+    def put(self, manifest: Envelope, sealed: bytes) -> None:
+        self.manifests[manifest.digest] = manifest
+        self.files[manifest.digest] = BytesSource(sealed)
+        self._given += [manifest.encode(), sealed]
+
+    def manifest(self, digest: str) -> Envelope:
+        with self._faults.at("exchange.manifest"):
+            if digest not in self.manifests:
+                raise NotFound(f"no manifest {digest} here")
+            return self.manifests[digest]
+
+    def sealed(self, digest: str) -> RangeSource:
+        with self._faults.at("exchange.sealed"):
+            return self.files[digest]
+
+    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
+        with self._faults.at("exchange.deliver"):
+            self._given += [delivery.encode(), sealed]
+            self.delivered.append((delivery, sealed))
+
+    def record(self, bundle: Bundle) -> Bundle:
+        """Log a receipt: the bundle with its proof."""
+        with self._faults.at("exchange.record"):
+            self._given.append(bundle.encode())
+            index = self.tree.append(bundle.entry)
+            proof = LoggedProof(self.tree.checkpoint(LOG), self.tree.prove_inclusion(index, self.tree.size))
+            logged = replace(bundle, proof=proof)
+            self.bundles.append(logged)
+            return logged
+
+    @property
+    def everything(self) -> bytes:
+        """Every byte that it was given, base64 undone too: what its operator can see."""
+        return b"\n".join([*self._given, *(line for data in self._given for line in _unwrapped(data))])
+
+
+def _unwrapped(data: bytes) -> Iterator[bytes]:
+    """What stands in base64 in a document, however deep."""
+    try:
+        todo = [json.loads(data)]
+    except ValueError:
+        return
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            todo.extend(value.values())
+        elif isinstance(value, list):
+            todo.extend(value)
+        elif isinstance(value, str):
+            yield value.encode()
+            try:
+                inner = wire.unb64(value)
+            except wire.BadField:
+                continue
+            yield inner
+            yield from _unwrapped(inner)
+
+
+class AlteringSource:
+    """A file whose bytes change under the reader: after so many reads, one bit of everything is another."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        self._data, self._left = data, reads
+        self.size = len(data)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self._left -= 1
+        found = self._data[offset : offset + length]
+        return found if self._left >= 0 else bytes(b ^ 1 for b in found)
+
+
+@dataclass
+class SimulatedPlatform:
+    """The platform that the enclave runs on (``attest.evidence.Platform``)."""
+
+    clock: Clock
+    measurement: Measurement = MEASUREMENT
+    key: SigningKey = PLATFORM_KEY
+    root: SigningKey = ROOT
+    debug: bool = False
+
+    def produce(self, report_data: bytes) -> Evidence:
+        return Claims(report_data, self.measurement, self.debug, self.clock()).sign(self.key)
+
+    def endorsements(self) -> Endorsements:
+        endorsed = PlatformEndorsement(self.key.public, NOW - 365 * DAY, NOW + 365 * DAY, seed("serial", 16))
+        return Endorsements((endorsed.sign(self.root),))
+
+
+def report(**changes: Any) -> bytes:
+    """A report as programs write it, before its rule is applied."""
+    found: dict[str, Any] = {
+        "classes": [],
+        "format": "strongroom.report.v1",
+        "matrices": {},
+        "metrics": {"accuracy": 0.93125},
+        "positive": None,
+        "records": 60,
+        "tables": [],
+        "task": "classification",
+    }
+    return json.dumps({**found, **changes}).encode()
+
+
+def evaluate(inputs: Mapping[str, OpenInput]) -> Mapping[str, bytes]:
+    """The ordinary program: it reads everything, and writes one report."""
+    for opened in inputs.values():
+        assert CANARY in opened.file.read()
+    return {"report": report()}
+
+
+@dataclass
+class FakeConfinement:
+    """A sandbox that is none (``enclave.run.Confinement``)."""
+
+    program: Callable[[Mapping[str, OpenInput]], Mapping[str, bytes]] = evaluate
+    program_digest: str = PROGRAM
+    kind: str = "bubblewrap"
+    closed: bool = False
+
+    def run(
+        self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits, progress: Callable[[int], None]
+    ) -> Mapping[str, bytes]:
+        assert limits == contract.proposal.limits
+        progress(500)
+        return self.program(inputs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+# --- the world ------------------------------------------------------------------------------------------------------
+
+RULE = OutputRule(frozenset({"hospital", "lab"}), 1 << 20, 10, 4)
+TERMS = Policy(frozenset({"evaluate"}), {"report": OutputRule(ANY_PARTY, 1 << 20, 10, 4)})
+PLAINTEXTS = {"data": b"age,benign\n41,1\n" + CANARY * 200, "model": b"weights " + CANARY * 200}
+OWNERS = {"data": "hospital", "model": "lab"}
+KINDS = {"data": ("dataset", "text/csv"), "model": ("model", "application/vnd.onnx")}
+RUN = seed("the first run", 16).hex()
+
+
+@cache
+def sealed_asset(role: str, terms: Policy = TERMS) -> tuple[Manifest, Envelope, bytes, AssetKey]:
+    """An asset of the world: its manifest, signed, its sealed file, its key."""
+    owner, key, sink = OWNERS[role], AssetKey(seed(f"key of {role}")), io.BytesIO()
+    kind, media_type = KINDS[role]
+    about = About(name=f"{owner}-{role}", kind=kind, media_type=media_type, owner=owner, created_at=NOW - DAY, terms=terms)
+    source = io.BytesIO(PLAINTEXTS[role])
+    manifest = seal(source, sink, key=key, salt=seed(f"salt of {role}"), about=about, chunk_bytes=1024)
+    return manifest, sign_manifest(manifest, keys_of(owner).signing), sink.getvalue(), key
+
+
+class World:
+    """The lab's model is evaluated on the hospital's records.
+
+    Args:
+        terms: role -> the terms under which its owner sealed it.
+        book: makes a broker's book from the party's name; in memory by default.
+    """
+
+    def __init__(self, *, terms: Mapping[str, Policy] | None = None, book: Callable[[str], Any] | None = None) -> None:
+        self.clock, self.faults, self.entropy = Clock(), Faults(), Entropy("enclave")
+        self.platform = SimulatedPlatform(self.clock)
+        self.exchange = MemoryExchange(self.faults)
+        self.steps: list[tuple[str, str]] = []
+        self.assets = {role: sealed_asset(role, (terms or {}).get(role, TERMS)) for role in OWNERS}
+        self.brokers: dict[str, MemoryBroker] = {}
+        for name in ("hospital", "lab"):
+            made = book(name) if book else MemoryBook(Entropy(f"{name}'s book"), faults=self.faults, place=f"{name}.book")
+            trust = self.trust()
+            owner = Owner(name, broker_key(name), trust, trust.appraisal_policy())
+            self.brokers[name] = MemoryBroker(owner, made, self.clock, self.faults)
+        for role, (_, envelope, sealed, key) in self.assets.items():
+            self.brokers[OWNERS[role]].book.hold(envelope, key)
+            self.exchange.put(envelope, sealed)
+
+    @staticmethod
+    def trust(*others: str) -> Trust:
+        """A trust file with everybody in it."""
+        return Trust(
+            parties=tuple(card(name) for name in sorted({"hospital", "lab", *others})),
+            roots=(Root(PLATFORM, ROOT.public),),
+            measurements=(MEASUREMENT,),
+            logs=(LOG.verifier.vkey,),
+        )
+
+    def proposal(self, **changes: Any) -> Proposal:
+        """What the lab proposes, with changes."""
+        found: dict[str, Any] = {
+            "title": "Accuracy of the lab's model on the hospital's records",
+            "nonce": seed("the proposal", 16).hex(),
+            "proposer": "lab",
+            "supersedes": None,
+            "created_at": NOW - HOUR,
+            "not_before": NOW - HOUR,
+            "not_after": NOW + DAY,
+            "parties": (card("hospital"), card("lab")),
+            "program": ProgramRef("evaluate", PROGRAM, "evaluate", {"target": "benign", "task": "classification"}),
+            "assets": tuple(AssetRef(role, OWNERS[role], self.assets[role][0].digest) for role in sorted(OWNERS)),
+            "outputs": (Output("report", "report", RULE),),
+            "enclave": EnclaveTerms((PLATFORM,), (MEASUREMENT,), "isolated"),
+            "policy": Policy(frozenset({"evaluate"}), {"report": RULE}),
+            "limits": Limits(1, 300, 1 << 30),
+            "payments": (Payment("lab", "hospital", 25_000, "EUR"),),
+        }
+        return Proposal(**{**found, **changes})
+
+    def agree(self, **changes: Any) -> Contract:
+        """A contract: everybody signs, and everybody's broker knows that its owner did."""
+        proposal = self.proposal(**changes)
+        contract = sign_all(proposal)
+        for broker in self.brokers.values():
+            broker.book.approve(contract.digest, self.clock())
+        return contract
+
+    def surroundings(self, confinement: FakeConfinement | None = None, **changes: Any) -> Surroundings:
+        """What an enclave is given."""
+        confinement = confinement or FakeConfinement()
+        found: dict[str, Any] = {
+            "platform": self.platform,
+            "exchange": self.exchange,
+            "broker": lambda party: self.brokers[party.name],
+            "confine": lambda _contract: confinement,
+            "now": self.clock,
+            "entropy": self.entropy,
+            "progress": lambda step, detail: self.steps.append((step, detail)),
+        }
+        return Surroundings(**{**found, **changes})
+
+    def run(
+        self, contract: Contract, run_id: str = RUN, confinement: FakeConfinement | None = None, **changes: Any
+    ) -> Bundle:
+        """One run, logged."""
+        return self.exchange.record(run(contract, run_id, self.surroundings(confinement, **changes)))
+
+
+def sign_all(proposal: Proposal) -> Contract:
+    """Every party signs."""
+    return Contract.verify(proposal.envelope(proposal.sign(keys_of(p.name)) for p in proposal.parties))
