@@ -355,7 +355,7 @@ def test_an_image_holds_links_to_what_was_measured_and_nothing_else(place, tmp_p
     image = build(place, tmp_path / "state")
     assert {path.name: path.readlink() for path in image.packages.iterdir()} == place.links
     assert list(image.pycache.iterdir()) == []
-    assert (tmp_path / "state/images").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
     assert build(place, tmp_path / "state") == image
 
 
