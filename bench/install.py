@@ -6,6 +6,7 @@ install adds to a bare environment, bytecode included.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,13 @@ HERE = Path(__file__).resolve().parents[1]
 UV = Path(sys.executable).with_name("uv")
 
 
-def run(command: Sequence[str | Path], folder: Path = HERE) -> None:
-    ran = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, check=False)
+def run(command: Sequence[str | Path], folder: Path = HERE, environment: dict[str, str] | None = None) -> str:
+    ran = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if ran.returncode != 0:
         raise RuntimeError(f"{command[0]} ended with {ran.returncode}: {(ran.stderr or ran.stdout)[-400:]}")
+    return ran.stdout
 
 
 def size(folder: Path) -> int:
@@ -79,8 +83,13 @@ def figures() -> list[dict[str, Any]]:
                 rows.append(row(f"{label} on the disk, by {installer}", mb, "MB", most_mb, "bytecode included"))
         print("  make demo in a fresh clone ...", file=sys.stderr, flush=True)
         clone(folder / "clone")
+        caches = {
+            "PIP_CACHE_DIR": run([sys.executable, "-m", "pip", "cache", "dir"]).strip(),
+            "UV_CACHE_DIR": run([UV, "cache", "dir"]).strip(),
+            "XDG_CACHE_HOME": str(folder / "cache"),  # packages are at hand, the enclave's bytecode is not
+        }
         began = time.perf_counter()
-        run(["make", "demo"], folder / "clone")
+        run(["make", "demo"], folder / "clone", {**os.environ, **caches})
         rows.append(row("make demo in a fresh clone", time.perf_counter() - began, "s", 120, "set-up included, warm cache"))
     return rows
 

@@ -68,6 +68,10 @@ class Script:
             return None
         return cls(path.stem, bool(constants.get("SLOW", False)), int(constants.get("LIMIT_SECONDS", LIMIT_SECONDS)))
 
+    def label(self, name: str) -> str:
+        """A figure's name among those of all scripts."""
+        return f"{self.name}: {name.removeprefix(f'{self.name}: ')}"
+
     def measure(self) -> list[Figure]:
         """Raises NotMeasured."""
         # Interpreters here compile what they import, as on any machine; some build machines turn that off.
@@ -140,7 +144,7 @@ def main() -> int:
         print(f"{script.name} ...", flush=True)
         began = time.monotonic()
         try:
-            found = [{**figure, "name": f"{script.name}: {figure['name']}", **stamp} for figure in script.measure()]
+            found = [{**figure, "name": script.label(figure["name"]), **stamp} for figure in script.measure()]
         except NotMeasured as error:
             failed.append(script.name)
             print(f"{script.name}: not measured: {error}", file=sys.stderr, flush=True)

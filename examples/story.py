@@ -43,7 +43,6 @@ def main(home: Path, files: Path) -> None:
         parameters={
             "features": json.loads((files / "features.json").read_bytes()),
             "groups": [{"column": "mean radius", "edges": ["9", "12", "15", "18", "22"], "name": "tumour size"}],
-            "positive": None,
             "target": "benign",
             "task": "classification",
         },

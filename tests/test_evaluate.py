@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -344,6 +345,10 @@ def test_bands(media_type: str) -> None:
 
 def test_distinct_values() -> None:
     data = table({**TABLE, "g": ["b", "a", "", "b", "a", "b"]})
+    named = report(linear([0, 1]), table({**TABLE, "g": ["b", "(missing)", "", "b", "a", "b"]}), groups=[grouping()])[
+        "tables"
+    ]
+    assert [(g["group"], g["records"]) for g in named[0]["groups"]] == [("(missing)", 2), ("a", 1), ("b", 3)]
     (found,) = report(linear([0, 1]), data, groups=[grouping()])["tables"]
     assert not found["public"]
     assert [(g["group"], g["records"]) for g in found["groups"]] == [("(missing)", 1), ("a", 2), ("b", 3)]
@@ -730,7 +735,7 @@ def test_a_batch_without_rows_is_passed_over(monkeypatch: pytest.MonkeyPatch) ->
 
     def batches(self: Table, numbers: Any, texts: Any) -> Any:
         nothing = np.zeros(0)
-        yield Batch(0, dict.fromkeys(numbers, nothing), dict.fromkeys(texts, nothing.astype(object)), 0)
+        yield Batch(0, dict.fromkeys(numbers, nothing), {name: ([], nothing.astype(np.int32)) for name in texts}, 0)
         yield from read(self, numbers, texts)
 
     monkeypatch.setattr(Table, "batches", batches)
@@ -918,6 +923,8 @@ def test_every_standard_program_keeps_to_the_protocol(name: str) -> None:
     assert name == found.NAME
     assert found.ROLES
     assert {kind.kind for kind in found.OUTPUTS.values()} <= set(OUTPUT_KINDS)
+    assert set(found.DEFAULTS) < set(PARAMETERS)
+    assert programs.modules(name)[0] == f"strongroom.programs.{name}"
     files = programs.sources(name)
     assert list(files) == sorted(set(files))
     assert {"errors.py", "programs/__init__.py", "programs/boot.py", "programs/runner.py", f"programs/{name}.py"} <= set(
@@ -957,3 +964,14 @@ def test_no_pandas_anywhere() -> None:
 def test_the_claims_are_failures_of_programs() -> None:
     assert set(CLAIMS) < {code for code, leaf in errors.leaves().items() if issubclass(leaf, ProgramError)}
     assert all(CLAIMS[code].code == code for code in CLAIMS)
+
+
+def test_the_example_of_the_specification() -> None:
+    page = (Path(__file__).parents[1] / "spec" / "programs.md").read_text(encoding="utf-8")
+    example = page.split("```json\n")[1].split("\n```")[0]
+    assert json.dumps(json.loads(example), sort_keys=True, separators=(",", ":")) == example
+    found = evaluate.read(json.loads(example))
+    assert found.groups[0].bands == ("below 12", "12 to 15", "15 to 20", "20 and above")
+    assert all(f"`{band}`" in page for band in found.groups[0].bands)
+    for name in (*evaluate.OUTPUTS, "accuracy", "r2", "brier_score", measure.__name__.rsplit(".", 1)[1]):
+        assert f"`{name}`" in page

@@ -418,3 +418,17 @@ def test_images_where_others_may_write_are_refused(place, tmp_path):
     (tmp_path / "state").chmod(0o777)
     with pytest.raises(NotMeasurable):
         build(place, tmp_path / "state")
+
+
+def test_old_images_that_nobody_uses_are_removed(tmp_path):
+    images = tmp_path / "state"
+    used = build(_install(tmp_path / "used"), images)
+    with launch.held(used):
+        made = [build(_install(tmp_path / f"n{n}"), images) for n in range(launch.KEPT_IMAGES + 2)]
+        for age, image in enumerate([used, *made]):
+            os.utime(image.packages.parent, (age, age))
+        with launch.held(made[-1]):
+            assert used.packages.is_dir()  # the oldest, and in use
+        assert not made[0].packages.exists()
+        assert made[-1].packages.is_dir()
+        assert (tmp_path / "n0").is_dir()  # what its links led to is still there

@@ -19,7 +19,7 @@ from .asset import AssetKey, Manifest, verify_manifest
 from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
 from .attest.keyset import AttestationReport
 from .contract import Contract
-from .errors import BadRelease, StrongroomError
+from .errors import BadRelease, StrongroomError, UnknownAsset
 from .party import DecryptionKey, SigningKey, VerifyKey
 from .policy import explain
 from .transcript import Steps, Transcript
@@ -336,6 +336,10 @@ class _Decision:
         if not self.transcript.record(number, passed, detail, code=code):
             raise _Refused
 
+    def stop(self, number: str, error: StrongroomError) -> _Refused:
+        self.transcript.record(number, False, str(error), code=error.code)
+        return _Refused()
+
     def contract(self) -> Contract:
         """D1 to D5."""
         at, owner = self.at, self.owner
@@ -343,20 +347,19 @@ class _Decision:
         try:
             contract = Contract.verify(self.request.contract)
         except StrongroomError as error:
-            self.check("D2", False, str(error), code=error.code)
-            raise AssertionError from error  # check() raised
+            raise self.stop("D2", error) from error
         self.check("D2", True, contract.digest)
         try:
             owner.trust.check(contract.proposal.parties)
         except StrongroomError as error:
-            self.check("D3", False, str(error), code=error.code)
+            raise self.stop("D3", error) from error
         self.check("D3", True, ", ".join(p.name for p in contract.proposal.parties))
         mine = [p for p in contract.proposal.parties if p.name == owner.name and p.broker_key == owner.broker.public]
         self.check("D4", len(mine) == 1, owner.name, code="broker.not_mine")
         try:
             contract.require_in_force(at)
         except StrongroomError as error:
-            self.check("D5", False, str(error), code=error.code)
+            raise self.stop("D5", error) from error
         self.check("D5", True, f"until {contract.proposal.not_after}")
         return contract
 
@@ -365,13 +368,11 @@ class _Decision:
         ref = contract.proposal.asset(self.request.manifest)
         held = self.book.held(self.request.manifest)
         if ref is None or ref.owner != self.owner.name or held is None:
-            self.check("D6", False, "not in this contract, or not here", code="broker.unknown_asset")
-            raise AssertionError  # check() raised
+            raise self.stop("D6", UnknownAsset("not in this contract, or not here"))
         try:
             manifest = verify_manifest(held.manifest, contract.proposal.party(self.owner.name).signing_key).manifest
         except StrongroomError as error:
-            self.check("D6", False, str(error), code=error.code)
-            raise AssertionError from error  # check() raised
+            raise self.stop("D6", error) from error
         self.check(
             "D6",
             manifest.digest == ref.manifest and manifest.owner == self.owner.name,

@@ -364,8 +364,9 @@ class Proposal:
     @classmethod
     def parse(cls, data: bytes) -> Proposal:
         """Parse the exact bytes; ``parse(b).encode() == b``. Raises as :meth:`from_json`."""
-        found = cls.from_json(wire.decode(data))
-        if found.encode() != data:  # a policy that is not in normal form parses to another document
+        value = wire.decode(data)
+        found = cls.from_json(value)
+        if found.to_json() != value:  # a policy that is not in normal form parses to another document
             raise BadProposal("the proposal is not in normal form")
         return found
 
@@ -379,8 +380,12 @@ class Proposal:
             raise NotAParty(f"the keys at hand are not those of {keys.name!r} in this proposal")
         return keys.signing.signature(PROPOSAL_TYPE, self.encode())
 
-    def check_signature(self, signature: Signature) -> str:
-        """The name of the party that made a signature over these bytes.
+    def signer(self, signature: Signature, payload: bytes) -> str:
+        """The name of the party that made a signature.
+
+        Args:
+            signature: untrusted.
+            payload: this proposal's bytes.
 
         Raises:
             SignatureFromStranger: by a key of no party.
@@ -389,7 +394,7 @@ class Proposal:
         for party in self.parties:
             if party.signing_key.keyid == signature.keyid:
                 try:
-                    party.signing_key.verify_bytes(signature.sig, wire.pae(PROPOSAL_TYPE, self.encode()))
+                    party.signing_key.verify_bytes(signature.sig, wire.pae(PROPOSAL_TYPE, payload))
                 except BadSignature as error:
                     raise SignatureInvalid(f"the approval of {party.name!r} is not of these bytes") from error
                 return party.name
@@ -406,11 +411,12 @@ class Proposal:
         Raises:
             SignatureDoubled, SignatureFromStranger, SignatureInvalid; and as :meth:`parse`.
         """
-        proposal = cls.parse(envelope.expect(PROPOSAL_TYPE))
+        payload = envelope.expect(PROPOSAL_TYPE)
+        proposal = cls.parse(payload)
         keyids = [s.keyid for s in envelope.signatures]
         if keyids != sorted(keyids) or len(set(keyids)) != len(keyids):
             raise SignatureDoubled("the signatures are not sorted and distinct")
-        return proposal, frozenset(proposal.check_signature(s) for s in envelope.signatures)
+        return proposal, frozenset(proposal.signer(s, payload) for s in envelope.signatures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -483,7 +483,7 @@ class NotMeasurable(EnclaveError):
 
 class PlatformFailed(EnclaveError):
     code = "enclave.platform_failed"
-    hint = "Look at what `strongroom platform` printed, and start it again."
+    hint = "Look at what `strongroom enclave` printed, and start it again."
 
 
 class RunFailed(EnclaveError):
@@ -522,7 +522,7 @@ class OutOfMemory(ProgramError):
 
 class TooMuchOutput(ProgramError):
     code = "program.too_much_output"
-    hint = "Propose a larger limit for that output, or fewer outputs."
+    hint = "Propose a larger limit, or fewer outputs: --max-bytes"
 
 
 class OutputMissing(ProgramError):
@@ -624,6 +624,7 @@ class Unauthorised(AppError):
 
 class Conflict(AppError):
     code = "app.conflict"
+    hint = "It is there already, or busy: look first, or ask again later."
 
 
 class MissingExtra(AppError):

@@ -9,6 +9,7 @@ See ``spec/party.md``.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -40,6 +41,21 @@ ENCRYPTION_KEY_BYTES = _MLKEM_PUBLIC + _X25519
 ENCRYPTION_OVERHEAD = 1088 + _X25519 + 16  # encapsulated key and GCM tag
 
 
+@functools.lru_cache(maxsize=4096)
+def _require_usable(raw: bytes) -> None:
+    """Refuse what is no Ed25519 public key that anybody should use; a few keys come again and again, and are remembered."""
+    if len(raw) != 32:
+        raise BadKey("an Ed25519 public key is not 32 bytes long")
+    y = int.from_bytes(raw, "little") & ~(1 << 255)
+    if y >= _P:
+        raise BadKey("an Ed25519 public key is not in canonical form")
+    if y in _SMALL_ORDER_Y:
+        raise BadKey("an Ed25519 public key has small order")
+    x_squared = (y * y - 1) * pow(-121665 * pow(121666, -1, _P) * y * y + 1, -1, _P) % _P
+    if pow(x_squared, (_P - 1) // 2, _P) not in (0, 1):
+        raise BadKey("an Ed25519 public key is not a point on the curve")
+
+
 @dataclass(frozen=True, slots=True)
 class VerifyKey:
     """An Ed25519 public key.
@@ -55,16 +71,7 @@ class VerifyKey:
     raw: bytes
 
     def __post_init__(self) -> None:
-        if len(self.raw) != 32:
-            raise BadKey("an Ed25519 public key is not 32 bytes long")
-        y = int.from_bytes(self.raw, "little") & ~(1 << 255)
-        if y >= _P:
-            raise BadKey("an Ed25519 public key is not in canonical form")
-        if y in _SMALL_ORDER_Y:
-            raise BadKey("an Ed25519 public key has small order")
-        x_squared = (y * y - 1) * pow(-121665 * pow(121666, -1, _P) * y * y + 1, -1, _P) % _P
-        if pow(x_squared, (_P - 1) // 2, _P) not in (0, 1):
-            raise BadKey("an Ed25519 public key is not a point on the curve")
+        _require_usable(self.raw)
 
     @property
     def keyid(self) -> str:

@@ -167,7 +167,8 @@ class Statement:
     @classmethod
     def parse(cls, data: bytes) -> Statement:
         """Raises WireError and its leaves, BadReceipt."""
-        f = Fields(wire.decode(data), "statement")
+        value = wire.decode(data)
+        f = Fields(value, "statement")
         f.literal("_type", IN_TOTO)
         f.literal("predicateType", PREDICATE)
         f.any("subject")  # compared below: it follows from the outputs
@@ -192,7 +193,7 @@ class Statement:
             owed=p.items("owed", Payment.from_json, high=64),
         )
         p.end()
-        if found.encode() != data:
+        if found.to_json() != value:
             raise BadReceipt("the receipt's subjects are not its outputs")
         return found
 

@@ -105,7 +105,7 @@ class Trust:
         )
 
     def with_log(self, vkey: str) -> Trust:
-        """The trust that also accepts this log's checkpoints. Raises BadCheckpoint for a malformed key."""
+        """The trust that also accepts this log's checkpoints. Raises BadKey for a malformed key."""
         LogVerifier.from_vkey(vkey)
         return self if vkey in self.logs else replace(self, logs=(*self.logs, vkey))
 
@@ -131,7 +131,7 @@ class Trust:
 
     @classmethod
     def from_json(cls, value: object) -> Trust:
-        """Raises BadField, BadKey, BadMeasurement, BadCheckpoint."""
+        """Raises BadField, BadKey, BadMeasurement."""
         f = Fields(value, "trust")
         f.literal("format", FORMAT)
 

@@ -28,6 +28,7 @@ from strongroom.errors import (
     TooLarge,
     Unauthorised,
     Unreachable,
+    Usage,
     from_json,
 )
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_ANSWER = 64 << 20
 _LOG = logging.getLogger("strongroom")
@@ -145,19 +147,59 @@ def json_answer(value: object, status: int = 200) -> Response:
 
 
 async def _on_error(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, StrongroomError):  # the message may hold anything, so it stays here
-        _LOG.error(
-            "internal error: %s", error.__class__.__name__, exc_info=error if os.environ.get("STRONGROOM_DEBUG") else None
-        )
-        error = Internal("the server failed")
+    assert isinstance(error, StrongroomError)
     return json_answer({"error": error.to_json()}, status_of(error))
+
+
+async def _on_no_route(request: Request, error: Exception) -> Response:
+    from starlette.exceptions import HTTPException
+
+    assert isinstance(error, HTTPException)
+    what = "there is nothing at" if error.status_code == 404 else f"nobody may {request.method}"
+    found = {404: NotFound, 405: Usage}.get(error.status_code, Internal)(f"{what} {request.url.path[:200]}")
+    return json_answer({"error": found.to_json()}, error.status_code)
+
+
+class _Discreet:
+    """Answers what nobody expected without a word of it: a message or a traceback may hold anything.
+
+    Starlette hands such errors on to the server, which prints them; this stands between the two.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        from starlette.requests import ClientDisconnect
+
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            _LOG.info("a request was cut off")
+        except Exception as error:
+            if os.environ.get("STRONGROOM_DEBUG"):
+                raise
+            _LOG.error("internal error: %s", error.__class__.__name__)
+            if not begun:
+                answer = json_answer({"error": Internal("the server failed").to_json()}, 500)
+                await answer(scope, receive, send)
 
 
 def application(routes: list[Any]) -> Starlette:
     """A Starlette application that answers errors as ours."""
     from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
 
-    return Starlette(routes=routes, exception_handlers={StrongroomError: _on_error, Exception: _on_error})
+    handlers = {StrongroomError: _on_error, HTTPException: _on_no_route}
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Discreet)])
 
 
 async def body(request: Request, max_bytes: int) -> bytes:

@@ -17,9 +17,8 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
-from typing import BinaryIO, Protocol, Self
+from typing import Self
 
 from strongroom import wire
 from strongroom.errors import (
@@ -40,14 +39,16 @@ from strongroom.errors import (
     TableNotNumeric,
     TableUnreadable,
     TooMuchOutput,
-    Truncated,
 )
 from strongroom.programs import CLAIMS, STEPS, OutputSpec, frames, load, sources
 from strongroom.wire import JSON, Fields
 
 from . import sandbox_child
 from .sandbox_child import Child
+from .sandbox_job import Inputs, Limits, Opened, Outputs, encode
 from .sandbox_view import SCRATCH_BYTES, View, view
+
+__all__ = ["MAX_LOG_BYTES", "START_SECONDS", "Limits", "Opened", "Sandbox", "prepare", "program_digest"]
 
 START_SECONDS = 120
 """How long a child may take to load its libraries."""
@@ -60,6 +61,7 @@ _DYING_SECONDS = 2.0
 _RECEIVE_BYTES = 1 << 18
 _SAID_BYTES, _PIPE_BYTES = 1 << 16, 1 << 20
 _SIGKILL = 9
+_ABORTS = frozenset({4, 5, 6, 11})  # the first process of a namespace is deaf to SIGABRT, and aborts by a fault
 _BOOT = "programs/boot.py"
 
 _SAYINGS: Mapping[type[ProgramError], str] = {
@@ -79,36 +81,6 @@ _SAYINGS: Mapping[type[ProgramError], str] = {
     TooMuchOutput: "it wrote more than agreed",
 }
 _MAKER = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one run may use.
-
-    Attributes:
-        seconds: wall-clock time, from when the job is given.
-        memory_bytes: memory above what the child holds when it is ready.
-        output_bytes: all outputs together.
-    """
-
-    seconds: float
-    memory_bytes: int
-    output_bytes: int
-
-
-class Opened(Protocol):
-    """An input as the enclave has it: opened, and read by range."""
-
-    @property
-    def media_type(self) -> str: ...
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-
-    @property
-    def file(self) -> BinaryIO:
-        """Seekable."""
 
 
 def _read_sources(name: str) -> dict[str, str]:
@@ -139,66 +111,6 @@ def _stopped(what: type[ProgramError], step: str) -> ProgramError:
     return what(f"the program stopped at step {step!r}: {_SAYINGS[what]}", step=step)
 
 
-class _Inputs:
-    """Serves ranges of a job's inputs, and nothing outside them."""
-
-    def __init__(self, inputs: Mapping[str, Opened]) -> None:
-        self._inputs = [inputs[role] for role in sorted(inputs)]
-
-    def read(self, body: bytes) -> bytes | None:
-        """The bytes asked for, or ``None`` where nobody may ask for that. Raises whatever the file raises."""
-        if len(body) != frames.READ_BODY.size:
-            return None
-        role, offset, length = frames.READ_BODY.unpack(body)
-        if role >= len(self._inputs) or not 1 <= length <= frames.READ_BYTES:
-            return None
-        found = self._inputs[role]
-        if offset + length > found.size:
-            return None
-        found.file.seek(offset)
-        data = b""
-        while len(data) < length:
-            piece = found.file.read(length - len(data))
-            if not piece:
-                raise Truncated("an input is shorter than its manifest says")
-            data += piece
-        return data
-
-
-class _Outputs:
-    """Collects a job's outputs, in memory, within their limits."""
-
-    def __init__(self, outputs: Mapping[str, OutputSpec], total_bytes: int) -> None:
-        self._names = sorted(outputs)
-        self._limits = {name: spec.max_bytes for name, spec in outputs.items()}
-        self._written: dict[str, bytearray] = {}
-        self._whole: set[str] = set()
-        self._left = total_bytes
-
-    def take(self, body: bytes) -> type[ProgramError] | None:
-        """Take a piece of an output. Returns what is wrong with it."""
-        if len(body) < frames.OUTPUT_BODY.size or body[1] > 1:
-            return ProtocolBroken
-        index, last = frames.OUTPUT_BODY.unpack_from(body)
-        if index >= len(self._names) or self._names[index] in self._whole:
-            return ProtocolBroken
-        name, piece = self._names[index], memoryview(body)[frames.OUTPUT_BODY.size :]
-        held = self._written.setdefault(name, bytearray())
-        self._left -= len(piece)
-        if self._left < 0 or len(held) + len(piece) > self._limits[name]:
-            return TooMuchOutput
-        held += piece
-        if last:
-            self._whole.add(name)
-        return None
-
-    def collect(self) -> dict[str, bytes] | None:
-        """All outputs, or ``None`` where one is missing or has no end."""
-        if self._whole != set(self._names):
-            return None
-        return {name: bytes(self._written[name]) for name in self._names}
-
-
 class Sandbox:
     """A child that is ready for one run. ``prepare`` makes it. One thread uses it, and closes it.
 
@@ -217,6 +129,7 @@ class Sandbox:
         self.step = STEPS[0]
         self._log = bytearray()
         self._steps, self._permille = 0, 0
+        self._most, self._half = 0, 0  # bytes of address space: the most that was seen in use, and half of what was agreed
         self._spent, self._ready, self._talks = False, False, True
         self._frames = frames.Frames(frames.FROM_CHILD)
         self._unsent = memoryview(frames.frame(frames.HELLO, json.dumps(_hello(name, files, kind, seen, outputs)).encode()))
@@ -305,17 +218,19 @@ class Sandbox:
             self.wait()
             asked = {name: spec for name, spec in outputs.items() if spec.kind != "log"}
             written = self._serve(
-                _job(parameters, inputs, asked), _Inputs(inputs), _Outputs(asked, limits.output_bytes), limits, on_progress
+                encode(parameters, inputs, asked), Inputs(inputs), Outputs(asked, limits.output_bytes), limits, on_progress
             )
         finally:
             self.close()
         return written | {name: self.log[: spec.max_bytes] for name, spec in outputs.items() if spec.kind == "log"}
 
     def _serve(
-        self, job: bytes, inputs: _Inputs, outputs: _Outputs, limits: Limits, on_progress: Callable[[str, int], None] | None
+        self, job: bytes, inputs: Inputs, outputs: Outputs, limits: Limits, on_progress: Callable[[str, int], None] | None
     ) -> dict[str, bytes]:
         """Give the job, and answer until the program says that it is done. Raises as ``run``."""
-        self._child.limit_address_space(self._child.address_space() + limits.memory_bytes)
+        space = self._child.address_space()
+        self._child.limit_address_space(space + limits.memory_bytes)
+        self._half = space + limits.memory_bytes // 2
         ceiling = self._child.memory()[0] + limits.memory_bytes
         deadline = time.monotonic() + limits.seconds
         self._unsent = memoryview(frames.frame(frames.JOB, job))
@@ -401,6 +316,8 @@ class Sandbox:
         if self._talks:
             poll.register(self._said, select.POLLIN)
         poll.register(self._channel, select.POLLOUT if self._unsent else select.POLLIN)
+        if self._child.handle >= 0:
+            poll.register(self._child.handle, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(max(1, int(seconds * 1000)))}
         if self._said in ready:
             self._drain()
@@ -409,9 +326,12 @@ class Sandbox:
                 self._send()
             else:
                 self._receive()
+        elif self._child.handle in ready:  # it is gone, though something that it started may hold the channel open
+            raise self._died()
 
     def _watch(self, ceiling: int) -> None:
         memory, processes = self._child.memory()
+        self._most = max(self._most, self._child.address_space())
         if memory > ceiling or processes > sandbox_child.MAX_PROCESSES:
             raise self._end(OutOfMemory)
 
@@ -433,10 +353,15 @@ class Sandbox:
         self._frames.feed(data)
 
     def _died(self) -> ProgramError:
-        """The child closed the channel, or is gone. Nothing but the kernel, out of memory, kills it behind our back."""
+        """The child closed the channel, or is gone.
+
+        Nothing but the kernel, when memory is short, kills it behind our back. Libraries in C++ abort when they get none: an
+        abort with more than half of the agreed address space in use is taken for that.
+        """
         by_itself = self._child.ends_within(_DYING_SECONDS)
-        killed = self._child.end() == _SIGKILL and by_itself
-        return self._end(OutOfMemory if killed else ProgramCrashed)
+        signal = self._child.end() if by_itself else 0
+        starved = signal == _SIGKILL or (signal in _ABORTS and self._most > self._half)
+        return self._end(OutOfMemory if starved else ProgramCrashed)
 
     def _drain(self) -> None:
         """Take what the child said on its standard output, as much as a pipe holds; keep the beginning."""
@@ -459,16 +384,6 @@ def _hello(name: str, files: Mapping[str, str], kind: str, seen: View, outputs: 
         "program": name,
         "sources": dict(files),
     }
-
-
-def _job(parameters: Mapping[str, JSON], inputs: Mapping[str, Opened], outputs: Mapping[str, OutputSpec]) -> bytes:
-    return wire.encode(
-        {
-            "inputs": {role: {"media_type": about.media_type, "size": about.size} for role, about in inputs.items()},
-            "outputs": {name: asdict(spec) for name, spec in outputs.items()},
-            "parameters": dict(parameters),
-        }
-    )
 
 
 def prepare(program: str, asked: str = sandbox_child.ISOLATED, *, outputs: Collection[str] = ()) -> Sandbox:

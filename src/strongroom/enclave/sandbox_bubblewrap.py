@@ -14,12 +14,13 @@ def find() -> str:
     return next((place for place in _PLACES if Path(place).is_file()), "")
 
 
-def command(view: View, info: int, inner: list[str]) -> list[str]:
+def command(view: View, info: int, calls: int, inner: list[str]) -> list[str]:
     """The whole command.
 
     Args:
         view: what the child sees.
         info: descriptor on which bubblewrap tells the child's process id.
+        calls: descriptor from which bubblewrap reads the filter of system calls.
         inner: the command that runs inside.
     """
     return [
@@ -27,11 +28,12 @@ def command(view: View, info: int, inner: list[str]) -> list[str]:
         *("--unshare-all", "--unshare-user", "--disable-userns"),  # no network but a loopback that is down
         *("--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", HOSTNAME),
         *("--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL", "--clearenv"),
-        *("--info-fd", str(info)),
+        *("--info-fd", str(info), "--seccomp", str(calls)),
         *("--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"),  # noqa: S108 - the child's own, before anything shown below it
         *(word for path in view.read_only for word in ("--ro-bind", path, path)),
         *(word for target, place in view.links for word in ("--symlink", target, place)),
-        *("--proc", "/proc"),
+        # Who is root outside could write the whole machine's settings here, without any capability.
+        *("--proc", "/proc", "--remount-ro", "/proc"),
         *(word for device in DEVICES for word in ("--dev-bind", device, device)),
         *("--remount-ro", "/", "--chdir", "/", "--"),
         *inner,

@@ -19,7 +19,7 @@ from typing import Final
 
 from strongroom.errors import NoSandbox
 
-from . import sandbox_bubblewrap
+from . import sandbox_bubblewrap, sandbox_filter
 from .sandbox_view import DEVICES, HOSTNAME, NOBODY, SCRATCH_BYTES, View, view
 
 BUBBLEWRAP, NAMESPACES, PROCESS = "bubblewrap", "namespaces", "process"
@@ -47,24 +47,53 @@ def readable(descriptor: int, seconds: float) -> bool:
     return bool(poll.poll(int(seconds * 1000)))
 
 
-def _command(kind: str, seen: View, info: int, inner: list[str]) -> list[str]:
+def _command(kind: str, seen: View, info: int, inner: list[str]) -> tuple[list[str], list[int]]:
+    """The command that confines ``inner``, and the descriptors that it needs beside those it is given."""
+    if kind == PROCESS:
+        return inner, []
+    calls = sandbox_filter.program(os.uname().machine)
     if kind == BUBBLEWRAP:
-        return sandbox_bubblewrap.command(seen, info, inner)
-    if kind == NAMESPACES:
-        config = {
-            "command": inner,
-            "devices": DEVICES,
-            "hostname": HOSTNAME,
-            "info": info,
-            "links": seen.links,
-            "nobody": NOBODY,
-            "parent": os.getpid(),
-            "read_only": seen.read_only,
-            "scratch_bytes": SCRATCH_BYTES,
-        }
-        launcher = source("enclave/sandbox_namespaces.py")
-        return [seen.python, "-I", "-S", "-B", "-X", "utf8=1", "-c", launcher, json.dumps(config)]
-    return inner
+        heard, told = os.pipe()
+        os.write(told, calls)  # far less than a pipe holds
+        os.close(told)
+        return sandbox_bubblewrap.command(seen, info, heard, inner), [info, heard]
+    config = {
+        "calls": calls.hex(),
+        "command": inner,
+        "devices": DEVICES,
+        "hostname": HOSTNAME,
+        "info": info,
+        "links": seen.links,
+        "nobody": NOBODY,
+        "parent": os.getpid(),
+        "read_only": seen.read_only,
+        "scratch_bytes": SCRATCH_BYTES,
+    }
+    launcher = source("enclave/sandbox_namespaces.py")
+    return [seen.python, "-I", "-S", "-B", "-X", "utf8=1", "-c", launcher, json.dumps(config)], [info]
+
+
+def _start(kind: str, seen: View, inner: list[str], info: int, *, keep: Iterable[int], says: int) -> subprocess.Popen[bytes]:
+    """Start ``inner``, confined, with an empty environment. Raises NoSandbox."""
+    command, needs = _command(kind, seen, info, inner)
+    try:
+        return _starter.submit(
+            subprocess.Popen,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=says,
+            stderr=says,
+            env={},
+            cwd="/",
+            pass_fds=(*keep, *needs),
+            start_new_session=True,
+        ).result()
+    except OSError as error:
+        raise NoSandbox(f"{kind}: {error.strerror}") from error
+    finally:
+        for descriptor in needs:
+            if descriptor != info:
+                os.close(descriptor)
 
 
 class Child:
@@ -77,6 +106,11 @@ class Child:
         keep: descriptors that it inherits.
         says: descriptor for its standard output and standard error.
 
+    Attributes:
+        pid: its process id, seen from here.
+        handle: a descriptor that can be read from once it has ended (pidfd_open(2)); -1 where the system has none, and after
+            ``end``.
+
     Raises:
         NoSandbox: the sandbox could not be made.
     """
@@ -85,28 +119,16 @@ class Child:
         heard, told = os.pipe()
         with closing(os.fdopen(heard, "rb")) as info:
             try:
-                self._process = _starter.submit(
-                    subprocess.Popen,
-                    _command(kind, seen, told, inner),
-                    stdin=subprocess.DEVNULL,
-                    stdout=says,
-                    stderr=says,
-                    env={},
-                    cwd="/",
-                    pass_fds=(*keep, *((told,) if kind != PROCESS else ())),
-                    start_new_session=True,
-                ).result()
-            except OSError as error:
-                raise NoSandbox(f"{kind}: {error.strerror}") from error
+                self._process = _start(kind, seen, inner, told, keep=keep, says=says)
             finally:
                 os.close(told)
             self._alone = kind != PROCESS
             self.pid = self._process.pid if kind == PROCESS else self._told(kind, info.fileno())
-        self._handle = -1
+        self.handle = -1
         if hasattr(os, "pidfd_open"):
             # The number may be given away once the process is gone; this name for it may not.
             with suppress(ProcessLookupError):
-                self._handle = os.pidfd_open(self.pid)
+                self.handle = os.pidfd_open(self.pid)
 
     def _told(self, kind: str, info: int) -> int:
         """The process id, seen from here, of the first process inside."""
@@ -125,8 +147,8 @@ class Child:
 
     def ends_within(self, seconds: float) -> bool:
         """Whether the child ends by itself within this time."""
-        if self._handle >= 0:
-            return readable(self._handle, seconds)
+        if self.handle >= 0:
+            return readable(self.handle, seconds)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
             return True
@@ -138,13 +160,13 @@ class Child:
         Returns:
             the number of the signal that it died of, or 0.
         """
-        if self._handle >= 0:
+        if self.handle >= 0:
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+                signal.pidfd_send_signal(self.handle, signal.SIGKILL)
             # The first process of a process namespace is gone only when every other one in it is.
-            readable(self._handle, _KILL_SECONDS)
-            os.close(self._handle)
-            self._handle = -1
+            readable(self.handle, _KILL_SECONDS)
+            os.close(self.handle)
+            self.handle = -1
         if not self._alone:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -202,24 +224,19 @@ def works(kind: str) -> bool:
         return False
     seen = view()
     heard, told = os.pipe()
-    try:
-        tried = _starter.submit(
-            subprocess.run,
-            _command(kind, seen, told, [seen.python, "-I", "-S", "-B", "-c", ""]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            env={},
-            cwd="/",
-            pass_fds=(told,),
-            timeout=_PROBE_SECONDS,
-        ).result()
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    finally:
-        os.close(heard)
-        os.close(told)
-    return tried.returncode == 0
+    with Path(os.devnull).open("wb") as nowhere:
+        try:
+            tried = _start(kind, seen, [seen.python, "-I", "-S", "-B", "-c", ""], told, keep=(), says=nowhere.fileno())
+            try:
+                return tried.wait(_PROBE_SECONDS) == 0
+            finally:
+                tried.kill()
+                tried.wait()
+        except (NoSandbox, subprocess.TimeoutExpired):
+            return False
+        finally:
+            os.close(heard)
+            os.close(told)
 
 
 def choose(asked: str) -> str:

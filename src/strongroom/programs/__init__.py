@@ -124,6 +124,7 @@ class Program(Protocol):
     NAME: str
     ROLES: frozenset[str]
     OUTPUTS: Mapping[str, OutputKind]
+    DEFAULTS: Mapping[str, Any]  # parameters that a person need not say; a proposal says all of them
     LIBRARIES: tuple[str, ...]
 
     def check(self, parameters: Mapping[str, Any]) -> None:

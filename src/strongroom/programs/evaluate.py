@@ -27,6 +27,7 @@ OUTPUTS: Final[Mapping[str, OutputKind]] = {
     "predictions": OutputKind("records", "text/csv"),
     "log": OutputKind("log", "text/plain"),
 }
+DEFAULTS: Final[Mapping[str, Any]] = {"features": None, "groups": [], "positive": None}
 LIBRARIES: Final = ("numpy", "onnxruntime", "pyarrow", "sklearn", "matplotlib")
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
@@ -168,7 +169,9 @@ def check(parameters: Mapping[str, Any]) -> None:
 
 def load(outputs: Collection[str]) -> None:
     """Import what it takes to write these outputs."""
-    from . import evaluation  # noqa: F401, PLC0415 - heavy, and not for clients
+    from . import evaluation, table  # noqa: F401, PLC0415 - heavy, and not for clients
+
+    table.rehearse()
 
     if "calibration" in outputs:
         from . import picture  # noqa: PLC0415 - heavy, and not always wanted

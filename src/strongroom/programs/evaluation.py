@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from strongroom.errors import BadParameters, ModelShape, TableEmpty, TableLabels
 
 from . import Input, OutputSpec, Step, measure
 from .measure import Classified, Estimated
-from .model import Answer, Model
-from .table import Batch, Table
+from .model import Model
+from .table import Batch, Table, Texts
 
 if TYPE_CHECKING:
     from .evaluate import Grouping, Parameters
@@ -36,23 +36,20 @@ class _Seen:
     """What was read and answered.
 
     Attributes:
-        columns: the target and the columns that group, by name: text, or numbers.
-        labels: text [records], or ``None``.
+        numbers: those of the target and of the columns that group that are wanted as numbers, by name.
+        texts: those that are wanted as text.
+        labels: those that the model gave, or ``None``.
         scores: float64 [records, classes], or ``None``.
         classes: which class each score is of, as far as the model says; else empty.
         integers: whether the model counts its classes.
     """
 
-    columns: Mapping[str, NDArray[Any]]
-    labels: NDArray[np.str_] | None
+    numbers: Mapping[str, NDArray[np.float64]]
+    texts: Mapping[str, Texts]
+    labels: Texts | None
     scores: NDArray[np.float64] | None
     classes: tuple[str, ...]
     integers: bool
-
-
-def _together(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:
-    whole = [part for part in parts if part is not None]
-    return np.concatenate(whole) if whole else None
 
 
 def _features(batch: Batch, names: tuple[str, ...]) -> NDArray[np.float64]:
@@ -66,56 +63,63 @@ def _features(batch: Batch, names: tuple[str, ...]) -> NDArray[np.float64]:
 def _ask(inputs: Mapping[str, Input], p: Parameters, step: Step) -> _Seen:
     """Read the table and ask the model. Raises ModelUnreadable, ModelShape, and the errors of tables."""
     step("read table", 0)
-    table = Table(inputs["data"])
-    features = p.columns(table.columns)
+    data = Table(inputs["data"])
+    features = p.columns(data.columns)
     step("load model", 0)
     with inputs["model"].open() as file:
         model = Model(file.read(), features, classifies=p.classifies)
-    numbers = [*features, *(g.column for g in p.groups if g.edges), *([] if p.classifies else [p.target])]
-    texts = [*(g.column for g in p.groups if not g.edges), *([p.target] if p.classifies else [])]
-    kept: dict[str, list[NDArray[Any] | None]] = {name: [] for name in (p.target, *(g.column for g in p.groups))}
-    answers: list[Answer] = []
+    numbers = [*(g.column for g in p.groups if g.edges), *([] if p.classifies else [p.target])]
+    kept: dict[str, list[NDArray[np.float64]]] = {name: [] for name in numbers}
+    texts = {name: Texts() for name in (*(g.column for g in p.groups if not g.edges), *([p.target] if p.classifies else []))}
+    labels, scores, rows = Texts(), list[NDArray[np.float64]](), 0
     step("predict", 0)
-    for batch in table.batches(list(dict.fromkeys(numbers)), texts):
+    for batch in data.batches(list(dict.fromkeys([*features, *numbers])), list(texts)):
         if not batch.rows:
             continue
-        answers.append(model.predict(_features(batch, features)))
+        answer = model.predict(_features(batch, features))
+        if answer.labels is not None:
+            labels.add(*np.unique(answer.labels, return_inverse=True))
+        if answer.scores is not None:
+            scores.append(answer.scores)
         for name, parts in kept.items():
-            parts.append(batch.texts[name] if name in texts else batch.numbers[name])
+            parts.append(batch.numbers[name])
+        for name, column in texts.items():
+            column.add(*batch.texts[name])
+        rows += batch.rows
         step("predict", batch.done * _PREDICTED // 1000)
-    if not answers:
+    if not rows:
         raise TableEmpty("the table has no rows", step="read table")
-    scores = _together([answer.scores for answer in answers])
     return _Seen(
-        columns={name: np.concatenate([part for part in parts if part is not None]) for name, parts in kept.items()},
-        labels=_together([answer.labels for answer in answers]),
-        scores=scores,
-        classes=() if scores is None else model.classes(max(2, scores.shape[1])),
+        numbers={name: np.concatenate(parts) for name, parts in kept.items()},
+        texts=texts,
+        labels=labels if labels.names else None,
+        scores=np.concatenate(scores) if scores else None,
+        classes=model.classes(max(2, scores[0].shape[1])) if scores else (),
         integers=model.integers,
     )
 
 
 def _classified(p: Parameters, seen: _Seen) -> Classified:
     """Truth and prediction in the model's own classes. Raises TableLabels, ModelShape, BadParameters."""
-    truth = [str(label) for label in seen.columns[p.target]]
+    target = seen.texts[p.target]
+    truth, labels = list(target.names), list(seen.labels.names) if seen.labels else []
     if "" in truth:
         raise TableLabels("the target column has an empty cell", step="read table")
-    labels = None if seen.labels is None else [str(label) for label in seen.labels]
     # A model that names no class at all can only count them.
     integers = seen.integers or not (seen.classes or labels)
     if integers:
         truth = measure.integer_labels(truth)
     chances = None if seen.scores is None else measure.chances(seen.scores)
     count = 0 if chances is None else chances.shape[1]
-    classes = measure.name_classes(seen.classes, {*truth, *(labels or ())}, count, integers=integers)
-    index = {label: n for n, label in enumerate(classes)}
-    if labels is not None:
-        predicted = np.array([index[label] for label in labels], dtype=np.intp)
+    classes = measure.name_classes(seen.classes, {*truth, *labels}, count, integers=integers)
+    places = {label: n for n, label in enumerate(classes)}
+    if seen.labels is not None:
+        predicted = np.array([places[label] for label in labels], dtype=np.intp)[seen.labels.codes]
     else:
         predicted = np.argmax(np.empty((0, 2)) if chances is None else chances, axis=1)
     return Classified(
         classes=classes,
-        truth=np.array([index[label] for label in truth], dtype=np.intp),
+        truth=np.array([places[label] for label in truth], dtype=np.intp)[target.codes],
         predicted=predicted,
         chances=chances,
         positive=measure.positive_class(classes, p.positive),
@@ -124,7 +128,7 @@ def _classified(p: Parameters, seen: _Seen) -> Classified:
 
 def _estimated(p: Parameters, seen: _Seen) -> Estimated:
     """Truth and prediction as numbers. Raises TableNotNumeric, ModelShape."""
-    truth = seen.columns[p.target]
+    truth = seen.numbers[p.target]
     if not np.isfinite(truth).all():
         raise TableNotNumeric("the target is missing, or no finite number", step="read table")
     if seen.scores is None or seen.scores.shape[1] != 1:
@@ -132,22 +136,26 @@ def _estimated(p: Parameters, seen: _Seen) -> Estimated:
     return Estimated(truth, seen.scores[:, 0])
 
 
-def _members(grouping: Grouping, column: NDArray[Any]) -> dict[str, NDArray[np.bool_]]:
+def _members(grouping: Grouping, seen: _Seen) -> dict[str, NDArray[np.bool_]]:
     """Which records are in each group, by the group's name. Every record is in exactly one.
 
     Raises:
         BadParameters: more distinct values than a report can hold.
     """
     if grouping.edges:
+        column = seen.numbers[grouping.column]
         missing = np.isnan(column)
         place = np.where(missing, -1, np.searchsorted([float(edge) for edge in grouping.edges], column, side="right"))
         found = {name: place == n for n, name in enumerate(grouping.bands)}
         return {**found, MISSING: missing} if missing.any() else found
-    texts = np.array([str(value) or MISSING for value in column], dtype=object)
-    names = sorted(set(texts))
-    if len(names) > MAX_DISTINCT:
+    texts = seen.texts[grouping.column]
+    if len(texts.names) > MAX_DISTINCT:
         raise BadParameters("a column that groups has too many distinct values; give it edges", step="measure")
-    return {name: texts == name for name in names}
+    codes, members = texts.codes, dict[str, NDArray[np.bool_]]()
+    for n, text in enumerate(texts.names):
+        name = text or MISSING  # whoever calls a group so means the same
+        members[name] = members.get(name, False) | (codes == n)
+    return dict(sorted(members.items()))
 
 
 class Evaluation:
@@ -167,7 +175,7 @@ class Evaluation:
         seen = _ask(inputs, parameters, step)
         step("measure", _PREDICTED)
         self._measured = _classified(parameters, seen) if parameters.classifies else _estimated(parameters, seen)
-        self._groups = {g.name: (g, _members(g, seen.columns[g.column])) for g in parameters.groups}
+        self._groups = {g.name: (g, _members(g, seen)) for g in parameters.groups}
 
     def report(self) -> bytes:
         """The report (``spec/output.md``), as JSON with every group and every decimal place: its rule is applied later."""

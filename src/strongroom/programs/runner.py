@@ -53,26 +53,33 @@ class Channel:
 
     def receive(self, kind: bytes) -> bytes:
         """The payload of the next frame, which must be of this type. Raises EOFError when the parent is gone."""
-        found, length = frames.header(self._exactly(frames.HEADER.size), frames.TO_CHILD)
+        data = bytearray(self._awaited(kind))
+        self._fill(memoryview(data))
+        return bytes(data)
+
+    def read(self, role: int, offset: int, into: memoryview) -> None:
+        """Fill ``into`` with the bytes of an input that begin at ``offset``."""
+        with self._lock:
+            self._socket.sendall(frame(frames.READ, frames.READ_BODY.pack(role, offset, len(into))))
+            if self._awaited(frames.DATA) != len(into):
+                raise frames.BrokenFrame("another number of bytes than asked for")
+            self._fill(into)
+
+    def _awaited(self, kind: bytes) -> int:
+        """The length of the next frame's payload, which must be of this type."""
+        head = bytearray(frames.HEADER.size)
+        self._fill(memoryview(head))
+        found, length = frames.header(bytes(head), frames.TO_CHILD)
         if found != kind:
             raise frames.BrokenFrame("a frame of another type than the one awaited")
-        return self._exactly(length)
+        return length
 
-    def read(self, role: int, offset: int, length: int) -> bytes:
-        """Exactly ``length`` bytes of an input."""
-        with self._lock:
-            self._socket.sendall(frame(frames.READ, frames.READ_BODY.pack(role, offset, length)))
-            return self.receive(frames.DATA)
-
-    def _exactly(self, size: int) -> bytes:
-        data = bytearray(size)
-        view, have = memoryview(data), 0
-        while have < size:
-            count = self._socket.recv_into(view[have:])
+    def _fill(self, into: memoryview) -> None:
+        while into:
+            count = self._socket.recv_into(into)
             if not count:
                 raise EOFError("the parent is gone")
-            have += count
-        return bytes(data)
+            into = into[count:]
 
 
 class RangeFile(io.RawIOBase):
@@ -107,7 +114,7 @@ class RangeFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         length = max(0, min(len(view), frames.READ_BYTES, self._size - self._at))
         if length:
-            view[:length] = self._channel.read(self._role, self._at, length)
+            self._channel.read(self._role, self._at, view[:length])
             self._at += length
         return length
 
@@ -147,8 +154,9 @@ class Job:
         """Tell the parent, where it is news. Thousandths never fall."""
         permille = min(1000, max(self._permille, permille))
         if (name, permille) != (self._step, self._permille) and self._steps < frames.MAX_STEPS:
+            body = frames.STEP_BODY.pack(STEPS.index(name), permille)
             self._step, self._permille, self._steps = name, permille, self._steps + 1
-            self._channel.send(frames.STEP, frames.STEP_BODY.pack(STEPS.index(name), permille))
+            self._channel.send(frames.STEP, body)
 
     def write(self, name: str, data: bytes) -> None:
         """Send an output whole, in pieces."""

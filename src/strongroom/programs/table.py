@@ -6,7 +6,9 @@ be is said before it is read, so that no guess from the first rows can be wrong 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import errno
+import io
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -33,6 +35,34 @@ pa.set_io_thread_count(1)
 pa.set_memory_pool(pa.system_memory_pool())  # the others reserve address space by the gigabyte
 
 
+class Texts:
+    """A column of few distinct texts, as a number for each record: four bytes, however long the texts."""
+
+    def __init__(self) -> None:
+        self._index: dict[str, int] = {}
+        self._parts: list[NDArray[np.int32]] = []
+
+    def add(self, names: Iterable[str], codes: NDArray[Any]) -> None:
+        """Some records more.
+
+        Args:
+            names: distinct texts.
+            codes: for each record the place of its text in ``names``.
+        """
+        places = np.array([self._index.setdefault(name, len(self._index)) for name in names], dtype=np.int32)
+        self._parts.append(places[codes])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every text that occurs, once."""
+        return tuple(self._index)
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """For each record the place of its text in ``names``."""
+        return np.concatenate([np.zeros(0, dtype=np.int32), *self._parts])
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some rows.
@@ -40,13 +70,13 @@ class Batch:
     Attributes:
         rows: how many.
         numbers: float64 [rows] by column.
-        texts: text [rows] by column.
+        texts: by column: the distinct texts, and for each row the place of its own.
         done: the thousandths of the file that were read.
     """
 
     rows: int
     numbers: dict[str, NDArray[np.float64]]
-    texts: dict[str, NDArray[np.object_]]
+    texts: dict[str, tuple[list[str], NDArray[np.int32]]]
     done: int
 
 
@@ -56,8 +86,8 @@ def _reading() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        if isinstance(error, MemoryError):
-            raise
+        if isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
+            raise MemoryError from None
         if "conversion error to double" in str(error):
             raise TableNotNumeric("a column holds text where numbers must be", step="read table") from None
         raise TableUnreadable("the table is not what its media type says", step="read table") from None
@@ -133,6 +163,13 @@ class Table:
             yield from reader
 
 
+def rehearse() -> None:
+    """Read a small table, so that pyarrow's threads are there before memory is limited: each takes address space."""
+    small = b"a\n1\n"
+    for _ in Table(Input(CSV[0], len(small), lambda: io.BytesIO(small))).batches(["a"], []):
+        pass
+
+
 def _open_csv(file: BinaryIO, convert: Any) -> Any:
     return pa.csv.open_csv(
         file, read_options=pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES), convert_options=convert
@@ -155,7 +192,7 @@ def _numbers(column: Any) -> NDArray[np.float64]:
         raise TableNotNumeric("a column holds something else where numbers must be", step="read table") from None
 
 
-def _texts(column: Any) -> NDArray[np.object_]:
-    """A column as text, "" for what is missing."""
-    text = pc.fill_null(column.cast(pa.string()), "")
-    return np.asarray(text.to_numpy(zero_copy_only=False), dtype=np.object_)
+def _texts(column: Any) -> tuple[list[str], NDArray[np.int32]]:
+    """A column as distinct texts, "" for what is missing, and for each row the place of its own."""
+    text = pc.fill_null(column.cast(pa.string()), "").dictionary_encode()
+    return text.dictionary.to_pylist(), np.asarray(text.indices.to_numpy(zero_copy_only=False), dtype=np.int32)

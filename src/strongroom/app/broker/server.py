@@ -11,11 +11,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from strongroom import wire
+from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.entry import ENTRY_TYPE
 from strongroom.app.http import Client, application, blocking, body, json_answer
 from strongroom.broker import MAX_REQUEST_BYTES, Owner, Release, ReleaseRequest, decide
 from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal
-from strongroom.errors import StrongroomError
+from strongroom.errors import Internal, StrongroomError, Unreachable
 from strongroom.ledger import Entry
 from strongroom.wire import Envelope, Fields
 
@@ -29,18 +30,22 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("strongroom.broker")
 RETRY_SECONDS = 5.0
+CATCH_UP_SECONDS = 60.0
 
 
 class Outbox:
-    """Sends the digest of every decision to the exchange's log, and again until it is there.
+    """Sends the digest of every decision to the exchange's log, and again until it is there; brings withdrawals back.
+
+    A withdrawal is told to every broker by the one who withdraws. A broker that was off then asks the exchange, when it
+    starts and every minute.
 
     Args:
         book: where decisions are.
-        owner: who signs entries.
+        owner: who signs entries; read anew each time.
         exchange: the way to the exchange.
     """
 
-    def __init__(self, book: SqliteBook, owner: Owner, exchange: Client) -> None:
+    def __init__(self, book: SqliteBook, owner: Callable[[], Owner], exchange: Client) -> None:
         self._book, self._owner, self._exchange = book, owner, exchange
         self._wake = threading.Event()
         self._stop = False
@@ -58,22 +63,66 @@ class Outbox:
         self._thread.join(timeout=5)
 
     def flush(self) -> None:
-        """Send what is not logged yet. Raises StrongroomError when the exchange does not take it."""
+        """Send what is not logged yet.
+
+        What the exchange will never take (a stranger's request names a contract that nobody proposed) is passed over, so
+        that it does not stand in the way of the rest.
+
+        Raises:
+            Unreachable, Internal: the exchange does not answer, or failed.
+        """
         for decision in self._book.decisions(unlogged=True):
             entry = Entry(decision.verdict, decision.contract, decision.digest)
-            self._exchange.post("/v1/log/entries", self._owner.broker.sign(ENTRY_TYPE, entry.encode()).encode())
-            self._book.mark_logged(decision.id)
+            try:
+                self._exchange.post("/v1/log/entries", self._owner().broker.sign(ENTRY_TYPE, entry.encode()).encode())
+            except (Unreachable, Internal):
+                raise
+            except StrongroomError as error:
+                _LOG.info("decision %d is not logged: %s", decision.id, error.code)
+                self._book.mark_unloggable(decision.id)
+            else:
+                self._book.mark_logged(decision.id)
+
+    def catch_up(self) -> None:
+        """Take in the withdrawals that the exchange shows of contracts that the owner approved. Raises StrongroomError."""
+        exchange, trust = ExchangeClient(self._exchange), self._owner().trust
+        for digest in self._book.approved():
+            if self._book.standing(digest).withdrawn_by:
+                continue
+            try:
+                seen = exchange.proposal(digest)
+                proposal = Proposal.parse(seen.envelope.expect(PROPOSAL_TYPE))
+                trust.check(proposal.parties)
+                for envelope in seen.withdrawals:
+                    self._book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
+            except (Unreachable, Internal):
+                raise
+            except StrongroomError as error:  # not on this exchange, or not what its party signed
+                _LOG.info("contract %s: %s", digest, error.code)
 
     def _work(self) -> None:
+        due = 0.0
         while not self._stop:
+            wait = CATCH_UP_SECONDS
             try:
                 self.flush()
+                if time.monotonic() >= due:
+                    self.catch_up()
+                    due = time.monotonic() + CATCH_UP_SECONDS
             except StrongroomError as error:
-                _LOG.info("decisions wait to be logged: %s", error.code)
-                self._wake.wait(RETRY_SECONDS)
-            else:
-                self._wake.wait()
+                _LOG.info("the exchange is asked again: %s", error.code)
+                wait = RETRY_SECONDS
+            self._wake.wait(wait)
             self._wake.clear()
+
+
+def _read(owner: Callable[[], Owner]) -> Owner:
+    """The owner now. What is wrong with the owner's files is the owner's to know, and nobody else's. Raises Internal."""
+    try:
+        return owner()
+    except StrongroomError as error:
+        _LOG.error("the owner's files cannot be used: %s: %s", error.code, error)
+        raise Internal("the broker cannot read its owner's files") from error
 
 
 def broker(
@@ -97,7 +146,7 @@ def broker(
     def answer(data: bytes) -> tuple[bytes, int]:
         request = ReleaseRequest.parse(data)
         at = int(now())
-        decision = decide(request, owner=owner(), book=book, at=at)
+        decision = decide(request, owner=_read(owner), book=book, at=at)
         book.record(request, decision, at)
         if outbox is not None:
             outbox.wake()
@@ -112,7 +161,7 @@ def broker(
         envelope = Envelope.from_json(f.any("withdrawal"))
         proposal = Proposal.parse(Envelope.from_json(f.any("contract")).expect(PROPOSAL_TYPE))
         f.end()
-        owner().trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
+        _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
         book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
 
     async def post_withdrawal(request: Request) -> Response:
@@ -120,8 +169,8 @@ def broker(
         return json_answer({})
 
     async def health(_request: Request) -> Response:
-        current = owner()
-        return json_answer({"broker": current.broker.public.keyid, "party": current.name, "role": "broker"})
+        found = await blocking(_read)(owner)
+        return json_answer({"broker": found.broker.public.keyid, "party": found.name, "role": "broker"})
 
     return application(
         [

@@ -9,10 +9,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib import import_module
+from typing import Any
 
 from strongroom import __version__
-from strongroom.errors import Internal, StrongroomError, Usage
+from strongroom.errors import Internal, NotFound, StrongroomError, Usage
 
 from .screen import Screen
 
@@ -45,6 +47,9 @@ VERBS = {
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "allow_abbrev": False})  # what is signed is said in full
+
     def error(self, message: str) -> None:  # type: ignore[override]
         raise Usage(message, hint=f"See: {self.prog} --help")
 
@@ -57,7 +62,7 @@ def _overview() -> str:
 def parser_of(verb: str) -> argparse.ArgumentParser:
     """The parser of one verb."""
     module, line = VERBS[verb]
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     group = common.add_argument_group("common")
     group.add_argument("--json", action="store_true", help="print one JSON object")
     group.add_argument(
@@ -91,7 +96,8 @@ def _run(words: list[str], screen: Screen) -> int:
     if words[0] not in VERBS:
         raise Usage(f"there is no verb {words[0]!r}", hint="See: strongroom --help")
     args = parser_of(words[0]).parse_args(words[1:])
-    found: int = args.run(args, screen)
+    with ExitStack() as args.opened:
+        found: int = args.run(args, screen)
     return found
 
 
@@ -109,8 +115,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen.error(error)
     except KeyboardInterrupt:
         status = 130
-    except BrokenPipeError:
-        status = 1
+    except BrokenPipeError:  # whoever read it has gone; nothing more is said, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        screen.error(NotFound(f"{where}{error.strerror or error.__class__.__name__}"))
     except Exception as error:  # the last line of defence: one line, and the traceback only for who asks for it
         if os.environ.get("STRONGROOM_DEBUG"):
             raise

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
-from typing import Any
 
 from strongroom import wire
 from strongroom.app.client.draft import MAX_BYTES
-from strongroom.app.client.home import read
+from strongroom.app.client.home import loads, private, read, reading
 from strongroom.app.client.prose import clauses
-from strongroom.app.client.room import manifest_path
-from strongroom.asset import MANIFEST_TYPE, Manifest
+from strongroom.app.client.room import Room, manifest_path
+from strongroom.asset import MANIFEST_TYPE, FileSource, Manifest, check_sealed
 from strongroom.contract import PROPOSAL_TYPE, Proposal
-from strongroom.errors import BadField, NotFound, StrongroomError, Usage
+from strongroom.errors import BadField, NotFound, Unreachable, Usage
 from strongroom.party import Party
 from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, OutputRule, Policy
-from strongroom.receipt import Bundle, Statement
+from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Statement
+from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
-from .place import example, party, room
+from .place import example, room
 from .screen import Screen
 
 PIECE = 1 << 20
@@ -44,6 +45,7 @@ def _declare_seal(parser: ArgumentParser) -> None:
         """
 strongroom seal records.csv --as hospital --use evaluate --allow report --allow picture --min-group 10 --decimals 4
 strongroom seal model.onnx --as lab --use evaluate --allow report --allow picture --reveal-digest
+strongroom seal model.onnx.sealed --as lab --only-upload       # what was sealed when the exchange was away
 """,
     )
     parser.add_argument("file", type=Path)
@@ -73,17 +75,20 @@ strongroom seal model.onnx --as lab --use evaluate --allow report --allow pictur
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the sealed file (FILE.sealed)")
     parser.add_argument("--threads", type=int, choices=(1, 2), default=1)
-    parser.add_argument("--no-upload", action="store_true", help="do not put it on the exchange")
+    upload = parser.add_mutually_exclusive_group()
+    upload.add_argument("--no-upload", action="store_true", help="do not put it on the exchange")
+    upload.add_argument("--only-upload", action="store_true", help="FILE is sealed already: put it on the exchange")
     parser.set_defaults(run=seal)
 
 
 def terms(args: Namespace) -> Policy:
     """The terms that the flags mean. Raises Usage, PolicyError leaves."""
     if args.terms:
-        value = wire.loads(read(args.terms))
-        if not isinstance(value, dict):
-            raise BadField(f"{args.terms} does not hold a policy")
-        return Policy.draft(value).require()
+        with reading(args.terms):
+            value = loads(args.terms)
+            if not isinstance(value, dict):
+                raise BadField("this is no policy")
+            return Policy.draft(value).require()
     if not args.use or not args.allow:
         raise Usage(
             "say at least one --use and one --allow: what you do not say, nobody may do",
@@ -92,7 +97,7 @@ def terms(args: Namespace) -> Policy:
     rules = {
         kind: OutputRule(
             recipients=frozenset(args.to) if args.to else ANY_PARTY,
-            max_bytes=args.max_bytes or MAX_BYTES[kind],
+            max_bytes=MAX_BYTES[kind] if args.max_bytes is None else args.max_bytes,
             min_group=args.min_group,
             decimals=args.decimals,
         )
@@ -102,27 +107,30 @@ def terms(args: Namespace) -> Policy:
 
 
 def seal(args: Namespace, screen: Screen) -> int:
-    total = args.file.stat().st_size if args.file.is_file() else None
+    here = room(args, offline=args.no_upload)
     out = args.out or args.file.with_name(args.file.name + ".sealed")
-    here = room(args)
-    with screen.progress(f"sealing {args.file.name}", total) as progress:
-        manifest = here.seal(
-            args.file,
-            terms=terms(args),
-            name=args.name,
-            kind=args.kind,
-            media_type=args.media_type,
-            mock=args.mock,
-            reveal_digest=args.reveal_digest,
-            out=out,
-            threads=args.threads,
-            progress=progress,
-            upload=False,
-        )
+    if args.only_upload:
+        out = args.file
+    else:
+        total = args.file.stat().st_size if args.file.is_file() else None
+        with screen.progress(f"sealing {args.file.name}", total) as progress:
+            here.seal(
+                args.file,
+                terms=terms(args),
+                name=args.name,
+                kind=args.kind,
+                media_type=args.media_type,
+                mock=args.mock,
+                reveal_digest=args.reveal_digest,
+                out=out,
+                threads=args.threads,
+                progress=progress,
+                upload=False,
+            )
+    envelope = _manifest(manifest_path(out))
+    manifest = Manifest.parse(envelope.expect(MANIFEST_TYPE))
     if not args.no_upload:
-        envelope = Envelope.parse(read(manifest_path(out)))
-        with screen.progress(f"uploading {out.name}", manifest.sealed.size) as progress:
-            here.publish(out, envelope, mock=args.mock, progress=progress)
+        _upload(here, out, envelope, args.mock, screen)
     screen.said("sealed", f"{out} ({manifest.sealed.size:,} bytes)")
     screen.said("manifest", f"{manifest_path(out)}   {manifest.digest}")
     screen.said("asset", f"{manifest.owner}/{manifest.name}")
@@ -131,6 +139,23 @@ def seal(args: Namespace, screen: Screen) -> int:
     value = {"asset": f"{manifest.owner}/{manifest.name}", "manifest": manifest.digest, "sealed": str(out)}
     screen.result(value)
     return 0
+
+
+def _manifest(path: Path) -> Envelope:
+    """A manifest's envelope from its file; its payload is a manifest. Raises NotFound, EmptyFile, WireError leaves."""
+    with reading(path):
+        envelope = Envelope.parse(read(path))
+        Manifest.parse(envelope.expect(MANIFEST_TYPE))
+    return envelope
+
+
+def _upload(here: Room, sealed: Path, envelope: Envelope, mock: Path | None, screen: Screen) -> None:
+    with screen.progress(f"uploading {sealed.name}", sealed.stat().st_size if sealed.is_file() else None) as progress:
+        try:
+            here.publish(sealed, envelope, mock=mock, progress=progress)
+        except Unreachable as error:
+            how = f"It is sealed; when the exchange is back: strongroom seal {sealed} --only-upload --as {here.name}"
+            raise Unreachable(error.message, hint=how) from error
 
 
 def _declare_open(parser: ArgumentParser) -> None:
@@ -152,20 +177,21 @@ strongroom open model.onnx.sealed --as lab --offset 0 --length 64 --out -
 def open_(args: Namespace, screen: Screen) -> int:
     import sys
 
-    from strongroom.app.client.room import Room
-
-    read(args.file, max_bytes=None) if not args.file.is_file() else None
-    manifest = Envelope.parse(read(args.manifest or manifest_path(args.file)))
-    here = Room(party(args), exchange="http://127.0.0.1:0", enclave="http://127.0.0.1:0")
+    if args.out == "-" and args.json:
+        raise Usage("--json and --out - both want standard output", hint="Write to a file: --out FILE")
+    if not args.file.is_file() or not args.file.stat().st_size:
+        read(args.file)  # says what is wrong with it
+    manifest = _manifest(args.manifest or manifest_path(args.file))
+    here = room(args, offline=True)
     with here.open(args.file, manifest) as reader:
-        length = Manifest.parse(manifest.expect(MANIFEST_TYPE)).plaintext_bytes
+        length = reader.size
         end = length if args.length is None else min(length, args.offset + args.length)
         if not 0 <= args.offset <= end:
             raise Usage(f"the asset has {length} bytes")
         reader.seek(args.offset)
         target = None if args.out == "-" else Path(args.out)
-        partial = target and target.with_name(f".{target.name}.partial")
-        sink = sys.stdout.buffer if partial is None else partial.open("wb")
+        partial = target and target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+        sink = sys.stdout.buffer if partial is None else private(partial)
         try:
             with screen.progress(f"opening {args.file.name}", end - args.offset) as progress:
                 left = end - args.offset
@@ -193,6 +219,7 @@ def _declare_inspect(parser: ArgumentParser) -> None:
         """
 strongroom inspect room/parties/lab/party.json
 strongroom inspect model.onnx.manifest.json --json
+strongroom inspect room/reference.json      # before you trust it
 strongroom inspect room/exchange            # what its operator can see
 """,
     )
@@ -213,29 +240,49 @@ def inspect(args: Namespace, screen: Screen) -> int:
         with args.file.open("rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
                 return _inspect_sealed(args.file, screen)
-    data = read(args.file)
-    problems = []
-    for what, describe in (("card", _card), ("bundle", _bundle), ("envelope", _envelope)):
-        try:
-            value = describe(data, screen)
-        except StrongroomError as error:
-            problems.append((what, error))
-            continue
-        screen.said("", "Only the form was checked. A receipt is verified with: strongroom verify")
-        screen.result(value)
-        return 0
-    decoded: Any = wire.decode(data)
-    members = set(decoded) if isinstance(decoded, dict) else set()
-    likely = "bundle" if "format" in members else "envelope" if "payload" in members else "card"
-    raise next(error for what, error in problems if what == likely)
+    data = read(args.file, max_bytes=MAX_BUNDLE_BYTES)
+    with reading(args.file):
+        value = _document(data, screen)
+    screen.said("", "Only the form was checked. A receipt is verified with: strongroom verify")
+    screen.result(value)
+    return 0
+
+
+def _document(data: bytes, screen: Screen) -> object:
+    """Say what a document of ours holds, whichever it is by its members. Raises WireError and whatever its parser raises."""
+    loose = wire.loads(data, max_bytes=MAX_BUNDLE_BYTES)
+    members = set(loose) if isinstance(loose, dict) else set()
+    if "measurements" in members:
+        return _trust(loose, screen)
+    describe = _bundle if "format" in members else _envelope if "payload" in members else _card
+    return describe(data, screen)
+
+
+def _trust(value: object, screen: Screen) -> object:
+    found = Trust.from_json(value)
+    screen.said("a trust file", "what its holder accepts; `strongroom party trust` adds reference values to yours")
+    for party in found.parties:
+        screen.said("pins", f"{party.name} {party.fingerprint}")
+    for root in found.roots:
+        screen.said("root", f"{root.platform} {wire.b64(root.key.raw)}")
+    for measurement in found.measurements:
+        screen.said("measurement", f"{measurement.platform} {measurement.digest}")
+    for vkey in found.logs:
+        screen.said("log", vkey)
+    return {"kind": "trust", **found.to_json()}
 
 
 def _inspect_sealed(path: Path, screen: Screen) -> int:
     beside = manifest_path(path)
     if not beside.is_file():
         raise NotFound(f"{path} is a sealed file; its manifest is not beside it", hint="Fetch the manifest from its owner.")
-    screen.said("sealed file", f"{path}, {path.stat().st_size:,} bytes")
-    screen.result(_envelope(read(beside), screen))
+    envelope, size = _manifest(beside), path.stat().st_size
+    with reading(path), FileSource(path) as source, screen.progress(f"checking {path.name}", size) as progress:
+        check_sealed(source, Manifest.parse(envelope.payload), progress=progress)
+    screen.said("sealed file", f"{path}, {size:,} bytes: to the last byte the one that this manifest names")
+    value = _envelope(envelope.encode(), screen)
+    screen.said("", "Whose it is, the manifest's signature shows: strongroom status lists those of pinned parties.")
+    screen.result(value)
     return 0
 
 

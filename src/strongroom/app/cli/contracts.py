@@ -9,11 +9,11 @@ from typing import Any
 
 from strongroom import wire
 from strongroom.app.client.draft import Change, Draft, Wanted
-from strongroom.app.client.home import read
-from strongroom.app.client.prose import clauses, differences
-from strongroom.app.client.room import Room, View
-from strongroom.contract import SANDBOXES, Payment, Proposal
-from strongroom.errors import Usage
+from strongroom.app.client.home import loads
+from strongroom.app.client.prose import Difference, clauses, differences
+from strongroom.app.client.room import Room, View, is_whole
+from strongroom.contract import SANDBOXES, Payment, Proposal, State
+from strongroom.errors import Unreachable, Usage
 
 from .assets import size
 from .place import example, room
@@ -59,6 +59,7 @@ def _limits(parser: ArgumentParser, *, defaults: bool) -> None:
     parser.add_argument(
         "--decimals", type=int, default=default(15), metavar="N", help="numbers keep at most N decimal places"
     )
+    parser.add_argument("--max-bytes", type=size, metavar="SIZE", help="largest size of every output (by its kind)")
     parser.add_argument("--runs", type=int, default=default(1), help="how many runs")
     parser.add_argument("--seconds", type=int, default=default(300), help="longest time of a run")
     parser.add_argument("--memory", type=size, default=default(2 << 30), metavar="SIZE", help="most memory of a run (2G)")
@@ -99,20 +100,36 @@ def _value(text: str) -> Any:
     return text
 
 
-def _draft(args: Namespace, here: Room) -> Draft:
-    said: dict[str, Any] = wire.loads(read(args.file)) if args.file else {}
+def _said(path: Path) -> tuple[str, dict[str, str], dict[str, list[str]], dict[str, Any]]:
+    """Title, assets, outputs and parameters of a draft's file. Raises Usage."""
+    said = loads(path)
     if not isinstance(said, dict) or set(said) - {"title", "asset", "output", "parameters"}:
-        raise Usage(f"{args.file} may hold title, asset, output and parameters alone")
-    assets = {**said.get("asset", {}), **dict(_pair(a, "ROLE=OWNER/NAME") for a in args.asset)}
-    outputs = {**said.get("output", {}), **{n: r.split(",") for n, r in (_pair(o, "NAME=PARTY") for o in args.output)}}
-    parameters = {
-        **said.get("parameters", {}),
-        **{n: _value(v) for n, v in (_pair(p, "NAME=VALUE") for p in args.parameter)},
-    }
+        raise Usage(f"{path} may hold title, asset, output and parameters alone")
+    title, asset, output = said.get("title", ""), said.get("asset", {}), said.get("output", {})
+    parameters = said.get("parameters", {})
+    if not isinstance(title, str) or not isinstance(parameters, dict):
+        raise Usage(f"{path}: title is a text, and parameters an object")
+    if not isinstance(asset, dict) or not all(isinstance(a, str) for a in asset.values()):
+        raise Usage(f"{path}: asset is an object of ROLE: OWNER/NAME")
+    lists = output.values() if isinstance(output, dict) else [None]
+    if not all(isinstance(who, list) and all(isinstance(w, str) for w in who) for who in lists):
+        raise Usage(f"{path}: output is an object of NAME: [PARTY, ...]")
+    return title, asset, output, parameters
+
+
+def _recipients(flags: list[str]) -> dict[str, list[str]]:
+    return {name: who.split(",") for name, who in (_pair(o, "NAME=PARTY") for o in flags)}
+
+
+def _draft(args: Namespace, here: Room) -> Draft:
+    title, assets, outputs, parameters = _said(args.file) if args.file else ("", {}, {}, {})
+    assets = {**assets, **dict(_pair(a, "ROLE=OWNER/NAME") for a in args.asset)}
+    outputs = {**outputs, **_recipients(args.output)}
+    parameters = {**parameters, **{n: _value(v) for n, v in (_pair(p, "NAME=VALUE") for p in args.parameter)}}
     if not assets or not outputs:
         raise Usage("say at least one --asset and one --output")
     return Draft(
-        title=args.title or said.get("title") or f"{args.program} {' on '.join(sorted(assets))}",
+        title=args.title or title or f"{args.program} {' on '.join(sorted(assets))}",
         program=args.program,
         assets={role: here.asset(reference) for role, reference in assets.items()},
         outputs={name: Wanted(tuple(who)) for name, who in outputs.items()},
@@ -123,6 +140,7 @@ def _draft(args: Namespace, here: Room) -> Draft:
         days=args.days,
         min_group=args.min_group,
         decimals=args.decimals,
+        max_bytes=args.max_bytes,
         sandbox=args.sandbox,
         payments=tuple(_payment(p) for p in args.pay or ()),
     )
@@ -131,7 +149,7 @@ def _draft(args: Namespace, here: Room) -> Draft:
 def propose(args: Namespace, screen: Screen) -> int:
     here = room(args)
     found = here.propose(_draft(args, here))
-    _said(found, screen)
+    _tell(found, screen)
     others = [p.name for p in found.parties if p.name != here.name]
     screen.line()
     screen.said("proposed", f"{found.digest}; you signed it")
@@ -140,7 +158,7 @@ def propose(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def _said(found: Proposal, screen: Screen) -> None:
+def _tell(found: Proposal, screen: Screen) -> None:
     for clause in clauses(found):
         screen.said(clause.about, clause.text)
 
@@ -168,7 +186,7 @@ def _standing(view: View) -> dict[str, Any]:
 def show(args: Namespace, screen: Screen) -> int:
     here = room(args)
     view = here.view(here.find(args.proposal))
-    _said(view.proposal, screen)
+    _tell(view.proposal, screen)
     screen.line()
     _stands(view, screen)
     screen.result({**_standing(view), "proposal": view.proposal.to_json()})
@@ -216,11 +234,15 @@ def diff(args: Namespace, screen: Screen) -> int:
     screen.said("to", f"{new.digest}, by {new.proposer}")
     screen.line()
     _changes(found, screen)
-    screen.result([{"about": d.about, "new": d.new, "old": d.old} for d in found])
+    screen.result({"changes": _as_json(found), "new": new.digest, "old": old.digest})
     return 0
 
 
-def _changes(found: list[Any], screen: Screen) -> None:
+def _as_json(found: list[Difference]) -> list[dict[str, str | None]]:
+    return [{"about": d.about, "new": d.new, "old": d.old} for d in found]
+
+
+def _changes(found: list[Difference], screen: Screen) -> None:
     for d in found:
         if d.old is not None:
             screen.said(f"- {d.about}", d.old, width=28)
@@ -253,8 +275,9 @@ def counter(args: Namespace, screen: Screen) -> int:
         sandbox=args.sandbox,
         min_group=args.min_group,
         decimals=args.decimals,
+        max_bytes=args.max_bytes,
         drop=tuple(args.drop),
-        recipients={n: tuple(r.split(",")) for n, r in (_pair(o, "NAME=PARTY") for o in args.output)},
+        recipients={name: tuple(who) for name, who in _recipients(args.output).items()},
         payments=None if args.pay is None else tuple(_payment(p) for p in args.pay),
     )
     old = here.view(digest).proposal
@@ -265,7 +288,7 @@ def counter(args: Namespace, screen: Screen) -> int:
     screen.said("countered", f"{new.digest}; you signed it, and your broker refuses the old one")
     screen.result(
         {
-            "changes": [{"about": d.about, "new": d.new, "old": d.old} for d in found],
+            "changes": _as_json(found),
             "digest": new.digest,
             "supersedes": digest,
         }
@@ -276,26 +299,29 @@ def counter(args: Namespace, screen: Screen) -> int:
 def _declare_approve(parser: ArgumentParser) -> None:
     example(
         parser,
-        "strongroom approve --as lab                 # shows it and asks\nstrongroom approve sha256:3f2a --as lab --yes",
+        """
+strongroom approve --as lab                 # shows it and asks
+strongroom approve sha256:3f2a…91cc --as lab --yes      # the whole digest of what you have read
+""",
     )
     parser.add_argument("proposal", nargs="?", help="its digest or the beginning of it; the newest where not given")
-    parser.add_argument("--yes", action="store_true", help="do not ask; you have read it")
+    parser.add_argument("--yes", action="store_true", help="do not ask: you have read what has this whole digest")
     parser.set_defaults(run=approve)
 
 
 def approve(args: Namespace, screen: Screen) -> int:
-    if args.yes and not args.proposal:
-        raise Usage("--yes needs a digest", hint="The newest is what the exchange says it is; name what you have read.")
+    if args.yes and not is_whole(args.proposal or ""):  # another proposal can be made to begin as one that was read
+        raise Usage("--yes needs a digest, the whole of it", hint="Name exactly what you have read: strongroom show")
     here = room(args)
     digest = here.find(args.proposal)
     view = here.view(digest)
     if not args.yes:
-        _said(view.proposal, screen)
+        _tell(view.proposal, screen)
         if view.proposal.supersedes:
             screen.heading("What changes")
             _changes(differences(here.view(view.proposal.supersedes).proposal, view.proposal), screen)
         if args.json or not sys.stdin.isatty():
-            raise Usage("nothing was approved", hint="Read it (strongroom show), then: strongroom approve DIGEST --yes")
+            raise Usage("nothing was approved", hint=f"When you have read it: strongroom approve {digest} --yes")
         screen.line()
         if input("Sign exactly this? [y/N] ").strip().lower() not in ("y", "yes"):
             screen.line("nothing was signed")
@@ -303,6 +329,8 @@ def approve(args: Namespace, screen: Screen) -> int:
     found = here.approve(digest)
     screen.said("approved", digest)
     _stands(found, screen)
+    if found.state in (State.APPROVED, State.ACTIVE):
+        screen.said("next", f"strongroom run {digest[:19]} --as {here.name}")
     screen.result(_standing(found))
     return 0
 
@@ -316,11 +344,16 @@ def _declare_withdraw(parser: ArgumentParser) -> None:
 
 def withdraw(args: Namespace, screen: Screen) -> int:
     here = room(args)
-    digest = here.find(args.proposal)
+    try:
+        digest = here.find(args.proposal)
+    except Unreachable as error:
+        raise Unreachable(error.message, hint="With the whole digest your own broker is told even so.") from error
     missed = here.withdraw(digest, args.reason)
     screen.said("withdrawn", f"{digest}; your broker releases nothing more under it")
     for who in missed:
-        screen.said("not reached", f"{who}; it learns of it later")
+        screen.said("not reached", who)
+    if missed:
+        screen.said("", "A broker that was off asks the exchange when it is back. Withdraw again to tell the others.")
     screen.result({"digest": digest, "not_reached": missed})
     return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -153,9 +154,10 @@ def prepare(folder: Path, screen: Screen) -> None:
 def _start(fleet: Fleet, clock: Clock, screen: Screen) -> None:
     screen.heading("2  Six processes start: an exchange, two brokers, a platform, an enclave, a sandbox")
     with clock("start the processes"):
-        fleet.start()
-    for name, role in fleet.roles.items():
-        screen.said(name, f"{role.url}   process {role.process.pid}, {role.seconds:.1f} s")
+        fleet.start(
+            on_ready=lambda role: screen.said(role.name, f"{role.url}   process {role.process.pid}, {role.seconds:.1f} s"),
+            on_wait=lambda names: screen.said("", f"waiting for the {names} (the first start compiles what it measured)"),
+        )
 
 
 def _trust(lab: Room, hospital: Room, fleet: Fleet, screen: Screen) -> None:
@@ -287,6 +289,15 @@ def _check(lab: Room, bundle: Bundle, clock: Clock, screen: Screen) -> Path:
     return lab.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json"
 
 
+def _commands() -> tuple[str, str]:
+    """How to call this program and this Python from here: by name where they are on the path."""
+    here = Path(sys.executable).parent
+    near = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    if Path(shutil.which("strongroom") or "").parent == here:
+        return "strongroom", "python"
+    return str(near / "strongroom"), str(near / "python")
+
+
 def _end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock, screen: Screen) -> None:
     screen.heading("Where everything is")
     for name, outputs in opened.items():
@@ -297,10 +308,11 @@ def _end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock
     for name, seconds in clock.spent.items():
         screen.said(name, f"{seconds:6.3f} s")
     screen.heading("Try")
-    base = f"--home {folder} --as lab"
-    screen.line(f"  strongroom verify {path} {base}")
-    screen.line(f"  python examples/tamper.py {path} tampered.json; strongroom verify tampered.json {base}")
-    screen.line(f"  strongroom inspect {folder / 'exchange'}")
+    ours, python = _commands()
+    base, tampered = f"--home {folder} --as lab", folder / "tampered.json"
+    screen.line(f"  {ours} verify {path} {base}")
+    screen.line(f"  {python} examples/tamper.py {path} {tampered}; {ours} verify {tampered} {base}")
+    screen.line(f"  {ours} inspect {folder / 'exchange'}")
     screen.result(
         {
             "folder": str(folder),

@@ -12,11 +12,11 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from strongroom.app.client.home import Config, Home, pretty, write
 from strongroom.app.http import listen
@@ -24,6 +24,11 @@ from strongroom.errors import EnclaveError, Unreachable
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+QUIET_SECONDS = 2.0
+
+
+def _silent(_what: object) -> None:
+    pass
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -51,8 +56,7 @@ class Role:
 
     def wait(self) -> None:
         """Until it answers. Raises Unreachable when it ends or takes too long."""
-        stdout = self.process.stdout
-        assert stdout is not None
+        stdout = self.stdout
         line = b""
         while not line.endswith(b"\n"):
             left = self.began + START_SECONDS - time.monotonic()
@@ -64,6 +68,17 @@ class Role:
             line += piece
         self.url = json.loads(line.splitlines()[0])["url"]
         self.seconds = time.monotonic() - self.began
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """Where it says its address."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it has taken longer to answer than it may."""
+        return time.monotonic() > self.began + START_SECONDS
 
     def stop(self) -> None:
         if self.process.stdin and not self.process.stdin.closed:
@@ -119,16 +134,33 @@ class Fleet:
         port = self.config.enclave.rpartition(":")[2]
         return self._spawn("enclave", ["enclave", "--port", port, "--exchange-url", self.config.exchange])
 
-    def start(self, *, enclave: bool = True) -> None:
-        """Start everything side by side, and wait until all answer. Raises Unreachable."""
+    def start(
+        self, *, enclave: bool = True, on_ready: Callable[[Role], None] = _silent, on_wait: Callable[[str], None] = _silent
+    ) -> None:
+        """Start everything side by side, and wait until all answer.
+
+        Args:
+            enclave: start one too.
+            on_ready: called with each role once it answers.
+            on_wait: called every two seconds with the names of those that do not answer yet.
+
+        Raises:
+            Unreachable: one ended, or took too long.
+        """
         if enclave:  # the slowest first
             self.start_enclave()
         self.start_exchange()
         for party in self.home.parties():
             self.start_broker(party.name)
-        for role in list(self.roles.values()):
-            if not role.url:
+        waiting = [role for role in self.roles.values() if not role.url]
+        while waiting:
+            ready, _, _ = select.select([r.stdout for r in waiting], [], [], QUIET_SECONDS)
+            if not ready:
+                on_wait(", ".join(r.name for r in waiting))
+            for role in [r for r in waiting if r.stdout in ready or r.overdue]:
                 role.wait()
+                waiting.remove(role)
+                on_ready(role)
 
     def reference(self) -> Path:
         """Write what others need in order to trust this machine's enclave and log: roots, measurement, log key.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from strongroom import wire
-from strongroom.app.client.home import Home, read, reference
+from strongroom.app.client.home import Home, read, reading, reference
 from strongroom.app.http import listen
-from strongroom.errors import NotPinned, PinMismatch, StrongroomError, Usage
+from strongroom.errors import NotPinned, PinMismatch, Usage
 from strongroom.party import Party
+from strongroom.trust import Trust
 
 from .place import example, home, party
 from .screen import Screen
@@ -31,13 +33,14 @@ strongroom party untrust hospital --as lab
     new.add_argument("name")
     new.add_argument("--host", default="127.0.0.1", help="where its broker will listen (127.0.0.1)")
     new.add_argument("--port", type=int, default=0, help="0 chooses a free one")
+    new.add_argument("--url", default="", help="where others reach its broker, if not at that host and port")
     verbs.add_parser("show", help="the card and its fingerprint")
     verbs.add_parser("list", help="parties here and those they trust")
     trust = verbs.add_parser("trust", help="pin a card, or accept reference values")
     trust.add_argument("file", type=Path)
     trust.add_argument("--fingerprint", help="what the party told you; refused where it differs")
-    untrust = verbs.add_parser("untrust", help="remove a pin")
-    untrust.add_argument("name")
+    untrust = verbs.add_parser("untrust", help="remove a pin, or an accepted measurement")
+    untrust.add_argument("name", help="a party's name, or a measurement's digest")
     for sub in (new, *(verbs.choices[n] for n in ("show", "list", "trust", "untrust"))):
         for flag, dest in (("--home", "home"), ("--as", "party")):
             sub.add_argument(flag, dest=dest, default=SUPPRESS)
@@ -50,15 +53,15 @@ def run(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def make(place: Home, name: str, *, host: str = "127.0.0.1", port: int = 0) -> Party:
+def make(place: Home, name: str, *, host: str = "127.0.0.1", port: int = 0, url: str = "") -> Party:
     """Make a party whose broker has an address of its own. Raises AlreadyExists, Conflict, BadField."""
     with listen(host, port) as sock:  # only to learn a free port
         port = sock.getsockname()[1]
-    return place.create(name, host=host, port=port).card
+    return place.create(name, host=host, port=port, url=url).card
 
 
 def new(args: Namespace, screen: Screen) -> None:
-    card = make(home(args), args.name, host=args.host, port=args.port)
+    card = make(home(args), args.name, host=args.host, port=args.port, url=args.url)
     _card(card, home(args).party(args.name).folder, screen)
 
 
@@ -93,20 +96,19 @@ def listing(args: Namespace, screen: Screen) -> None:
             ]
         )
     screen.table(["party", "fingerprint", "trusts", "measurements", "logs"], rows)
-    screen.result([{"fingerprint": r[1], "name": r[0], "trusts": r[2]} for r in rows])
+    screen.result({"parties": [{"fingerprint": r[1], "name": r[0], "trusts": r[2]} for r in rows]})
 
 
 def trust(args: Namespace, screen: Screen) -> None:
     found, data = party(args), read(args.file)
-    if args.fingerprint:
+    with reading(args.file):
+        loose = wire.loads(data)
+        if isinstance(loose, dict) and "measurements" in loose:
+            _trust_reference(args, reference(data), screen)
+            return
         card = Party.parse(data)
-        if card.fingerprint != args.fingerprint:
-            raise PinMismatch(f"the card's fingerprint is {card.fingerprint}, not the one you gave")
-    try:
-        card = Party.parse(data)
-    except StrongroomError as not_a_card:
-        _trust_reference(args, data, screen, not_a_card)
-        return
+    if args.fingerprint and card.fingerprint != args.fingerprint:
+        raise PinMismatch(f"the card's fingerprint is {card.fingerprint}, not the one you gave")
     found.save_trust(found.trust.pin(card))
     screen.said("pinned", card.name)
     screen.said("fingerprint", card.fingerprint)
@@ -115,11 +117,9 @@ def trust(args: Namespace, screen: Screen) -> None:
     screen.result({"fingerprint": card.fingerprint, "pinned": card.name})
 
 
-def _trust_reference(args: Namespace, data: bytes, screen: Screen, not_a_card: StrongroomError) -> None:
-    try:
-        values = reference(data)
-    except StrongroomError:
-        raise not_a_card from None
+def _trust_reference(args: Namespace, values: Trust, screen: Screen) -> None:
+    if args.fingerprint:
+        raise Usage("a fingerprint is a party's; reference values have none", hint="Compare the measurement instead.")
     if not (values.roots or values.measurements or values.logs):
         raise Usage(f"{args.file} holds no reference values")
     found = party(args)
@@ -142,6 +142,8 @@ def untrust(args: Namespace, screen: Screen) -> None:
     found = party(args)
     if args.name == found.name:
         raise NotPinned("a party cannot remove itself")
-    found.save_trust(found.trust.unpin(args.name))
+    trusted = found.trust
+    kept = tuple(m for m in trusted.measurements if m.digest != args.name)
+    found.save_trust(trusted.unpin(args.name) if kept == trusted.measurements else replace(trusted, measurements=kept))
     screen.said("removed", args.name)
     screen.result({"removed": args.name})

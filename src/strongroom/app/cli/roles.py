@@ -36,6 +36,7 @@ def _announce(args: Namespace, screen: Screen, role: str) -> Callable[[str], Non
         if args.announce:
             print(json.dumps({"role": role, "url": url}), flush=True)  # noqa: T201 - for the parent process
         else:
+            screen.result({"role": role, "url": url})
             screen.said(role, url)
             screen.note("Stop it with Ctrl-C.")
 
@@ -67,10 +68,11 @@ def up(args: Namespace, screen: Screen) -> int:
     began = time.monotonic()
     with Fleet(place) as fleet:
         screen.note("starting an exchange, an enclave and a broker for each party …")
-        fleet.start()
+        fleet.start(
+            on_ready=lambda role: screen.said(role.name, f"{role.url}   ({role.seconds:.1f} s)"),
+            on_wait=lambda names: screen.note(f"waiting for the {names} (the first start compiles what it measured) …"),
+        )
         path = fleet.reference()
-        for name, role in fleet.roles.items():
-            screen.said(name, f"{role.url}   ({role.seconds:.1f} s)")
         screen.said("", "platform: simulated (no hardware protection)")
         screen.said("reference values", f"{path}   each party: strongroom party trust {path} --as NAME")
         screen.said(
@@ -113,6 +115,7 @@ def serve_exchange(args: Namespace, screen: Screen) -> int:
     folder = home(args).folder / "exchange"
     store = ExchangeStore(folder, log_key(folder))
     sock = listen(args.host, args.port)
+    store.sweep()  # only now: an exchange that has this address is not running already
     serve(exchange(store), sock, announce=_announce(args, screen, "exchange"), until_eof=args.announce)
     store.close()
     return 0
@@ -131,7 +134,8 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
     place = home(args)
     party = place.party(args.party)
     exchange = args.exchange_url or place.config.exchange
-    outbox = Outbox(party.book, party.owner(), Client(exchange))
+    party.book.record_lost()
+    outbox = Outbox(party.book, party.owner, Client(exchange))
     outbox.start()
     sock = listen(args.host or party.broker.host, party.broker.port if args.port is None else args.port)
     app = broker(party.book, party.owner, outbox)
@@ -168,4 +172,3 @@ def _images() -> Path:
     """Where bytecode is kept, by measurement: compiled once an installation, not once a --home (XDG base directories)."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(cache) if cache.startswith("/") else Path.home() / ".cache") / "strongroom" / "images"
-

@@ -15,8 +15,8 @@ from strongroom.receipt import Bundle, examine
 
 from .place import example, room
 from .screen import QUIET_SECONDS, Screen
+from .verify import conclude
 from .verify import show as show_verification
-from .verify import to_json
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
@@ -55,9 +55,12 @@ def run(args: Namespace, screen: Screen) -> int:
     screen.said("receipt", f"{kept}   verified")
     screen.said("", receipt.label)
     failure = receipt.statement.failure
-    screen.result({"receipt": str(kept), "statement": receipt.statement.to_json()})
+    value: dict[str, Any] = {"receipt": str(kept), "statement": receipt.statement.to_json()}
     if failure is not None:
-        raise RunFailed(f"the program stopped at {failure.step!r}: {failure.code}", hint=_hint(failure.code))
+        stopped = RunFailed(f"the program stopped at {failure.step!r}: {failure.code}", hint=_hint(failure.code))
+        screen.error(stopped, **value)
+        return 1
+    screen.result(value)
     screen.said("next", f"strongroom outputs {digest[:15]} --as {here.name}")
     return 0
 
@@ -86,7 +89,7 @@ def outputs(args: Namespace, screen: Screen) -> int:
             report(json.loads(read(found.path, max_bytes=None)), screen)
     if not opened:
         screen.said("outputs", "none was delivered to you")
-    screen.result([{"name": f.name, "path": str(f.path), "platform": f.receipt.label} for f in opened])
+    screen.result({"outputs": [{"name": f.name, "path": str(f.path), "platform": f.receipt.label} for f in opened]})
     return 0
 
 
@@ -141,8 +144,7 @@ def receipt(args: Namespace, screen: Screen) -> int:
 
         write(args.out, bundle.encode())
         screen.said("written", str(args.out))
-    screen.result({**to_json(found), "digest": bundle.receipt.digest})
-    return 0 if found.receipt else 1
+    return conclude(found, screen, digest=bundle.receipt.digest)
 
 
 def _run_of(bundle: Bundle, here: Room) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import textwrap
 import time
@@ -22,12 +23,11 @@ from strongroom.transcript import Check, Status, Transcript
 _COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 _MARKS = {Status.PASSED: ("✓", "green"), Status.FAILED: ("✗", "red"), Status.NOT_ESTABLISHED: ("?", "yellow")}
 QUIET_SECONDS = 2.0
-_OBEYED = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # bidirectional overrides
 
 
 def printable(text: str) -> str:
-    """Text from elsewhere, with control characters shown and not obeyed."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if c in _OBEYED or c < " " or "\x7f" <= c <= "\x9f" else c for c in text)
+    """Text from elsewhere: what a screen would obey or hide (control characters, turned writing, no width) is shown."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class Screen:
@@ -87,7 +87,7 @@ class Screen:
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         if self.as_json:
             return
-        rows = [[printable(cell) for cell in row] for row in rows]
+        header, rows = [printable(h) for h in header], [[printable(cell) for cell in row] for row in rows]
         widths = [max(len(row[i]) for row in [list(header), *rows]) for i in range(len(header))]
         print(
             "  " + self.paint("  ".join(h.ljust(w) for h, w in zip(header, widths, strict=True)).rstrip(), "dim"),
@@ -101,13 +101,10 @@ class Screen:
         if self.as_json:
             print(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True), file=self._out, flush=True)
 
-    def error(self, error: StrongroomError) -> None:
+    def error(self, error: StrongroomError, **beside: Any) -> None:
+        """What went wrong: a line and a hint for people; for machines one object, with what else there is to say."""
         if self.as_json:
-            print(
-                json.dumps({"error": error.to_json()}, indent=2, ensure_ascii=False, sort_keys=True),
-                file=self._out,
-                flush=True,
-            )
+            self.result({**beside, "error": error.to_json()})
             return
         red, plain = ("\x1b[31m", "\x1b[0m") if self._err.isatty() and self._colour else ("", "")
         print(f"{red}strongroom: {error.code}: {printable(error.message)}{plain}", file=self._err)
@@ -132,20 +129,11 @@ class Screen:
         if self.as_json:
             yield lambda _done: None
         elif self._err.isatty():
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                DownloadColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-                TransferSpeedColumn,
-            )
+            from tqdm import tqdm
 
-            columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=Console(file=self._err), transient=True) as bar:
-                task = bar.add_task(label, total=total)
-                yield lambda done: bar.update(task, completed=done)
+            shape = {"unit": "B", "unit_scale": True, "leave": False, "delay": QUIET_SECONDS, "file": self._err}
+            with tqdm(desc=label, total=total, **shape) as bar:
+                yield lambda done: bar.update(done - bar.n)
         else:
             yield _lines(label, total, self._err)
 
@@ -165,10 +153,7 @@ def _lines(label: str, total: int | None, err: TextIO) -> Callable[[int], None]:
 
 
 def _columns() -> int:
-    try:
-        return os.get_terminal_size().columns
-    except OSError:
-        return 120
+    return shutil.get_terminal_size((110, 24)).columns
 
 
 def _shorten(text: str, limit: int = 150) -> str:

@@ -6,10 +6,12 @@ from argparse import ArgumentParser, Namespace
 from datetime import UTC, datetime
 
 from strongroom.app.client.room import Room
-from strongroom.errors import NotFound
+from strongroom.asset import Manifest
 
 from .place import example, party, room
 from .screen import Screen
+
+SHOWN = 5  # refusals on the screen of `status`
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
@@ -31,35 +33,29 @@ def _declare_log(parser: ArgumentParser) -> None:
 def log(args: Namespace, screen: Screen) -> int:
     if args.ledger:
         return _ledger(room(args), screen)
-    decisions = party(args).book.decisions()
+    book = party(args).book
+    decisions, assets = book.decisions(), {e.digest: Manifest.parse(e.payload).name for e in book.assets()}
     for d in decisions:
-        screen.said(f"{_time(d.at)}", f"{d.verdict} {d.code} contract {d.contract[:19]}… run {d.run_id[:8]}…", width=24)
+        what = f"{d.verdict}: {d.code}" if d.code else d.verdict
+        asset = assets.get(d.manifest, f"an asset that is not here ({d.manifest[:19]}…)")
+        screen.said(_time(d.at), f"{what}; {asset} for run {d.run_id[:8]}… of contract {d.contract[:19]}…", width=24)
         checks = d.checks if isinstance(d.checks, list) else []
         for check in checks:
             if isinstance(check, dict) and check["status"] != "passed" and check["detail"] != "not reached":
                 screen.said("", f"{check['number']} {check['name']}: {check['status']}: {check['detail']}")
     if not decisions:
         screen.said("log", "your broker has decided nothing yet")
-    screen.result([d.to_json() for d in decisions])
+    screen.result({"decisions": [d.to_json() for d in decisions]})
     return 0
 
 
 def _ledger(here: Room, screen: Screen) -> int:
-    checkpoint = here.exchange.checkpoint()
-    verifiers = [v for v in here.trust.log_verifiers() if v.signatures_of(checkpoint)]
-    if not verifiers:
-        raise NotFound("this log's key is not in your trust file", hint="strongroom party trust reference.json")
-    new = verifiers[0].verify(checkpoint)
-    here.follow_head(new)
-    entries = []
-    for start in range(0, new.size, 1000):
-        entries += here.exchange.entries(start, min(start + 1000, new.size))
+    head, entries = here.ledger()
     for index, entry in enumerate(entries):
-        if isinstance(entry, dict):
-            screen.said(f"{index} {entry['kind']}", f"{entry['digest']} of contract {str(entry['contract'])[:19]}…")
+        screen.said(f"{index} {entry.kind}", f"{entry.digest} of contract {entry.contract[:19]}…")
     screen.line()
-    screen.said("head", f"{new.origin}, {new.size} entries, consistent with the last one seen")
-    screen.result({"entries": entries, "origin": new.origin, "size": new.size})
+    screen.said("head", f"{head.origin}, {head.size} entries: those above, and consistent with the last head seen")
+    screen.result({"entries": [e.to_json() for e in entries], "origin": head.origin, "size": head.size})
     return 0
 
 
@@ -77,7 +73,7 @@ def status(args: Namespace, screen: Screen) -> int:
         [[f"{m.owner}/{m.name}", m.kind, f"{m.plaintext_bytes:,}", m.digest] for m in assets],
     )
     screen.heading("Contracts")
-    views = here.views()
+    views, left_out = here.sift()
     rows = [
         [
             v.proposal.digest[:19] + "…",
@@ -88,6 +84,13 @@ def status(args: Namespace, screen: Screen) -> int:
         for v in views
     ]
     screen.table(["contract", "state", "runs", "title"], rows)
+    for left in left_out:
+        screen.said("left out", f"{left.digest[:19]}… names you; {left.error.code}: {left.error}")
+    refusals = [d for d in here.decisions() if d.verdict == "refusal"]
+    screen.heading("Refused by your broker")
+    for d in refusals[-SHOWN:]:
+        screen.said(_time(d.at), f"contract {d.contract[:19]}… run {d.run_id[:8]}…: {d.code}")
+    screen.line(f"  {len(refusals)} in all; each with its checks: strongroom log" if refusals else "  none")
     missing = here.unreceipted()
     screen.heading("Released without a receipt")
     for contract, run_id, at in missing:
@@ -97,6 +100,8 @@ def status(args: Namespace, screen: Screen) -> int:
     value = {
         "assets": [{"asset": f"{m.owner}/{m.name}", "manifest": m.digest} for m in assets],
         "contracts": [{"digest": v.proposal.digest, "state": v.state.value, "title": v.proposal.title} for v in views],
+        "left_out": [{"digest": left.digest, "error": left.error.to_json()} for left in left_out],
+        "refusals": [{"at": d.at, "code": d.code, "contract": d.contract, "run_id": d.run_id} for d in refusals],
         "unreceipted": [{"at": at, "contract": c, "run_id": r} for c, r, at in missing],
     }
     screen.result(value)

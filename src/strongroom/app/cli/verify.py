@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
-from strongroom import wire
-from strongroom.app.client.home import read
+from strongroom.app.client.home import read, reading, trust_file
 from strongroom.errors import NotVerified
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Verification, examine
-from strongroom.trust import Trust
 
 from .place import example, party
 from .screen import Screen
@@ -29,16 +28,23 @@ strongroom verify receipt.json --trust trust.json --json
 
 
 def run(args: Namespace, screen: Screen) -> int:
-    trust = Trust.from_json(wire.loads(read(args.trust))) if args.trust else party(args).trust
-    bundle = Bundle.parse(read(args.file, max_bytes=MAX_BUNDLE_BYTES))
+    trust = trust_file(args.trust) if args.trust else party(args).trust
+    with reading(args.file):
+        bundle = Bundle.parse(read(args.file, max_bytes=MAX_BUNDLE_BYTES))
     found = examine(bundle, trust=trust)
     show(found, screen)
-    screen.result(to_json(found))
+    return conclude(found, screen)
+
+
+def conclude(found: Verification, screen: Screen, **more: str) -> int:
+    """The verification for machines, with ``error`` where it failed, and that error for people; the exit status."""
+    value: dict[str, Any] = {**to_json(found), **more}
     if found.receipt is not None:
+        screen.result(value)
         return 0
     problem = found.transcript.first_problem
-    if not args.json and problem is not None:
-        screen.error(NotVerified(f"{problem.number} {problem.name}: {problem.status.value}"))
+    assert problem is not None
+    screen.error(NotVerified(f"{problem.number} {problem.name}: {problem.status.value}"), **value)
     return 1
 
 

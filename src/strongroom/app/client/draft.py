@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from strongroom.asset import Manifest
 from strongroom.attest.evidence import Measurement
@@ -19,6 +20,8 @@ from strongroom.wire import JSON
 
 MAX_BYTES: Mapping[str, int] = {"log": 1 << 20, "picture": 4 << 20, "records": 64 << 20, "report": 1 << 20}
 DAY = 24 * 3600
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Draft:
         parameters: the program's.
         runs, seconds, memory_bytes: limits.
         days: how long it stands.
-        min_group, decimals: for outputs that do not say their own.
+        min_group, decimals, max_bytes: for outputs that do not say their own; ``None``: as large as is usual for the kind.
         sandbox: ``isolated`` or ``process``.
         payments: what a completed run costs.
     """
@@ -64,6 +67,7 @@ class Draft:
     days: int = 7
     min_group: int = 1
     decimals: int = MAX_DECIMALS
+    max_bytes: int | None = None
     sandbox: str = "isolated"
     payments: tuple[Payment, ...] = ()
 
@@ -87,6 +91,10 @@ def _join(one: OutputRule, other: OutputRule) -> OutputRule:
     )
 
 
+def _changed(old: _T, new: _T | None) -> _T:
+    return old if new is None else new
+
+
 def _outputs(draft: Draft) -> tuple[Output, ...]:
     from strongroom.programs import load
 
@@ -99,9 +107,9 @@ def _outputs(draft: Draft) -> tuple[Output, ...]:
             )
         rule = OutputRule(
             recipients=frozenset(wanted.recipients),
-            max_bytes=MAX_BYTES[spec.kind] if wanted.max_bytes is None else wanted.max_bytes,
-            min_group=draft.min_group if wanted.min_group is None else wanted.min_group,
-            decimals=draft.decimals if wanted.decimals is None else wanted.decimals,
+            max_bytes=_changed(_changed(MAX_BYTES[spec.kind], draft.max_bytes), wanted.max_bytes),
+            min_group=_changed(draft.min_group, wanted.min_group),
+            decimals=_changed(draft.decimals, wanted.decimals),
         )
         found.append(_possible(Output(name, spec.kind, rule)))
     return tuple(found)
@@ -159,7 +167,8 @@ def proposal(
     program = load(draft.program)
     if set(draft.assets) != set(program.ROLES):
         raise BadParameters(f"{draft.program} needs an asset for each of: {', '.join(sorted(program.ROLES))}")
-    program.check(draft.parameters)
+    parameters = {**program.DEFAULTS, **draft.parameters}  # what was left unsaid stands in the proposal for all to read
+    program.check(parameters)
     outputs = _outputs(draft)
     measurements = tuple(sorted(set(measurements), key=Measurement.encode))
     if not measurements:
@@ -178,7 +187,7 @@ def proposal(
         not_before=at,
         not_after=at + draft.days * DAY,
         parties=tuple(parties[n] for n in sorted(names)),
-        program=ProgramRef(draft.program, program_digest, program.NAME, parameters_of(dict(draft.parameters))),
+        program=ProgramRef(draft.program, program_digest, program.NAME, parameters_of(parameters)),
         assets=tuple(AssetRef(role, m.owner, m.digest) for role, m in sorted(draft.assets.items())),
         outputs=outputs,
         enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox),
@@ -195,7 +204,7 @@ class Change:
 
     Attributes:
         title, runs, seconds, memory_bytes, days, sandbox: as in a draft.
-        min_group, decimals: for every output.
+        min_group, decimals, max_bytes: for every output.
         drop: outputs to leave out.
         recipients: output -> its recipients.
     """
@@ -208,6 +217,7 @@ class Change:
     sandbox: str | None = None
     min_group: int | None = None
     decimals: int | None = None
+    max_bytes: int | None = None
     drop: tuple[str, ...] = ()
     recipients: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     payments: tuple[Payment, ...] | None = None
@@ -228,27 +238,29 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
         if output.name in change.drop:
             continue
         rule = output.rule
-        if change.min_group is not None:
-            rule = replace(rule, min_group=change.min_group)
-        if change.decimals is not None:
-            rule = replace(rule, decimals=change.decimals)
+        rule = replace(
+            rule,
+            max_bytes=_changed(rule.max_bytes, change.max_bytes),
+            min_group=_changed(rule.min_group, change.min_group),
+            decimals=_changed(rule.decimals, change.decimals),
+        )
         if output.name in change.recipients:
             rule = replace(rule, recipients=frozenset(change.recipients[output.name]))
         outputs.append(_possible(Output(output.name, output.kind, rule)))
     limits = Limits(
-        old.limits.runs if change.runs is None else change.runs,
-        old.limits.seconds if change.seconds is None else change.seconds,
-        old.limits.memory_bytes if change.memory_bytes is None else change.memory_bytes,
+        _changed(old.limits.runs, change.runs),
+        _changed(old.limits.seconds, change.seconds),
+        _changed(old.limits.memory_bytes, change.memory_bytes),
     )
     new = replace(
         old,
-        title=old.title if change.title is None else change.title,
+        title=_changed(old.title, change.title),
         outputs=tuple(outputs),
         policy=least_policy(old.policy.uses, outputs),
         limits=limits,
-        enclave=replace(old.enclave, sandbox=old.enclave.sandbox if change.sandbox is None else change.sandbox),
+        enclave=replace(old.enclave, sandbox=_changed(old.enclave.sandbox, change.sandbox)),
         not_after=at + change.days * DAY if change.days is not None else old.not_after,
-        payments=old.payments if change.payments is None else _sorted(change.payments),
+        payments=_sorted(_changed(old.payments, change.payments)),
     )
     if new == old:
         raise Usage("the counter-proposal changes nothing", hint="Approve the proposal, or say what to change.")

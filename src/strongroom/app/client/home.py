@@ -17,15 +17,18 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from strongroom import wire
 from strongroom.broker import Owner
 from strongroom.checkpoint import Checkpoint, VerifiedCheckpoint
-from strongroom.errors import AlreadyExists, BadField, EmptyFile, NoKeys, NotFound, TooLarge, Usage
+from strongroom.errors import AlreadyExists, BadField, EmptyFile, NoKeys, NotFound, StrongroomError, TooLarge, Usage
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
 from strongroom.trust import Trust
 from strongroom.wire import Fields
@@ -41,22 +44,39 @@ def read(path: Path, *, max_bytes: int | None = MAX_CONFIG) -> bytes:
     try:
         if path.is_dir():
             raise NotFound(f"{path} is a folder, not a file")
-        if max_bytes is not None and path.stat().st_size > max_bytes:
-            raise TooLarge(f"{path} has more than {max_bytes} bytes")
-        data = path.read_bytes()
+        with path.open("rb") as source:
+            data = source.read(-1 if max_bytes is None else max_bytes + 1)
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}") from error
+    if max_bytes is not None and len(data) > max_bytes:
+        raise TooLarge(f"{path} has more than {max_bytes} bytes")
     if not data:
         raise EmptyFile(f"{path} is empty")
     return data
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What is found wrong inside is found in this file: its name is put before the message."""
+    try:
+        yield
+    except StrongroomError as error:
+        if str(path) not in error.message:
+            error.message = f"{path}: {error.message}"
+        raise
+
+
+def loads(path: Path) -> Any:
+    """The JSON in one of our unsigned files. Raises NotFound, EmptyFile, NotJson."""
+    with reading(path):
+        return wire.loads(read(path))
 
 
 def write(path: Path, data: bytes, *, secret: bool = False) -> None:
     """Replace a file whole or not at all. Raises NotFound when the folder is not there or not writable."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
-        with os.fdopen(descriptor, "wb") as sink:
+        with private(partial) if secret else partial.open("xb") as sink:
             sink.write(data)
             sink.flush()
             os.fsync(sink.fileno())
@@ -64,6 +84,11 @@ def write(path: Path, data: bytes, *, secret: bool = False) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise NotFound(f"cannot write {path}: {error.strerror}") from error
+
+
+def private(path: Path) -> IO[bytes]:
+    """A new file that its owner alone can read. Raises FileExistsError, OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def pretty(value: object) -> bytes:
@@ -81,7 +106,7 @@ class BrokerPlace:
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
 class PartyHome:
@@ -96,23 +121,31 @@ class PartyHome:
         self.name = folder.name
 
     @classmethod
-    def create(cls, folder: Path, *, host: str, port: int) -> PartyHome:
-        """Make a party with fresh keys. Raises AlreadyExists, BadField (the name)."""
+    def create(cls, folder: Path, *, host: str, port: int, url: str = "") -> PartyHome:
+        """Make a party with fresh keys: whole, or not at all. Raises AlreadyExists, BadField (the name), NotFound."""
         Fields({"name": folder.name}, "party").name("name")
-        if folder.exists():
-            raise AlreadyExists(f"a party {folder.name!r} is already here")
-        (folder / "broker").mkdir(parents=True, mode=0o700)
-        keys = PartyKeys(folder.name, SigningKey(secrets.token_bytes(32)), DecryptionKey(secrets.token_bytes(96)))
-        broker = BrokerPlace(SigningKey(secrets.token_bytes(32)), host, port)
-        secret = {"decryption": wire.b64(keys.decryption.seed), "name": keys.name, "signing": wire.b64(keys.signing.seed)}
-        write(folder / "keys.json", pretty(secret), secret=True)
-        place = {"host": host, "port": port, "signing": wire.b64(broker.key.seed)}
-        write(folder / "broker" / "key.json", pretty(place), secret=True)
-        card = keys.card(broker.key.public, broker.url)
-        write(folder / "party.json", card.encode())
-        found = cls(folder)
-        found.save_trust(Trust().pin(card))  # a party trusts itself
-        return found
+        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
+        try:
+            if folder.exists():
+                raise AlreadyExists(f"a party {folder.name!r} is already here")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            draft.mkdir(mode=0o700)
+            try:
+                _fill(cls(draft), folder.name, BrokerPlace(SigningKey(secrets.token_bytes(32)), host, port), url)
+                draft.rename(folder)  # fails where somebody made it meanwhile
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            if folder.exists():
+                raise AlreadyExists(f"a party {folder.name!r} is already here") from error
+            raise NotFound(f"cannot write {folder}: {error.strerror}") from error
+        return cls(folder)
+
+    def close(self) -> None:
+        """Close the broker's book, where it was opened."""
+        if "book" in self.__dict__:
+            self.book.close()
+            del self.book
 
     @cached_property
     def keys(self) -> PartyKeys:
@@ -120,30 +153,35 @@ class PartyHome:
         path = self.folder / "keys.json"
         if not path.is_file():
             raise NoKeys(f"{self.folder} holds no keys")
-        f = Fields(wire.loads(read(path)), "keys")
-        found = PartyKeys(
-            f.name("name"), SigningKey.from_seed(f.base64("signing")), DecryptionKey.from_seed(f.base64("decryption"))
-        )
-        f.end()
+        with reading(path):
+            f = Fields(loads(path), "keys")
+            found = PartyKeys(
+                f.name("name"), SigningKey.from_seed(f.base64("signing")), DecryptionKey.from_seed(f.base64("decryption"))
+            )
+            f.end()
         return found
 
     @cached_property
     def broker(self) -> BrokerPlace:
-        f = Fields(wire.loads(read(self.folder / "broker" / "key.json")), "broker")
-        found = BrokerPlace(
-            SigningKey.from_seed(f.base64("signing")), f.text("host", max_chars=255), f.integer("port", high=65535)
-        )
-        f.end()
+        path = self.folder / "broker" / "key.json"
+        with reading(path):
+            f = Fields(loads(path), "broker")
+            found = BrokerPlace(
+                SigningKey.from_seed(f.base64("signing")), f.text("host", max_chars=255), f.integer("port", high=65535)
+            )
+            f.end()
         return found
 
     @property
     def card(self) -> Party:
-        return Party.parse(read(self.folder / "party.json"))
+        path = self.folder / "party.json"
+        with reading(path):
+            return Party.parse(read(path))
 
     @property
     def trust(self) -> Trust:
         """Read anew each time: a pin removed is gone at once."""
-        return Trust.from_json(wire.loads(read(self.folder / "trust.json")))
+        return trust_file(self.folder / "trust.json")
 
     def save_trust(self, trust: Trust) -> None:
         write(self.folder / "trust.json", pretty(trust.to_json()))
@@ -161,22 +199,26 @@ class PartyHome:
 
     def last_seen(self, origin: str) -> VerifiedCheckpoint | None:
         """The last checkpoint seen of a log, verified again."""
-        path = self.folder / "seen.json"
-        if not path.exists():
-            return None
-        notes = wire.loads(read(path))
-        note = notes.get(origin) if isinstance(notes, dict) else None
+        note = self._seen().get(origin)
         if note is None:
             return None
-        checkpoint = Checkpoint.parse(str(note).encode())
-        for log in self.trust.log_verifiers():
-            if log.name == origin:
-                return log.verify(checkpoint)
+        with reading(self.folder / "seen.json"):
+            checkpoint = Checkpoint.parse(str(note).encode())
+            for log in self.trust.log_verifiers():
+                if log.name == origin:
+                    return log.verify(checkpoint)
         return None
+
+    def _seen(self) -> dict[str, Any]:
+        path = self.folder / "seen.json"
+        found = loads(path) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise BadField(f"{path} is not an object")
+        return found
 
     def save_seen(self, seen: VerifiedCheckpoint) -> None:
         path = self.folder / "seen.json"
-        notes: dict[str, Any] = wire.loads(read(path)) if path.exists() else {}
+        notes = self._seen()
         notes[seen.origin] = seen.checkpoint.encode().decode()
         write(path, pretty(notes))
 
@@ -185,6 +227,20 @@ class PartyHome:
         found = self.folder / kind
         found.mkdir(exist_ok=True)
         return found
+
+
+def _fill(home: PartyHome, name: str, broker: BrokerPlace, url: str) -> None:
+    """Put fresh keys into an empty folder."""
+    folder = home.folder
+    (folder / "broker").mkdir(mode=0o700)
+    keys = PartyKeys(name, SigningKey(secrets.token_bytes(32)), DecryptionKey(secrets.token_bytes(96)))
+    secret = {"decryption": wire.b64(keys.decryption.seed), "name": keys.name, "signing": wire.b64(keys.signing.seed)}
+    write(folder / "keys.json", pretty(secret), secret=True)
+    place = {"host": broker.host, "port": broker.port, "signing": wire.b64(broker.key.seed)}
+    write(folder / "broker" / "key.json", pretty(place), secret=True)
+    card = keys.card(broker.key.public, url or broker.url)
+    write(folder / "party.json", card.encode())
+    home.save_trust(Trust().pin(card))  # a party trusts itself
 
 
 @dataclass(frozen=True)
@@ -207,7 +263,9 @@ class Home:
 
     def parties(self) -> list[PartyHome]:
         place = self.folder / "parties"
-        return [PartyHome(p) for p in sorted(place.iterdir()) if (p / "party.json").is_file()] if place.is_dir() else []
+        if not place.is_dir():
+            return []
+        return [PartyHome(p) for p in sorted(place.iterdir()) if p.name[0] != "." and (p / "party.json").is_file()]
 
     def party(self, name: str | None) -> PartyHome:
         """The party of that name, or the only one here. Raises NoKeys, Usage."""
@@ -223,9 +281,10 @@ class Home:
             raise Usage(f"{self.folder} holds {', '.join(p.name for p in found)}", hint="Say who you are: --as NAME")
         return found[0]
 
-    def create(self, name: str, *, host: str, port: int) -> PartyHome:
+    def create(self, name: str, *, host: str, port: int, url: str = "") -> PartyHome:
+        """Make a party, whose broker listens on ``host`` and ``port`` and is reached by others at ``url``."""
         Fields({"name": name}, "party").name("name")
-        return PartyHome.create(self.folder / "parties" / name, host=host, port=port)
+        return PartyHome.create(self.folder / "parties" / name, host=host, port=port, url=url)
 
     @property
     def config(self) -> Config:
@@ -235,9 +294,10 @@ class Home:
             raise NotFound(
                 f"{self.folder} knows no exchange", hint="Start one with `strongroom up`, or give --exchange URL."
             )
-        f = Fields(wire.loads(read(path)), "config")
-        found = Config(f.text("exchange"), f.text("enclave"))
-        f.end()
+        with reading(path):
+            f = Fields(loads(path), "config")
+            found = Config(f.text("exchange"), f.text("enclave"))
+            f.end()
         return found
 
     def save_config(self, config: Config) -> None:
@@ -245,8 +305,18 @@ class Home:
         write(self.folder / "config.json", pretty({"enclave": config.enclave, "exchange": config.exchange}))
 
 
+def trust_file(path: Path) -> Trust:
+    """Somebody's trust file. Raises NotFound, EmptyFile, and the errors of ``Trust.from_json``."""
+    with reading(path):
+        return Trust.from_json(loads(path))
+
+
 def reference(data: bytes) -> Trust:
-    """Reference values to trust: a trust file that pins no party (``strongroom up`` writes one). Raises BadField."""
+    """Reference values to trust: a trust file that pins no party (``strongroom up`` writes one).
+
+    Raises:
+        NotJson, BadField.
+    """
     found = Trust.from_json(wire.loads(data))
     if found.parties:
         raise BadField("reference values name parties; pin those by their cards")

@@ -125,7 +125,7 @@ def _enclave(p: Proposal) -> Iterator[Clause]:
     yield Clause("platforms", " or ".join(LABEL if n == "simulated" else f"platform: {n}" for n in p.enclave.platforms))
     for number, measurement in enumerate(p.enclave.measurements, 1):
         registers = ", ".join(f"{name} {value}" for name, value in measurement.registers.items())
-        yield Clause(f"measurement {number}", f"on {measurement.platform}: {registers}")
+        yield Clause(f"measurement {number}", f"on {measurement.platform}: {measurement.digest} ({registers})")
     isolated = p.enclave.sandbox == "isolated"
     yield Clause("the program runs", "isolated from the machine" if isolated else "as an ordinary process (not isolated)")
 

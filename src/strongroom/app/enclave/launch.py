@@ -10,8 +10,12 @@ measured packages. The flags, the environment and the lines of ``BOOTSTRAP`` are
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from strongroom.errors import NotMeasurable
 ENCLAVE_MODULE = "strongroom.app.enclave.server"
 FLAGS = ("-I", "-S", "-X", "utf8")
 ENVIRONMENT = {"LANG": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+KEPT_IMAGES = 4  # about 40 MB each
 UNTIED = "0"  # in place of a parent's process id: do not end with the parent
 
 # Arguments: the standard library, the image, the parent's process id or UNTIED, the module, and the module's own arguments.
@@ -117,3 +122,36 @@ def build(images: Path, name: str, links: dict[str, Path], interpreter: Path, li
     if found != wanted:
         raise NotMeasurable(f"the image {folder} was altered", hint=f"Remove {folder} and start the platform again.")
     return image
+
+
+@contextmanager
+def held(image: Image) -> Iterator[None]:
+    """Mark an image as in use while the block runs, and remove old ones that nobody uses."""
+    folder = image.packages.parent
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        os.utime(folder)
+        _remove_old(folder.parent)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove_old(place: Path) -> None:
+    images = [entry for entry in place.iterdir() if entry.is_dir() and not entry.is_symlink()]
+    images.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for old in images[KEPT_IMAGES:]:
+        _remove_unused(old)
+
+
+def _remove_unused(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return  # an enclave runs from it
+    else:
+        shutil.rmtree(folder, ignore_errors=True)  # links are removed, never what they lead to
+    finally:
+        os.close(descriptor)

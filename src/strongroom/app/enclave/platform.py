@@ -237,14 +237,25 @@ def serve(
         debugged=lambda: any(_traced(child.pid) for child in children),
     )
     image = launch.build(images or state / "images", platform.started.digest, place.links, place.interpreter, place.library)
-    _warm(image, warm)
+    with launch.held(image):
+        _warm(image, warm)
+        command = image.command(place.module, parent=os.getpid())
+        return _run(command, arguments, platform, children)
+
+
+def _run(
+    command: list[str], arguments: Sequence[str], platform: SimulatedPlatform, children: list[subprocess.Popen[bytes]]
+) -> int:
+    """Start the enclave and answer it until either ends; its exit status."""
     ours, theirs = socket.socketpair()
     with ours, _stop_signals() as awake:
         with theirs:
             descriptor = theirs.fileno()
-            command = image.command(place.module, "--platform-fd", str(descriptor), *arguments, parent=os.getpid())
             child = subprocess.Popen(  # noqa: S603 - the command is the image's own
-                command, pass_fds=(descriptor,), env=launch.ENVIRONMENT, stdin=subprocess.DEVNULL
+                [*command, "--platform-fd", str(descriptor), *arguments],
+                pass_fds=(descriptor,),
+                env=launch.ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
             )
         children.append(child)
         try:

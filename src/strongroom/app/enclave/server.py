@@ -16,7 +16,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, cast
+from contextlib import ExitStack
+from typing import Any, BinaryIO, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -29,9 +30,10 @@ from strongroom.attest.evidence import Platform
 from strongroom.broker import ReleaseRequest
 from strongroom.contract import Contract, RunRequest
 from strongroom.contract import Limits as Agreed
+from strongroom.delivery import Delivery
 from strongroom.enclave import sandbox
 from strongroom.enclave.run import BrokerLine, OpenInput, Surroundings, run
-from strongroom.errors import BadRelease, Conflict, Internal, ReleaseRefused, StrongroomError
+from strongroom.errors import BadRelease, Conflict, Internal, ReleaseRefused, StrongroomError, Unreachable
 from strongroom.party import Party
 from strongroom.programs import NAMES, OutputSpec, load
 from strongroom.receipt import Bundle
@@ -39,6 +41,9 @@ from strongroom.wire import Envelope, Fields
 
 _LOG = logging.getLogger("strongroom.enclave")
 MAX_RUNS = 2
+RETRIES = (0.5, 2.0, 5.0)  # seconds to wait before the exchange is asked again
+
+_T = TypeVar("_T")
 READY = "evaluate"  # what a fresh sandbox is prepared for
 
 
@@ -52,6 +57,9 @@ class HttpBroker:
     def __init__(self, party: Party) -> None:
         self._client = Client(party.broker_url, timeout=15)
         self._name = party.name
+
+    def close(self) -> None:
+        self._client.close()
 
     def nonce(self) -> bytes:
         f = Fields(wire.decode(self._client.post("/v1/nonce", b"{}")), "answer")
@@ -74,6 +82,26 @@ class HttpBroker:
             raise BadRelease("the broker's refusal is of another request")
         number, code = str(statement.get("number"))[:8], str(statement.get("code"))[:64]
         raise ReleaseRefused(f"the broker of {self._name} refused at check {number}: {code}", reason=code)
+
+
+class PatientExchange(ExchangeClient):
+    """An exchange that is asked again where an answer that is missed would cost the parties a run."""
+
+    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
+        return self._insist(lambda: super(PatientExchange, self).deliver(delivery, sealed))
+
+    def record(self, bundle: Bundle) -> Bundle:
+        return self._insist(lambda: super(PatientExchange, self).record(bundle))
+
+    @staticmethod
+    def _insist(ask: Callable[[], _T]) -> _T:
+        for pause in RETRIES:
+            try:
+                return ask()
+            except (Unreachable, Internal) as error:
+                _LOG.warning("asking the exchange again: %s", error.code)
+                time.sleep(pause)
+        return ask()
 
 
 def _whole_reads(file: BinaryIO) -> BinaryIO:
@@ -155,7 +183,7 @@ class Runner:
     """
 
     def __init__(self, platform: Platform, exchange: Client) -> None:
-        self._platform, self._exchange = platform, ExchangeClient(exchange)
+        self._platform, self._exchange = platform, PatientExchange(exchange)
         self.standby = Standby()
         self._places = threading.BoundedSemaphore(MAX_RUNS)
 
@@ -198,21 +226,23 @@ class Runner:
             self.standby.prepare()
 
     def _run(self, contract: Contract, run_id: str, progress: Callable[[str, str], None]) -> Bundle:
-        lines: dict[str, BrokerLine] = {}
+        with ExitStack() as lines:
 
-        def broker(party: Party) -> BrokerLine:
-            return lines.setdefault(party.name, HttpBroker(party))
+            def broker(party: Party) -> BrokerLine:
+                line = HttpBroker(party)
+                lines.callback(line.close)
+                return line
 
-        around = Surroundings(
-            platform=self._platform,
-            exchange=self._exchange,
-            broker=broker,
-            confine=self.standby.take,
-            now=lambda: int(time.time()),
-            entropy=secrets.token_bytes,
-            progress=progress,
-        )
-        return self._exchange.record(run(contract, run_id, around))
+            around = Surroundings(
+                platform=self._platform,
+                exchange=self._exchange,
+                broker=broker,
+                confine=self.standby.take,
+                now=lambda: int(time.time()),
+                entropy=secrets.token_bytes,
+                progress=progress,
+            )
+            return self._exchange.record(run(contract, run_id, around))
 
 
 def enclave(runner: Runner) -> Any:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from strongroom import wire
 from strongroom.app.http import Client
 from strongroom.checkpoint import Checkpoint
 from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.delivery import Delivery
-from strongroom.errors import BadField, ManifestMismatch
-from strongroom.ledger import ConsistencyProof
+from strongroom.errors import BadField, BadReceipt, Conflict, ManifestMismatch
+from strongroom.ledger import ConsistencyProof, Entry
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.wire import Envelope, Fields
 
@@ -34,7 +35,7 @@ class RemoteSource:
         self._client, self._path = client, path
         with client.stream("HEAD", path) as answer:
             length = answer.headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) < 16):
             raise BadField("the exchange does not say how long the file is")
         self._size = int(length)
 
@@ -101,6 +102,9 @@ class ExchangeClient:
     def __init__(self, client: Client) -> None:
         self.client = client
 
+    def close(self) -> None:
+        self.client.close()
+
     # --- assets ---
 
     def put_manifest(self, envelope: Envelope) -> None:
@@ -166,19 +170,27 @@ class ExchangeClient:
     # --- outputs, receipts, the log ---
 
     def deliver(self, delivery: Delivery, sealed: bytes) -> None:
-        self.client.call("PUT", f"/v1/outputs/{delivery.sealed}", content=sealed)
+        with suppress(Conflict):  # it is there already: the address is the digest of its bytes
+            self.client.call("PUT", f"/v1/outputs/{delivery.sealed}", content=sealed)
         self.client.post("/v1/deliveries", delivery.encode())
 
     def deliveries(self, contract: str) -> list[Delivery]:
         found = wire.decode(self.client.get(f"/v1/proposals/{contract}/deliveries"), max_bytes=64 << 20)
-        return [Delivery.parse(wire.encode(d)) for d in cast("list[object]", found)]
+
+        def delivery(item: object) -> Delivery:
+            return Delivery.parse(wire.encode(item))
+
+        return list(Fields({"deliveries": found}, "answer").items("deliveries", delivery, high=1_000_000))
 
     def record(self, bundle: Bundle) -> Bundle:
         """Have a receipt logged; the bundle with its proof."""
         return Bundle.parse(self.client.post("/v1/receipts", bundle.encode()))
 
     def receipt(self, digest: str) -> Bundle:
-        return Bundle.parse(self.client.get(f"/v1/receipts/{digest}", max_bytes=MAX_BUNDLE_BYTES))
+        found = Bundle.parse(self.client.get(f"/v1/receipts/{digest}", max_bytes=MAX_BUNDLE_BYTES))
+        if found.receipt.digest != digest:
+            raise BadReceipt("the exchange answered with another receipt")
+        return found
 
     def checkpoint(self) -> Checkpoint:
         return Checkpoint.parse(self.client.get("/v1/log/checkpoint"))
@@ -187,6 +199,7 @@ class ExchangeClient:
         found = wire.decode(self.client.get("/v1/log/consistency", params={"old": old, "new": new}))
         return ConsistencyProof.from_json(found)
 
-    def entries(self, start: int, end: int) -> list[object]:
+    def entries(self, start: int, end: int) -> list[Entry]:
+        """What the log says that it holds; :meth:`Room.ledger` holds it against the signed head."""
         found = wire.decode(self.client.get("/v1/log/entries", params={"start": start, "end": end}))
-        return cast("list[object]", found)
+        return list(Fields({"entries": found}, "answer").items("entries", Entry.from_json))

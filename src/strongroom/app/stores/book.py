@@ -171,10 +171,30 @@ class SqliteBook:
                 ),
             )
 
+    def record_lost(self) -> int:
+        """Write into the log what a broker that died had released but not recorded yet; how many decisions it was."""
+        with self._db.write() as c:
+            known = {text(r[0]) for r in c.execute("SELECT digest FROM decisions WHERE verdict = 'release'")}
+            rows = c.execute("SELECT at, contract, manifest, run_id, envelope FROM releases ORDER BY at").fetchall()
+            lost = [(*row[:4], digest) for row in rows if (digest := Envelope.parse(blob(row[4])).digest) not in known]
+            c.executemany(
+                "INSERT INTO decisions (at, verdict, contract, manifest, run_id, digest, code, checks, logged)"
+                " VALUES (?, 'release', ?, ?, ?, ?, '', x'5b5d', 0)",
+                lost,
+            )
+        return len(lost)
+
     def mark_logged(self, decision: int) -> None:
         """Note that a decision's digest is in the ledger."""
+        self._mark(decision, 1)
+
+    def mark_unloggable(self, decision: int) -> None:
+        """Note that the exchange will never log a decision: it is about no contract that was proposed there."""
+        self._mark(decision, -1)
+
+    def _mark(self, decision: int, logged: int) -> None:
         with self._db.write() as c:
-            c.execute("UPDATE decisions SET logged = 1 WHERE id = ?", (decision,))
+            c.execute("UPDATE decisions SET logged = ? WHERE id = ?", (logged, decision))
 
     # --- what the owner says ---
 
@@ -208,6 +228,10 @@ class SqliteBook:
         with self.transaction() as page:
             return page.standing(contract)
 
+    def approved(self) -> list[str]:
+        """Digests of the contracts that the owner approved."""
+        return [text(r[0]) for r in self._db.rows("SELECT contract FROM approved ORDER BY rowid")]
+
     def assets(self) -> list[Envelope]:
         """The manifests of the assets whose keys are here."""
         return [Envelope.parse(blob(r[0])) for r in self._db.rows("SELECT envelope FROM assets ORDER BY rowid")]
@@ -230,7 +254,7 @@ class SqliteBook:
                 digest=text(digest),
                 code=text(code),
                 checks=wire.decode(blob(checks)),
-                logged=bool(logged),
+                logged=logged == 1,
             )
             for i, at, verdict, contract, manifest, run_id, digest, code, checks, logged in rows
         ]

@@ -77,6 +77,12 @@ class ExchangeStore:
 
     # --- files ---
 
+    def sweep(self) -> None:
+        """Remove what a killed exchange left of uploads. Only before anything is served from this folder."""
+        for kind in ("sealed", "mock", "output"):
+            for partial in (self.folder / kind).glob("*.partial"):
+                partial.unlink()
+
     def file(self, kind: str, digest: str) -> Path:
         """Where a file lies. Raises NotFound."""
         path = self.folder / kind / digest.removeprefix("sha256:")

@@ -1,0 +1,115 @@
+"""What goes into a run and what comes out of it, on the parent's side: limits, ranges of inputs, pieces of outputs.
+
+Whoever asks for a range or sends a piece is untrusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import BinaryIO, Protocol
+
+from strongroom import wire
+from strongroom.errors import ProgramError, ProtocolBroken, TooMuchOutput, Truncated
+from strongroom.programs import OutputSpec, frames
+from strongroom.wire import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run may use.
+
+    Attributes:
+        seconds: wall-clock time, from when the job is given.
+        memory_bytes: memory above what the child holds when it is ready.
+        output_bytes: all outputs together.
+    """
+
+    seconds: float
+    memory_bytes: int
+    output_bytes: int
+
+
+class Opened(Protocol):
+    """An input as the enclave has it: opened, and read by range."""
+
+    @property
+    def media_type(self) -> str: ...
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """Seekable."""
+
+
+class Inputs:
+    """Serves ranges of a job's inputs, and nothing outside them."""
+
+    def __init__(self, inputs: Mapping[str, Opened]) -> None:
+        self._inputs = [inputs[role] for role in sorted(inputs)]
+
+    def read(self, body: bytes) -> bytes | None:
+        """The bytes asked for, or ``None`` where nobody may ask for that. Raises whatever the file raises."""
+        if len(body) != frames.READ_BODY.size:
+            return None
+        role, offset, length = frames.READ_BODY.unpack(body)
+        if role >= len(self._inputs) or not 1 <= length <= frames.READ_BYTES:
+            return None
+        found = self._inputs[role]
+        if offset + length > found.size:
+            return None
+        found.file.seek(offset)
+        data = b""
+        while len(data) < length:
+            piece = found.file.read(length - len(data))
+            if not piece:
+                raise Truncated("an input is shorter than its manifest says")
+            data += piece
+        return data
+
+
+class Outputs:
+    """Collects a job's outputs, in memory, within their limits."""
+
+    def __init__(self, outputs: Mapping[str, OutputSpec], total_bytes: int) -> None:
+        self._names = sorted(outputs)
+        self._limits = {name: spec.max_bytes for name, spec in outputs.items()}
+        self._written: dict[str, bytearray] = {}
+        self._whole: set[str] = set()
+        self._left = total_bytes
+
+    def take(self, body: bytes) -> type[ProgramError] | None:
+        """Take a piece of an output. Returns what is wrong with it."""
+        if len(body) < frames.OUTPUT_BODY.size or body[1] > 1:
+            return ProtocolBroken
+        index, last = frames.OUTPUT_BODY.unpack_from(body)
+        if index >= len(self._names) or self._names[index] in self._whole:
+            return ProtocolBroken
+        name, piece = self._names[index], memoryview(body)[frames.OUTPUT_BODY.size :]
+        held = self._written.setdefault(name, bytearray())
+        self._left -= len(piece)
+        if self._left < 0 or len(held) + len(piece) > self._limits[name]:
+            return TooMuchOutput
+        held += piece
+        if last:
+            self._whole.add(name)
+        return None
+
+    def collect(self) -> dict[str, bytes] | None:
+        """All outputs, or ``None`` where one is missing or has no end."""
+        if self._whole != set(self._names):
+            return None
+        return {name: bytes(self._written[name]) for name in self._names}
+
+
+def encode(parameters: Mapping[str, JSON], inputs: Mapping[str, Opened], outputs: Mapping[str, OutputSpec]) -> bytes:
+    return wire.encode(
+        {
+            "inputs": {role: {"media_type": about.media_type, "size": about.size} for role, about in inputs.items()},
+            "outputs": {name: asdict(spec) for name, spec in outputs.items()},
+            "parameters": dict(parameters),
+        }
+    )
