@@ -41,6 +41,7 @@ def main(home: Path, files: Path) -> None:
         assets={"model": model, "data": records},
         outputs={"report": strongroom.Wanted(("hospital", "lab")), "calibration": strongroom.Wanted(("hospital",))},
         parameters={
+            "classes": ["0", "1"],
             "features": json.loads((files / "features.json").read_bytes()),
             "groups": [{"column": "mean radius", "edges": ["9", "12", "15", "18", "22"], "name": "tumour size"}],
             "target": "benign",

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom import wire
-from strongroom.errors import BadEnvelope, BadKey, BadSignature, StrongroomError
+from strongroom.errors import BadEnvelope, BadField, BadKey, BadSignature, StrongroomError
 from strongroom.party import (
     ENCRYPTION_KEY_BYTES,
     ENCRYPTION_OVERHEAD,
@@ -240,7 +240,7 @@ def test_an_encryption_key_that_is_accepted_can_be_encrypted_to(raw: bytes) -> N
     st.from_regex(r"[a-z0-9]([a-z0-9._-]{0,10}[a-z0-9])?", fullmatch=True),
     seeds,
     seeds,
-    st.text(st.characters(codec="utf-8"), max_size=20),
+    st.from_regex(r"(https?://[a-z0-9]{1,20}(\.example)?(:[1-9][0-9]{0,4})?)?", fullmatch=True),
 )
 def test_card_round_trip(name: str, signing: bytes, broker: bytes, url: str) -> None:
     if signing == broker:
@@ -337,3 +337,23 @@ def test_vector(path: Path) -> None:
     with pytest.raises(StrongroomError) as caught:
         run(case)
     assert caught.value.code == case["expect"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.0.0.1/admin?x=",
+        "https://broker.example/",
+        "https://user@broker.example",
+        "ftp://broker.example",
+        "https://broker.example#x",
+        "https://Broker.example",
+        "https://broker.example:0",
+        "https://broker .example",
+        "broker.example",
+        "http://[::1",
+    ],
+)
+def test_a_broker_address_that_could_lead_anywhere_is_refused(url: str) -> None:
+    with pytest.raises(BadField):
+        Party.parse(replace(CARD, broker_url=url).encode())

@@ -1,4 +1,4 @@
-"""A whole world in memory: parties, brokers, an exchange with its log, a platform and an enclave, with a clock that tests set.
+"""A whole world in memory: parties, brokers, an exchange with its log, a platform, an enclave, and a clock that tests set.
 
 Everything that is Strongroom's own is the real thing (``decide``, ``run``, ``appraise``, the log); what is simulated is what
 stands around it: storage, the network, the sandbox, time and randomness. Faults come in pairs, as on a network: what failed
@@ -23,8 +23,24 @@ from typing import Any
 from strongroom import wire
 from strongroom.asset import About, AssetKey, BytesSource, Manifest, RangeSource, seal, sign_manifest
 from strongroom.attest.evidence import Endorsements, Evidence, Measurement
+from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, AttestationReport, KeyEntry, Keyset, report_data
 from strongroom.attest.simulated import PLATFORM, Claims, PlatformEndorsement
-from strongroom.broker import NONCE_SECONDS, Held, Kept, Owner, Refusal, Release, ReleaseRequest, Slot, Standing, decide
+from strongroom.broker import (
+    NONCE_SECONDS,
+    RELEASE_TYPE,
+    Held,
+    Kept,
+    Owner,
+    Refusal,
+    Release,
+    ReleaseRequest,
+    ReleaseStatement,
+    Slot,
+    Standing,
+    decide,
+    open_release,
+    run_subject,
+)
 from strongroom.checkpoint import LogKey
 from strongroom.contract import (
     AssetRef,
@@ -36,6 +52,7 @@ from strongroom.contract import (
     Payment,
     ProgramRef,
     Proposal,
+    RunRequest,
     Withdrawal,
 )
 from strongroom.delivery import Delivery
@@ -44,7 +61,7 @@ from strongroom.errors import Conflict, NotFound, ReleaseRefused, Unreachable
 from strongroom.ledger import LoggedProof, MemoryNodes, Tree
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
-from strongroom.receipt import Bundle
+from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Statement, admissible
 from strongroom.trust import Root, Trust
 from strongroom.wire import Envelope
 
@@ -251,6 +268,7 @@ class MemoryBroker:
         self.owner, self.book, self._clock, self._faults = owner, book, clock, faults
         self.decisions: list[tuple[ReleaseRequest, Release | Refusal]] = []
         self.asked: list[bytes] = []
+        self.receipts: list[Bundle] = []
 
     def nonce(self) -> bytes:
         with self._faults.at(f"{self.owner.name}.nonce"):
@@ -269,6 +287,11 @@ class MemoryBroker:
             raise ReleaseRefused(f"the broker of {self.owner.name} refused at {decision.number}", reason=decision.code)
         return decision.answer()
 
+    def receipt(self, bundle: Bundle) -> None:
+        with self._faults.at(f"{self.owner.name}.receipt"):
+            admissible(bundle)
+            self.receipts.append(bundle)
+
 
 # --- an exchange, a platform, a sandbox -----------------------------------------------------------------------------
 
@@ -285,6 +308,7 @@ class MemoryExchange:
         self._faults = faults
         self.manifests: dict[str, Envelope] = {}
         self.files: dict[str, RangeSource] = {}
+        self.outputs: dict[str, bytes] = {}
         self.delivered: list[tuple[Delivery, bytes]] = []
         self.bundles: list[Bundle] = []
         self.tree = Tree(MemoryNodes())
@@ -295,7 +319,7 @@ class MemoryExchange:
         self.files[manifest.digest] = BytesSource(sealed)
         self._given += [manifest.encode(), sealed]
 
-    def manifest(self, digest: str) -> Envelope:
+    def manifest(self, digest: str, by: str) -> Envelope:
         with self._faults.at("exchange.manifest"):
             if digest not in self.manifests:
                 raise NotFound(f"no manifest {digest} here")
@@ -305,10 +329,15 @@ class MemoryExchange:
         with self._faults.at("exchange.sealed"):
             return self.files[digest]
 
-    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
+    def put_output(self, sealed: bytes) -> None:
+        with self._faults.at("exchange.put_output"):
+            self._given.append(sealed)
+            self.outputs[wire.digest(sealed)] = sealed
+
+    def deliver(self, delivery: Delivery) -> None:
         with self._faults.at("exchange.deliver"):
-            self._given += [delivery.encode(), sealed]
-            self.delivered.append((delivery, sealed))
+            self._given.append(delivery.encode())
+            self.delivered.append((delivery, self.outputs[delivery.sealed]))
 
     def record(self, bundle: Bundle) -> Bundle:
         """Log a receipt: the bundle with its proof."""
@@ -410,11 +439,8 @@ class FakeConfinement:
     kind: str = "bubblewrap"
     closed: bool = False
 
-    def run(
-        self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits, progress: Callable[[int], None]
-    ) -> Mapping[str, bytes]:
+    def run(self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits) -> Mapping[str, bytes]:
         assert limits == contract.proposal.limits
-        progress(500)
         return self.program(inputs)
 
     def close(self) -> None:
@@ -522,10 +548,141 @@ class World:
     def run(
         self, contract: Contract, run_id: str = RUN, confinement: FakeConfinement | None = None, **changes: Any
     ) -> Bundle:
-        """One run, logged."""
-        return self.exchange.record(run(contract, run_id, self.surroundings(confinement, **changes)))
+        """One run, as the lab asks for it."""
+        return run(contract, self.asked(contract, run_id), self.surroundings(confinement, **changes))
+
+    def asked(self, contract: Contract, run_id: str = RUN, party: str = "lab") -> Envelope:
+        """A party's signed request for a run, now."""
+        return RunRequest(contract.digest, party, run_id, self.clock()).sign(keys_of(party).signing)
 
 
 def sign_all(proposal: Proposal) -> Contract:
     """Every party signs."""
     return Contract.verify(proposal.envelope(proposal.sign(keys_of(p.name)) for p in proposal.parties))
+
+
+# --- an enclave, step by step ----------------------------------------------------------------------------------------
+
+
+class Asker:
+    """An enclave as a broker sees it: a keyset of its own, and requests for assets.
+
+    Args:
+        name: another name, other keys.
+    """
+
+    def __init__(self, world: World, contract: Contract, name: str = "enclave", *, run_id: str = RUN) -> None:
+        self.world, self.contract, self.run_id = world, contract, run_id
+        self.receipt_key, self.release_key = SigningKey(seed(f"{name} receipts")), DecryptionKey(seed(f"{name} keys", 96))
+        self.keyset = Keyset(
+            subject=run_subject(contract.digest, run_id),
+            not_after=NOW + HOUR,
+            receipt_signing_keys=(KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt_key.public.raw.hex()),),
+            e2ee_public_keys=(KeyEntry("release", RELEASE_ALGO, self.release_key.public.raw.hex()),),
+        )
+
+    def report(self, nonce: bytes, platform: SimulatedPlatform | None = None) -> AttestationReport:
+        """An attestation report for a nonce, by the world's platform or another."""
+        platform, bound = platform or self.world.platform, report_data(self.keyset.digest, nonce)
+        return AttestationReport(self.keyset, bound[:32], platform.produce(bound), platform.endorsements())
+
+    def slot(self, role: str = "data") -> Slot:
+        return Slot(self.contract.digest, self.run_id, self.keyset.digest, self.world.assets[role][0].digest)
+
+    def request(self, role: str = "data", **changes: Any) -> ReleaseRequest:
+        """A request to the owner's broker, with a fresh nonce of it, and with changes."""
+        nonce = changes.pop("nonce", None) or self.world.brokers[OWNERS[role]].nonce()
+        asked, report = self.world.asked(self.contract, self.run_id), self.report(nonce)
+        found = ReleaseRequest(self.contract.envelope, self.slot(role).manifest, self.run_id, asked, nonce, report)
+        return replace(found, **changes)
+
+    def ask(self, role: str = "data", **changes: Any) -> Release | Refusal:
+        return self.world.brokers[OWNERS[role]].decide(self.request(role, **changes))
+
+    def open(self, release: Release, request: ReleaseRequest, role: str = "data") -> AssetKey:
+        """The key in a release, as an enclave takes it out."""
+        return open_release(
+            release.answer(),
+            slot=self.slot(role),
+            broker=broker_key(OWNERS[role]).public,
+            nonces=frozenset({request.nonce.hex()}),
+            key=self.release_key,
+        )[1]
+
+
+# --- a receipt, put together by hand --------------------------------------------------------------------------------
+
+
+@dataclass
+class Forger:
+    """Somebody who holds every key and puts a bundle together piece by piece. As made it is honest; tests twist a piece.
+
+    Attributes:
+        enclave: whose keyset signs the receipt.
+        statement, releases, manifests, reports: the pieces; releases by role.
+        signer: what signs the receipt.
+    """
+
+    enclave: Asker
+    statement: Statement
+    releases: dict[str, ReleaseStatement]
+    manifests: dict[str, Envelope]
+    reports: dict[str, AttestationReport]
+    signer: SigningKey
+    brokers: dict[str, SigningKey] = field(default_factory=lambda: {r: broker_key(o) for r, o in OWNERS.items()})
+
+    @classmethod
+    def at_work(cls, world: World, contract: Contract, **changes: Any) -> Forger:
+        """An honest bundle's pieces; ``changes`` are of the statement."""
+        enclave, proposal = Asker(world, contract), contract.proposal
+        nonces = {role: seed(f"nonce for {role}") for role in OWNERS}
+        found: dict[str, Any] = {
+            "contract": contract.digest,
+            "program": PROGRAM,
+            "run_id": RUN,
+            "keyset_digest": enclave.keyset.digest,
+            "started_at": NOW,
+            "ended_at": NOW + 1,
+            "sandbox": "bubblewrap",
+            "inputs": proposal.assets,
+            "releases": (),
+            "outputs": tuple(Delivered(o, wire.digest(b"sealed"), wire.digest(b"manifest")) for o in proposal.outputs),
+            "failure": None,
+            "owed": proposal.payments,
+        }
+        return cls(
+            enclave=enclave,
+            statement=Statement(**{**found, **changes}),
+            releases={
+                role: ReleaseStatement(
+                    contract=contract.digest,
+                    manifest=enclave.slot(role).manifest,
+                    keyset_digest=enclave.keyset.digest,
+                    nonce=nonce.hex(),
+                    run_id=RUN,
+                    broker=broker_key(OWNERS[role]).public.keyid,
+                    at=NOW,
+                    encrypted_key=wire.digest(b"encrypted"),
+                    policy=world.trust().appraisal_policy().digest,
+                )
+                for role, nonce in nonces.items()
+            },
+            manifests={role: world.assets[role][1] for role in OWNERS},
+            reports={role: enclave.report(nonce) for role, nonce in nonces.items()},
+            signer=enclave.receipt_key,
+        )
+
+    def bundle(self) -> Bundle:
+        """Signed by whoever must sign, and logged."""
+        releases = tuple(self.brokers[role].sign(RELEASE_TYPE, r.encode()) for role, r in self.releases.items())
+        statement = replace(self.statement, releases=tuple(e.digest for e in releases))
+        return self.enclave.world.exchange.record(
+            Bundle(
+                receipt=self.signer.sign(STATEMENT_TYPE, statement.encode()),
+                contract=self.enclave.contract.envelope,
+                manifests=tuple(self.manifests.values()),
+                reports=tuple(self.reports.values()),
+                releases=releases,
+                proof=None,
+            )
+        )

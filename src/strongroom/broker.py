@@ -1,6 +1,6 @@
 """The broker: ``decide()`` turns a request into a release or a refusal, and nothing else makes a release.
 
-The request is bytes from a machine that nobody trusts. Fourteen numbered checks stand between it and a key; the first that
+The request is bytes from a machine that nobody trusts. Sixteen numbered checks stand between it and a key; the first that
 fails ends the decision, and everything after it is not established. Counting and answering are one transaction of the
 broker's book: a run is counted before its release exists, so that no crash and no race gives a run twice.
 
@@ -18,8 +18,24 @@ from . import wire
 from .asset import AssetKey, Manifest, verify_manifest
 from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
 from .attest.keyset import AttestationReport
-from .contract import Contract
-from .errors import BadRelease, StrongroomError, UnknownAsset
+from .contract import Contract, RunRequest
+from .errors import (
+    BadField,
+    BadRelease,
+    EnclaveNotNamed,
+    KeysetOfAnotherRun,
+    NonceRefused,
+    NoRunLeft,
+    NotAffirming,
+    NotApproved,
+    NotMyContract,
+    NotPermitted,
+    RunTaken,
+    StrongroomError,
+    Superseded,
+    UnknownAsset,
+    Withdrawn,
+)
 from .party import DecryptionKey, SigningKey, VerifyKey
 from .policy import explain
 from .transcript import Steps, Transcript
@@ -44,7 +60,9 @@ STEPS = Steps(
         "the contract is in force",
         "the asset is the contract's, and this broker holds its key",
         "the asset's own terms permit the contract's policy",
+        "a party of the contract asked for exactly this run",
         "the enclave's evidence is affirmed under the owner's policy",
+        "the enclave's keyset was made for this contract and this run",
         "platform and measurement are among those that the contract names",
         "the owner approved exactly this contract",
         "the owner did not counter or supersede it",
@@ -63,6 +81,7 @@ class ReleaseRequest:
         contract: the contract's envelope.
         manifest: digest of the asset's manifest.
         run_id: 16 bytes in hex, chosen by whoever asked for the run.
+        run: a party's signed request for that run: without it, whoever has an enclave could use up the runs of others.
         nonce: 32 bytes, from this broker.
         report: the enclave's attestation report for that nonce.
     """
@@ -70,6 +89,7 @@ class ReleaseRequest:
     contract: Envelope
     manifest: str
     run_id: str
+    run: Envelope
     nonce: bytes
     report: AttestationReport
 
@@ -80,6 +100,7 @@ class ReleaseRequest:
             "nonce": self.nonce.hex(),
             "purpose": PURPOSE,
             "report": self.report.to_json(),
+            "run": self.run.to_json(),
             "run_id": self.run_id,
         }
 
@@ -95,11 +116,22 @@ class ReleaseRequest:
             contract=Envelope.from_json(f.any("contract")),
             manifest=f.digest("manifest"),
             run_id=f.hex("run_id", size=16).hex(),
+            run=Envelope.from_json(f.any("run")),
             nonce=f.hex("nonce", size=32),
             report=AttestationReport.from_json(f.any("report")),
         )
         f.end()
         return found
+
+
+def run_subject(contract: str, run_id: str) -> str:
+    """The subject of a keyset that was made for one run: evidence for it is of no use for another.
+
+    Args:
+        contract: its digest.
+        run_id: 16 bytes in hex.
+    """
+    return f"strongroom-run://{contract.removeprefix('sha256:')}/{run_id}"
 
 
 def binding(*, contract: str, manifest: str, keyset_digest: str, nonce: str, run_id: str, broker: str) -> bytes:
@@ -218,7 +250,7 @@ class Refusal:
 
     Attributes:
         envelope: the signed statement: check number and code, no detail.
-        number: the check that failed (``"D8"``).
+        number: the check that failed (``"D9"``).
         code: its stable code.
         transcript: every check, with details for the owner alone.
     """
@@ -343,7 +375,7 @@ class _Decision:
     def contract(self) -> Contract:
         """D1 to D5."""
         at, owner = self.at, self.owner
-        self.check("D1", self.book.spend(self.request.nonce, at), code="broker.nonce")
+        self.check("D1", self.book.spend(self.request.nonce, at), code=NonceRefused.code)
         try:
             contract = Contract.verify(self.request.contract)
         except StrongroomError as error:
@@ -355,7 +387,7 @@ class _Decision:
             raise self.stop("D3", error) from error
         self.check("D3", True, ", ".join(p.name for p in contract.proposal.parties))
         mine = [p for p in contract.proposal.parties if p.name == owner.name and p.broker_key == owner.broker.public]
-        self.check("D4", len(mine) == 1, owner.name, code="broker.not_mine")
+        self.check("D4", len(mine) == 1, owner.name, code=NotMyContract.code)
         try:
             contract.require_in_force(at)
         except StrongroomError as error:
@@ -377,14 +409,24 @@ class _Decision:
             "D6",
             manifest.digest == ref.manifest and manifest.owner == self.owner.name,
             f"{ref.role}: {manifest.name}",
-            code="broker.unknown_asset",
+            code=UnknownAsset.code,
         )
         wider = explain(manifest.terms, contract.proposal.policy)
-        self.check("D7", not wider, "; ".join(wider), code="policy.not_permitted")
+        self.check("D7", not wider, "; ".join(wider), code=NotPermitted.code)
         return manifest, held.key
 
+    def asked(self, contract: Contract) -> None:
+        """D8."""
+        try:
+            asked = RunRequest.verify(self.request.run, contract.proposal, self.at)
+            if asked.run_id != self.request.run_id:
+                raise BadField("the party asked for another run")
+        except StrongroomError as error:
+            raise self.stop("D8", error) from error
+        self.check("D8", True, f"{asked.party} asked for run {asked.run_id}")
+
     def evidence(self, contract: Contract) -> AttestationResult:
-        """D8 and D9."""
+        """D9 to D11."""
         report = self.request.report
         result = appraise(
             report.evidence,
@@ -396,30 +438,32 @@ class _Decision:
         )
         problem = next((c for c in result.checks if c.code), None)
         detail = result.label if problem is None else f"{problem.number} {problem.name}: {problem.detail}"
-        self.check("D8", result.affirming, detail, code=(problem.code if problem else "") or "attest.not_affirming")
+        self.check("D9", result.affirming, detail, code=(problem.code if problem else "") or NotAffirming.code)
+        subject = run_subject(contract.digest, self.request.run_id)
+        self.check("D10", report.keyset.subject == subject, report.keyset.subject or "", code=KeysetOfAnotherRun.code)
         terms = contract.proposal.enclave
         self.check(
-            "D9",
+            "D11",
             result.platform in terms.platforms and result.measurement in terms.measurements,
             result.platform,
-            code="broker.enclave_not_named",
+            code=EnclaveNotNamed.code,
         )
         return result
 
     def settle(self, contract: Contract, key: AssetKey, result: AttestationResult) -> Release:
-        """D10 to D14 and the release, in one transaction."""
+        """D12 to D16 and the release, in one transaction."""
         run_id = self.request.run_id
         slot = Slot(contract.digest, run_id, result.keyset_digest, self.request.manifest)
         with self.book.transaction() as page:
             standing = page.standing(contract.digest)
-            self.check("D10", standing.approved, code="broker.not_approved")
-            self.check("D11", standing.ended_by is None, standing.ended_by or "", code="contract.superseded")
-            self.check("D12", not standing.withdrawn_by, ", ".join(sorted(standing.withdrawn_by)), code="contract.withdrawn")
+            self.check("D12", standing.approved, code=NotApproved.code)
+            self.check("D13", standing.ended_by is None, standing.ended_by or "", code=Superseded.code)
+            self.check("D14", not standing.withdrawn_by, ", ".join(sorted(standing.withdrawn_by)), code=Withdrawn.code)
             holder = standing.runs.get(run_id)
-            self.check("D13", holder in (None, result.keyset_digest), run_id, code="broker.run_taken")
+            self.check("D15", holder in (None, result.keyset_digest), run_id, code=RunTaken.code)
             allowed = contract.proposal.limits.runs + standing.granted
             used = len(standing.runs)
-            self.check("D14", holder is not None or used < allowed, f"{used} of {allowed} used", code="broker.no_run_left")
+            self.check("D16", holder is not None or used < allowed, f"{used} of {allowed} used", code=NoRunLeft.code)
             kept = page.earlier(slot)
             if kept is None:
                 kept = self.encrypt(slot, key, result)
@@ -472,13 +516,14 @@ def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Rel
         at: the broker's clock, Unix seconds.
 
     Returns:
-        a release when all fourteen checks passed; the same release again, uncounted, when the same keyset asks again for the
+        a release when all sixteen checks passed; the same release again, uncounted, when the same keyset asks again for the
         same run; otherwise a refusal that names the first check that failed.
     """
     decision = _Decision(request, owner, book, at)
     try:
         contract = decision.contract()
         _, key = decision.asset(contract)
+        decision.asked(contract)
         result = decision.evidence(contract)
         return decision.settle(contract, key, result)
     except _Refused:

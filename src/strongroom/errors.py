@@ -416,6 +416,41 @@ class UnknownAsset(BrokerError):
     hint = "The owner has not given this broker the asset's key."
 
 
+class NonceRefused(BrokerError):
+    code = "broker.nonce"
+    hint = "Ask the broker for a fresh nonce; each is good once, for five minutes."
+
+
+class KeysetOfAnotherRun(BrokerError):
+    code = "broker.keyset_of_another_run"
+    hint = "The enclave's evidence was made for another contract or run; somebody may be passing it on."
+
+
+class NotMyContract(BrokerError):
+    code = "broker.not_mine"
+    hint = "The contract names another broker key for this owner; propose it anew with the owner's present card."
+
+
+class EnclaveNotNamed(BrokerError):
+    code = "broker.enclave_not_named"
+    hint = "The contract names another build; run that one, or propose this one's measurement: strongroom measure"
+
+
+class NotApproved(BrokerError):
+    code = "broker.not_approved"
+    hint = "The owner approves with its own client, which tells its broker: strongroom approve CONTRACT"
+
+
+class RunTaken(BrokerError):
+    code = "broker.run_taken"
+    hint = "Another enclave has this run; ask for a run of its own."
+
+
+class NoRunLeft(BrokerError):
+    code = "broker.no_run_left"
+    hint = "Failed runs count too; the inputs' owners may grant another: strongroom grant CONTRACT"
+
+
 # --- ledger ---------------------------------------------------------------------------------------------------------
 
 
@@ -625,6 +660,11 @@ class Unauthorised(AppError):
 class Conflict(AppError):
     code = "app.conflict"
     hint = "It is there already, or busy: look first, or ask again later."
+
+
+class NoSpace(AppError):
+    code = "app.no_space"
+    hint = "The operator must make room on the exchange's disk; ask again then."
 
 
 class MissingExtra(AppError):

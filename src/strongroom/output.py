@@ -1,9 +1,9 @@
 """Output rules: what a program wrote goes in, untrusted; what may leave the enclave comes out, or a refusal.
 
-A *report* is parsed strictly, its numbers are rounded, and groups smaller than agreed are suppressed, together with as many
-others as it takes that the totals give none of them away. A *picture* is taken apart chunk by chunk, and only what makes the
-picture is kept. *Records* are a row for each record and a *log* is free text: neither can be grouped, so a rule that asks
-for groups refuses them. What a picture shows is the program's own care; it is told the rule.
+A *report* is parsed strictly, its numbers are rounded, and groups and classes smaller than agreed are suppressed, together
+with as many others as it takes that the totals give none of them away. A *picture* is taken apart chunk by chunk, and only
+what makes the picture is kept. *Records* are a row for each record and a *log* is free text: neither can be grouped, so a
+rule that asks for groups refuses them. What a picture shows is the program's own care; it is told the rule.
 
 Applying a rule twice is applying it once. See ``spec/output.md``.
 """
@@ -17,8 +17,8 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NoReturn, TypeAlias
 
 import rfc8785
 
@@ -27,18 +27,24 @@ from .errors import OutputRefused, WireError
 from .policy import OutputRule
 from .wire import Fields
 
-REPORT_FORMAT: Final = "strongroom.report.v1"
+Matrix: TypeAlias = list[list[int]]
 
-MAX_TABLES, MAX_GROUPS, MAX_VALUES, MAX_CLASSES, MAX_TEXT = 16, 1024, 64, 1024, 128
-SEVERAL: Final = "(several)"
+REPORT_FORMAT: Final = "strongroom.report.v1"
+CONFUSION: Final = "confusion"
+
+MAX_TABLES, MAX_GROUPS, MAX_VALUES, MAX_CLASSES, MAX_TEXT, MAX_NAME = 16, 1024, 64, 64, 128, 64
+SEVERAL, OTHER = "(several)", "(other)"
 MAX_NUMBER: Final = 1e15
 MAX_SIDE: Final = 4096
 MAX_PIXEL_BYTES: Final = 64 << 20
 MAX_COLUMNS, MAX_CELL = 2048, 256
 
+_FORMULA: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are their wide forms
+
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _VALUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?\Z")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][+-]?[0-9]{1,3})?\Z")
 
 
@@ -75,14 +81,40 @@ class _Group:
     def hide(self) -> _Group:
         return _Group(self.name, -1)
 
+    def matrices(self) -> dict[str, Matrix]:
+        return {name: value for name, value in self.values.items() if isinstance(value, list)}
+
+    def with_matrices(self, change: Callable[[Matrix], Matrix | None]) -> _Group:
+        """This group, its matrices changed, or left out where they are changed to nothing."""
+        changed = {name: change(value) for name, value in self.matrices().items()}
+        values = {name: changed.get(name, value) for name, value in self.values.items()}
+        return _Group(self.name, self.records, {name: value for name, value in values.items() if value is not None})
+
     def to_json(self) -> dict[str, Any]:
         if self.hidden:
             return {"group": self.name, "suppressed": True}
         return {"group": self.name, "records": self.records, "values": dict(self.values)}
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or not value.isprintable():
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A division of all records by one column.
+
+    Attributes:
+        public: whether the groups' names come from the agreement, not from the records.
+    """
+
+    by: str
+    name: str
+    public: bool
+    groups: tuple[_Group, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"by": self.by, "groups": [g.to_json() for g in self.groups], "name": self.name, "public": self.public}
+
+
+def _text(value: object, most: int = MAX_TEXT) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= most or not value.isprintable():
         _refuse("the report holds a text that is empty, long or not printable")
     return value
 
@@ -99,8 +131,12 @@ def _count(value: object) -> int:
     return value
 
 
-def _matrix(value: object) -> list[list[int]]:
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_CLASSES or not all(isinstance(row, list) for row in value):
+def _matrix(value: object) -> Matrix:
+    if (
+        not isinstance(value, list)
+        or not 0 < len(value) <= MAX_CLASSES + 1
+        or not all(isinstance(row, list) for row in value)
+    ):
         _refuse("the report holds a matrix that is none")
     found = [[_count(cell) for cell in row] for row in value]
     if {len(row) for row in found} != {len(found)}:
@@ -114,9 +150,9 @@ def _values(value: object, parse: Callable[[object], Any]) -> dict[str, Any]:
     return {name: parse(item) for name, item in value.items()}
 
 
-def _read_group(value: object, decimals: int) -> _Group:
+def _read_group(value: object, decimals: int, longest: int) -> _Group:
     f = Fields(value, "group")
-    name = _text(f.any("group"))
+    name = _text(f.any("group"), longest)
     if f.has("suppressed"):
         if f.any("suppressed") is not True:
             _refuse("a group says that it is not suppressed")
@@ -156,10 +192,13 @@ def _suppress(groups: list[_Group], records: int, smallest: int) -> list[_Group]
     return groups
 
 
-def _read_table(value: object, records: int, rule: OutputRule) -> dict[str, Any]:
+def _read_table(value: object, records: int, rule: OutputRule) -> _Table:
     f = Fields(value, "table")
     by, name, public = _text(f.any("by")), _text(f.any("name")), f.boolean("public")
-    found: list[_Group] = list(f.items("groups", lambda item: _read_group(item, rule.decimals), low=1, high=MAX_GROUPS))
+    longest = MAX_TEXT if public else MAX_NAME
+    found: list[_Group] = list(
+        f.items("groups", lambda item: _read_group(item, rule.decimals, longest), low=1, high=MAX_GROUPS)
+    )
     f.end()
     names = [group.name for group in found]
     if len(set(names)) != len(names):
@@ -168,7 +207,84 @@ def _read_table(value: object, records: int, rule: OutputRule) -> dict[str, Any]
     if not public and any(g.hidden for g in groups):
         # The names are values that stand in the records: those of hidden groups are hidden too, and so is their number.
         groups = [*(g for g in groups if not g.hidden), _Group(SEVERAL, -1)]
-    return {"by": by, "groups": [g.to_json() for g in groups], "name": name, "public": public}
+    return _Table(by, name, public, tuple(groups))
+
+
+def _read_tables(f: Fields, records: int, rule: OutputRule) -> list[_Table]:
+    tables: list[_Table] = [*f.items("tables", lambda item: _read_table(item, records, rule), high=MAX_TABLES)]
+    if rule.min_group > 1 and len(tables) > 1:
+        # Two columns can divide the records almost alike: the difference of a group of each is a group of a few.
+        _refuse("a report whose small groups are suppressed has one table at most")
+    if len({table.name for table in tables}) != len(tables) or len({table.by for table in tables}) != len(tables):
+        _refuse("two tables of the report have one name, or are by one column")
+    return tables
+
+
+def _read_classes(f: Fields) -> list[str]:
+    classes: list[str] = [*f.items("classes", lambda item: _text(item, MAX_NAME), high=MAX_CLASSES)]
+    if len(set(classes)) != len(classes) or OTHER in classes:
+        _refuse("the report names a class twice, or as the bucket of the others")
+    return classes
+
+
+def _rare(confusion: Matrix, count: int, smallest: int) -> frozenset[int]:
+    """The classes to merge: those with fewer true records than ``smallest``, and then the smallest of the others, until
+    what is merged is at least two classes, of at least ``smallest`` records together; or it is all classes.
+
+    Args:
+        confusion: rows are true classes; one more than ``count`` is of those merged before.
+        count: how many classes there are.
+        smallest: the fewest true records of a class that is shown.
+    """
+    records = [sum(row) for row in confusion]
+    before = sum(records[count:])
+    merged = {n for n in range(count) if records[n] < smallest}
+    while merged or before:
+        together = before + sum(records[n] for n in merged)
+        if len(merged) == count or ((before or len(merged) > 1) and together >= smallest):
+            break
+        merged.add(min(set(range(count)) - merged, key=lambda n: (records[n], n)))
+    return frozenset(merged)
+
+
+def _merge(matrix: Matrix, kept: list[int]) -> Matrix:
+    """The matrix of the classes ``kept``, with all others in one last row and column."""
+    place = {n: at for at, n in enumerate(kept)}
+    found = [[0] * (len(kept) + 1) for _ in range(len(kept) + 1)]
+    for truth, row in enumerate(matrix):
+        for predicted, records in enumerate(row):
+            found[place.get(truth, len(kept))][place.get(predicted, len(kept))] += records
+    return found
+
+
+def _merged_classes(
+    classes: list[str], matrices: dict[str, Matrix], tables: list[_Table], records: int, smallest: int
+) -> tuple[list[str], dict[str, Matrix], list[_Table], bool]:
+    """Classes, matrices and tables without the classes that too few records truly are of, and whether there were any.
+
+    Where no class would be left every matrix is left out.
+    """
+    every = [*matrices.values(), *(m for table in tables for group in table.groups for m in group.matrices().values())]
+    if not {len(matrix) for matrix in every} <= ({len(classes), len(classes) + 1} if classes else set()):
+        _refuse("the report holds a matrix that is not of its classes")
+    if len({len(matrix) for matrix in every}) > 1:
+        _refuse("the report holds matrices of different sizes")
+    if smallest == 1 or not every:
+        return classes, matrices, tables, False
+    if sum(map(sum, matrices.get(CONFUSION, ()))) != records:
+        _refuse(f"the report's matrix {CONFUSION!r} is missing, or does not add up to all records")
+    rare = _rare(matrices[CONFUSION], len(classes), smallest)
+    kept = [n for n in range(len(classes)) if n not in rare]
+    if not rare:
+        return classes, matrices, tables, False
+
+    def change(matrix: Matrix) -> Matrix | None:
+        return _merge(matrix, kept) if kept else None
+
+    tables = [replace(table, groups=tuple(group.with_matrices(change) for group in table.groups)) for table in tables]
+    if not kept:
+        return classes, {}, tables, True
+    return [classes[n] for n in kept], {name: _merge(m, kept) for name, m in matrices.items()}, tables, True
 
 
 def _report(rule: OutputRule, data: bytes) -> bytes:
@@ -177,25 +293,28 @@ def _report(rule: OutputRule, data: bytes) -> bytes:
     records = _count(f.any("records"))
     if records < rule.min_group:
         _refuse(f"the report is on fewer than {rule.min_group} records")
-    tables = [*f.items("tables", lambda item: _read_table(item, records, rule), high=MAX_TABLES)]
-    for member in ("name", "by"):
-        if len({table[member] for table in tables}) != len(tables):
-            # Two divisions of one column would tell, by their difference, of what lies between.
-            _refuse("two tables of the report have one name, or are by one column")
+    tables, classes = _read_tables(f, records, rule), _read_classes(f)
+    positive = f.optional("positive", lambda item: _text(item, MAX_NAME))
+    if positive is not None and positive not in classes:
+        _refuse("the report's positive class is none of its classes")
+    matrices = _values(f.any("matrices"), _matrix)
+    classes, matrices, tables, merged = _merged_classes(classes, matrices, tables, records, rule.min_group)
+    # A report that went through here before says what was done to it then.
+    before = f.has("suppressed") and f.any("suppressed") is True
     found = {
-        "classes": [*f.items("classes", _text, high=MAX_CLASSES)],
+        "classes": classes,
         "decimals": rule.decimals,
         "format": REPORT_FORMAT,
-        "matrices": _values(f.any("matrices"), _matrix),
+        "matrices": matrices,
         "metrics": _values(f.any("metrics"), lambda item: _number(item, rule.decimals)),
         "min_group": rule.min_group,
-        "positive": f.optional("positive", _text),
+        "positive": positive if positive in classes else None,
         "records": records,
-        "suppressed": any("suppressed" in group for table in tables for group in table["groups"]),
-        "tables": tables,
+        "suppressed": before or merged or any(group.hidden for table in tables for group in table.groups),
+        "tables": [table.to_json() for table in tables],
         "task": _text(f.any("task")),
     }
-    for ours in ("decimals", "min_group", "suppressed"):  # in a report that went through here before
+    for ours in ("decimals", "min_group"):
         if f.has(ours):
             f.any(ours)
     f.end()
@@ -286,6 +405,11 @@ def _palette(colour: int, kept: Mapping[bytes, bytes]) -> None:
 # --- records and logs -----------------------------------------------------------------------------------------------
 
 
+def _formula(text: str) -> bool:
+    """Whether a spreadsheet may take a cell for a formula: it could send what stands beside it to anybody."""
+    return text.lstrip()[:1] in _FORMULA and not _NUMBER.match(text)
+
+
 def _cell(text: str, decimals: int) -> str:
     if not _DECIMAL.match(text):
         return text
@@ -307,6 +431,8 @@ def _records(rule: OutputRule, data: bytes) -> bytes:
         _refuse("the records have no header, or rows of different lengths")
     if any(len(text) > MAX_CELL or not text.isprintable() for row in rows for text in row):
         _refuse("the records hold a cell that is long or not printable")
+    if any(_formula(text) for row in rows for text in row):
+        _refuse("the records hold a cell that spreadsheets take for a formula")
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n")
     write.writerow(rows[0])

@@ -10,6 +10,7 @@ See ``spec/party.md``.
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, MLKEM768X25519PublicKey, Suite
 
 from . import wire
-from .errors import BadKey, BadSignature
+from .errors import BadField, BadKey, BadSignature
 from .wire import JSON, Envelope, Fields, Signature
 
 _P = 2**255 - 19
@@ -33,6 +34,7 @@ _SMALL_ORDER_Y = frozenset(
         55188659117513257062467267217118295137698188065244968500265048394206261417927,
     }
 )
+_ORIGIN = re.compile(r"(?:https?://(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]{2,45}\])(?::[1-9][0-9]{0,4})?)?\Z")
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _MLKEM_PUBLIC, _MLKEM_SEED, _X25519 = 1184, 64, 32
 _ANY_X25519 = X25519PrivateKey.from_private_bytes(bytes(32))  # a probe; nothing is ever encrypted with it
@@ -267,6 +269,8 @@ class Party:
             broker_url=f.text("broker_url", max_chars=256),
         )
         f.end()
+        if not _ORIGIN.match(found.broker_url):
+            raise BadField("party.broker_url is not http(s)://host or http(s)://host:port")
         return found
 
     def encode(self) -> bytes:

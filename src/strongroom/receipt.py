@@ -16,9 +16,9 @@ from . import wire
 from .asset import Manifest, verify_manifest
 from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
 from .attest.keyset import AttestationReport, Keyset, report_data
-from .broker import ReleaseStatement
+from .broker import ReleaseStatement, run_subject
 from .contract import AssetRef, Contract, Output, Payment
-from .errors import BadReceipt, NotVerified, StrongroomError
+from .errors import BadProof, BadReceipt, EnclaveNotNamed, NotAffirming, NotPermitted, NotVerified, StrongroomError
 from .ledger import Entry, LoggedProof
 from .policy import explain
 from .transcript import Steps, Transcript
@@ -40,7 +40,7 @@ STEPS = Steps(
         "the contract has exactly one valid signature of every party",
         "every party's keys are pinned in the verifier's trust file",
         "the receipt is signed by the run-receipt key of the attested keyset",
-        "the receipt is of this contract and its program",
+        "the receipt is of this contract and its program, by a keyset made for this run",
         "the inputs are the contract's assets, each manifest signed by its owner",
         "every asset's terms permit the contract's policy",
         "every input was released for this run and keyset by its owner's broker",
@@ -291,7 +291,7 @@ class _Check:
         self.bundle, self.trust, self.policy = bundle, trust, policy
         self.transcript = Transcript(STEPS)
 
-    def check(self, number: str, passed: bool, detail: str = "", *, code: str = "receipt.bad_receipt") -> None:
+    def check(self, number: str, passed: bool, detail: str = "", *, code: str = BadReceipt.code) -> None:
         if not self.transcript.record(number, passed, detail, code=code):
             raise _Stop
 
@@ -299,13 +299,18 @@ class _Check:
         self.transcript.record(number, False, str(error), code=error.code)
         return _Stop()
 
-    def agreement(self) -> Contract:
-        """V1 and V2."""
+    def signed_by_all(self) -> Contract:
+        """V1."""
         try:
             contract = Contract.verify(self.bundle.contract)
         except StrongroomError as error:
             raise self.stop("V1", error) from error
         self.check("V1", True, contract.digest)
+        return contract
+
+    def agreement(self) -> Contract:
+        """V1 and V2."""
+        contract = self.signed_by_all()
         try:
             self.trust.check(contract.proposal.parties)
         except StrongroomError as error:
@@ -328,12 +333,17 @@ class _Check:
         self.check("V3", same, f"keyset {keyset.digest}")
         return statement, keyset
 
-    def inputs(self, contract: Contract, statement: Statement) -> None:
+    def inputs(self, contract: Contract, statement: Statement, keyset: Keyset) -> None:
         """V4 to V6."""
         p = contract.proposal
         same = statement.contract == contract.digest and statement.program == p.program.digest
+        made_for_it = keyset.subject == run_subject(contract.digest, statement.run_id)
         confined = p.enclave.sandbox == "process" or statement.sandbox != "process"
-        self.check("V4", same and confined, f"program {p.program.name} {p.program.digest}, sandbox {statement.sandbox}")
+        self.check(
+            "V4",
+            same and made_for_it and confined,
+            f"program {p.program.name} {p.program.digest}, sandbox {statement.sandbox}",
+        )
         self.check_manifests(contract, statement)
 
     def check_manifests(self, contract: Contract, statement: Statement) -> None:
@@ -351,7 +361,7 @@ class _Check:
             raise self.stop("V5", error) from error
         self.check("V5", True, ", ".join(f"{a.role}: {m.name}" for a, m in zip(p.assets, manifests, strict=True)))
         wider = [line for m in manifests for line in explain(m.terms, p.policy)]
-        self.check("V6", not wider, "; ".join(wider), code="policy.not_permitted")
+        self.check("V6", not wider, "; ".join(wider), code=NotPermitted.code)
 
     def releases(self, contract: Contract, statement: Statement, keyset: Keyset) -> list[ReleaseStatement]:
         """V7 and V8."""
@@ -403,11 +413,11 @@ class _Check:
             problem = next((c for c in result.checks if c.code), None)
             if problem is not None or not result.affirming:
                 detail = f"{problem.number} {problem.name}: {problem.detail}" if problem else "not affirming"
-                self.check("V9", False, detail, code=(problem.code if problem else "") or "attest.not_affirming")
+                self.check("V9", False, detail, code=(problem.code if problem else "") or NotAffirming.code)
         self.check("V9", bool(results), f"{len(results)} appraisals, each for its own nonce; {results[0].label}")
         terms = contract.proposal.enclave
         named = all(r.platform in terms.platforms and r.measurement in terms.measurements for r in results)
-        self.check("V10", named, results[0].platform, code="broker.enclave_not_named")
+        self.check("V10", named, results[0].platform, code=EnclaveNotNamed.code)
         return results
 
     def results(self, contract: Contract, statement: Statement) -> None:
@@ -433,7 +443,7 @@ class _Check:
                 "V13",
                 None,
                 "the bundle has no proof" if proof is None else "the trust file has no log",
-                code="ledger.bad_proof",
+                code=BadProof.code,
             )
             return
         try:
@@ -466,7 +476,7 @@ def examine(bundle: Bundle, *, trust: Trust) -> Verification:
     try:
         contract = c.agreement()
         statement, keyset = c.signature()
-        c.inputs(contract, statement)
+        c.inputs(contract, statement, keyset)
         releases = c.releases(contract, statement, keyset)
         evidence = c.evidence(contract, releases)
         label = evidence[0].label
@@ -492,10 +502,42 @@ def verify(bundle: Bundle, *, trust: Trust) -> Receipt:
     """
     found = examine(bundle, trust=trust)
     if found.receipt is None:
-        problem = found.transcript.first_problem
-        assert problem is not None
-        raise NotVerified(f"{problem.number} {problem.name}: {problem.status.value}; {problem.detail}")
+        raise _not_verified(found.transcript)
     return found.receipt
+
+
+def _not_verified(transcript: Transcript) -> NotVerified:
+    problem = transcript.first_problem
+    assert problem is not None
+    return NotVerified(f"{problem.number} {problem.name}: {problem.status.value}; {problem.detail}")
+
+
+def admissible(bundle: Bundle) -> Statement:
+    """Make the checks that need no trust file (V1, V3 to V8, V11 and V12): whether a log may take the receipt in.
+
+    It passes only with the releases of the very brokers that the contract names, so that nobody else can make up runs of it.
+    It says nothing about the parties, the platform or the enclave: whoever relies on a receipt calls :func:`verify`.
+
+    Args:
+        bundle: untrusted.
+
+    Returns:
+        what the receipt says, still not to be relied on.
+
+    Raises:
+        NotVerified: a check failed; its number and reason are in the message.
+    """
+    nobody = Trust()
+    c = _Check(bundle, nobody, nobody.appraisal_policy())
+    try:
+        contract = c.signed_by_all()
+        statement, keyset = c.signature()
+        c.inputs(contract, statement, keyset)
+        c.releases(contract, statement, keyset)
+        c.results(contract, statement)
+    except _Stop:
+        raise _not_verified(c.transcript) from None
+    return statement
 
 
 __all__ = [
@@ -508,6 +550,7 @@ __all__ = [
     "Receipt",
     "Statement",
     "Verification",
+    "admissible",
     "examine",
     "verify",
 ]

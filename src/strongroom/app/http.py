@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from strongroom.errors import (
     BrokerError,
     Conflict,
     Internal,
+    NoSpace,
     NotFound,
     StrongroomError,
     TooLarge,
@@ -104,11 +106,23 @@ class Client:
         except (StrongroomError, KeyError, TypeError):
             return Internal(f"{answer.request.url.host} answered HTTP {answer.status_code}")
 
-    def call(self, method: str, path: str, *, max_bytes: int = MAX_ANSWER, **kwargs: Any) -> bytes:
-        """The body of the answer. Raises TooLarge."""
-        pieces, size = [], 0
+    def call(
+        self, method: str, path: str, *, max_bytes: int = MAX_ANSWER, seconds: float | None = None, **kwargs: Any
+    ) -> bytes:
+        """The body of the answer.
+
+        Args:
+            max_bytes: the most that is read of it.
+            seconds: the most that reading it may take, where one who answers drop by drop would hold something up.
+
+        Raises:
+            TooLarge, Unreachable.
+        """
+        pieces, size, began = [], 0, time.monotonic()
         with self.stream(method, path, **kwargs) as answer:
             for piece in answer.iter_bytes():
+                if seconds is not None and time.monotonic() - began > seconds:
+                    raise Unreachable(f"{self.url} answers too slowly")
                 size += len(piece)
                 if size > max_bytes:
                     raise TooLarge(f"{self.url} answered more than {max_bytes} bytes")
@@ -127,6 +141,7 @@ def status_of(error: StrongroomError) -> int:
     for cls, status in (
         (NotFound, 404),
         (Conflict, 409),
+        (NoSpace, 507),
         (Unauthorised, 403),
         (BrokerError, 403),
         (TooLarge, 413),

@@ -190,7 +190,7 @@ def _endorsement_of(keyid: str, endorsements: Endorsements) -> tuple[Envelope, P
         endorsement = PlatformEndorsement.parse(payload)
         if endorsement.platform_key.keyid == keyid:
             found.append((envelope, endorsement))
-    if len(found) != 1:
+    if len(found) != 1 or len(endorsements.documents) != 1:  # what else came along could be changed by anybody
         raise EndorsementMissing(f"{len(found)} endorsements, where exactly one must name the key that signed the evidence")
     return found[0]
 

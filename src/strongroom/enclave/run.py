@@ -36,8 +36,8 @@ from strongroom.attest.keyset import (
     Keyset,
     report_data,
 )
-from strongroom.broker import ReleaseRequest, ReleaseStatement, Slot, open_release
-from strongroom.contract import AssetRef, Contract, Limits, Output
+from strongroom.broker import ReleaseRequest, ReleaseStatement, Slot, open_release, run_subject
+from strongroom.contract import AssetRef, Contract, Limits, Output, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.errors import (
     ManifestMismatch,
@@ -69,18 +69,27 @@ class BrokerLine(Protocol):
     def release(self, request: bytes) -> bytes:
         """The broker's answer. Raises ReleaseRefused."""
 
+    def receipt(self, bundle: Bundle) -> None:
+        """Hand the owner its receipt; returns when the broker has kept it."""
+
 
 class ExchangeLine(Protocol):
     """The way to the exchange."""
 
-    def manifest(self, digest: str) -> Envelope:
-        """A manifest, untrusted."""
+    def manifest(self, digest: str, by: str) -> Envelope:
+        """A manifest that the key with this id is said to have signed, untrusted."""
 
     def sealed(self, digest: str) -> RangeSource:
         """The sealed file of a manifest, untrusted, by range."""
 
-    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
-        """Store a sealed output and who may open it."""
+    def put_output(self, sealed: bytes) -> None:
+        """Store a sealed output: ciphertext that nobody has a key of yet."""
+
+    def record(self, bundle: Bundle) -> Bundle:
+        """Have a receipt logged; the bundle with its proof."""
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Store who may open a sealed output whose receipt was logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +112,12 @@ class Confinement(Protocol):
     def program_digest(self) -> str:
         """The digest of the program that stands ready inside."""
 
-    def run(
-        self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits, progress: Callable[[int], None]
-    ) -> Mapping[str, bytes]:
-        """The program's outputs, by name, as it wrote them. Raises ProgramError."""
+    def run(self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits) -> Mapping[str, bytes]:
+        """The program's outputs, by name, as it wrote them. How far it is stays inside: it could tell of the data by that.
+
+        Raises:
+            ProgramError: it failed.
+        """
 
     def close(self) -> None:
         """End it for sure, whatever runs in it."""
@@ -138,11 +149,11 @@ class Surroundings:
 class _Keys:
     """The run's own keys: one for each role."""
 
-    def __init__(self, entropy: Callable[[int], bytes], run_id: str, not_after: int) -> None:
+    def __init__(self, entropy: Callable[[int], bytes], subject: str, not_after: int) -> None:
         self.receipt = SigningKey.from_seed(entropy(32))
         self.release = DecryptionKey.from_seed(entropy(96))
         self.keyset = Keyset(
-            subject=f"strongroom-run://{run_id}",
+            subject=subject,
             not_after=not_after,
             receipt_signing_keys=(KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex()),),
             e2ee_public_keys=(KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex()),),
@@ -160,17 +171,20 @@ class _Released:
 
 
 class _Run:
-    def __init__(self, contract: Contract, run_id: str, around: Surroundings) -> None:
-        self.contract, self.run_id, self.around = contract, run_id, around
+    def __init__(self, contract: Contract, request: Envelope, around: Surroundings) -> None:
+        self.contract, self.request, self.around = contract, request, around
+        self.run_id = RunRequest.peek(request).run_id
         self.started_at = around.now()
-        self.keys = _Keys(around.entropy, run_id, self.started_at + contract.proposal.limits.seconds + KEYSET_SECONDS)
+        until = self.started_at + contract.proposal.limits.seconds + KEYSET_SECONDS
+        self.keys = _Keys(around.entropy, run_subject(contract.digest, self.run_id), until)
 
     def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
         """Each asset's manifest, signed by its owner, with terms that permit the policy."""
         proposal, found = self.contract.proposal, {}
         for ref in proposal.assets:
-            envelope = self.around.exchange.manifest(ref.manifest)
-            manifest = verify_manifest(envelope, proposal.party(ref.owner).signing_key).manifest
+            owner_key = proposal.party(ref.owner).signing_key
+            envelope = self.around.exchange.manifest(ref.manifest, owner_key.keyid)
+            manifest = verify_manifest(envelope, owner_key).manifest
             if manifest.digest != ref.manifest or manifest.owner != ref.owner:
                 raise ManifestMismatch(f"the exchange served another manifest for {ref.role!r}")
             wider = explain(manifest.terms, proposal.policy)
@@ -204,7 +218,8 @@ class _Run:
         report = AttestationReport(keyset, bound[:32], platform.produce(bound), platform.endorsements())
         asked[nonce.hex()] = report
         self.around.progress("release", f"the key of {ref.role}")
-        return line.release(ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, nonce, report).encode())
+        request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, report)
+        return line.release(request.encode())
 
     def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
         """Seal an output under a fresh key and encrypt that to the recipients."""
@@ -246,12 +261,7 @@ class _Run:
                 file = SealedReader(source, r.manifest, r.key)
                 inputs[role] = OpenInput(r.manifest.media_type, r.manifest.plaintext_bytes, stack.enter_context(file))  # type: ignore[arg-type]
             self.around.progress("program", proposal.program.name)
-            written = confinement.run(
-                self.contract,
-                inputs,
-                proposal.limits,
-                lambda permille: self.around.progress("program", f"{permille / 10:.0f} %"),
-            )
+            written = confinement.run(self.contract, inputs, proposal.limits)
             if any(o.name not in written for o in proposal.outputs):
                 raise OutputMissing("the program did not write every output that the contract names")
             return {o.name: enforce(o.kind, o.rule, written[o.name]) for o in proposal.outputs}
@@ -292,6 +302,7 @@ class _Run:
         proposal = self.contract.proposal
         manifests = self.manifests()
         released = {ref.role: self.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
+        deliveries: list[Delivery] = []
         delivered: list[Delivered] = []
         failure: Failure | None = None
         try:
@@ -306,10 +317,17 @@ class _Run:
             self.around.progress("deliver", ", ".join(written))
             for output in proposal.outputs:
                 delivery, sealed = self.deliver(output, written[output.name])
-                self.around.exchange.deliver(delivery, sealed)
+                self.around.exchange.put_output(sealed)
+                deliveries.append(delivery)
                 delivered.append(Delivered(output, delivery.sealed, delivery.manifest.digest))
         self.around.progress("record", "the receipt")
-        return self.record(released, tuple(delivered), failure, confinement.kind)
+        bundle = self.around.exchange.record(self.record(released, tuple(delivered), failure, confinement.kind))
+        # no result without a receipt: the log and every owner have it before anybody can open an output
+        for name in sorted({ref.owner for ref in proposal.assets}):
+            self.around.broker(proposal.party(name)).receipt(bundle)
+        for delivery in deliveries:
+            self.around.exchange.deliver(delivery)
+        return bundle
 
 
 MEDIA_TYPES: Mapping[str, str] = {
@@ -320,16 +338,16 @@ MEDIA_TYPES: Mapping[str, str] = {
 }
 
 
-def run(contract: Contract, run_id: str, around: Surroundings) -> Bundle:
+def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
     """Execute one run of a contract.
 
     Args:
         contract: completely signed.
-        run_id: 16 bytes in hex.
+        request: a party's signed request for this run; the brokers check it too.
         around: the enclave's surroundings.
 
     Returns:
-        the receipt with everything that it takes to check it, not yet logged. A run that failed after its keys were released
+        the logged receipt with everything that it takes to check it. A run that failed after its keys were released
         (a sealed file that was altered, a program that stopped, an output that broke its rule) gets a receipt too: it says
         at which step and with which code, and nothing of the data.
 
@@ -340,10 +358,14 @@ def run(contract: Contract, run_id: str, around: Surroundings) -> Bundle:
     """
     around.progress("contract", contract.digest)
     contract.require_in_force(around.now())
+    RunRequest.verify(request, contract.proposal, around.now())
+    program = contract.proposal.program
+    if program.use != program.name:  # a standard program makes the one use that it is named for
+        raise NotPermitted(f"program {program.name!r} makes another use than {program.use!r}")
     with closing(around.confine(contract)) as confinement:
         if confinement.kind == "process" and contract.proposal.enclave.sandbox != "process":
             raise NoSandbox("the contract asks for a sandbox, and this one confines nothing")
         # compared at the moment it runs: what stands ready in the sandbox, not what a registry says
-        if confinement.program_digest != contract.proposal.program.digest:
-            raise ProgramNotApproved(f"program {contract.proposal.program.name!r} here is {confinement.program_digest}")
-        return _Run(contract, run_id, around).complete(confinement)
+        if confinement.program_digest != program.digest:
+            raise ProgramNotApproved(f"program {program.name!r} here is {confinement.program_digest}")
+        return _Run(contract, request, around).complete(confinement)

@@ -2,10 +2,12 @@
 
 A network namespace has no interfaces, but it does not hold sockets of every family: a virtual machine's AF_VSOCK leads
 straight to its host. So a child gets sockets of the family AF_UNIX alone. ``io_uring`` would make sockets past any filter;
-keyrings and the kernel's log are those of the whole machine. Whatever calls in another machine's convention is killed.
+keyrings and the kernel's log are those of the whole machine. Files without a name, shared segments and message queues are
+memory that is in no process, where no limit on processes finds it. Whatever calls in another machine's convention is killed.
 
 This is a short list of what would break a promise that is made now. A list of the calls that are needed, and nothing else,
-is a later step. Source: seccomp(2), bpf in linux/filter.h, vsock(7), io_uring_setup(2).
+is a later step. Source: seccomp(2), bpf in linux/filter.h, vsock(7), io_uring_setup(2),
+memfd_create(2), sysvipc(7), mq_overview(7).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16  # struct seccomp_data, little-endian
 _X32_BIT = 0x40000000
-_IO_URING = (425, 426, 427)  # setup, enter, register: the same everywhere
+_EVERYWHERE = (425, 426, 427, 447)  # io_uring_setup, io_uring_enter, io_uring_register, memfd_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Machine:
     Attributes:
         architecture: its AUDIT_ARCH.
         sockets: socket, socketpair.
-        others: add_key, request_key, keyctl, syslog.
+        others: add_key, request_key, keyctl, syslog; memfd_create, shmget, msgget, mq_open.
     """
 
     architecture: int
@@ -43,9 +45,9 @@ class Machine:
 
 
 MACHINES: Final[Mapping[str, Machine]] = {
-    "aarch64": Machine(0xC00000B7, (198, 199), (217, 218, 219, 116)),
-    "riscv64": Machine(0xC00000F3, (198, 199), (217, 218, 219, 116)),
-    "x86_64": Machine(0xC000003E, (41, 53), (248, 249, 250, 103)),
+    "aarch64": Machine(0xC00000B7, (198, 199), (217, 218, 219, 116, 279, 194, 186, 180)),
+    "riscv64": Machine(0xC00000F3, (198, 199), (217, 218, 219, 116, 279, 194, 186, 180)),
+    "x86_64": Machine(0xC000003E, (41, 53), (248, 249, 250, 103, 319, 29, 68, 240)),
 }
 
 
@@ -66,7 +68,7 @@ def program(name: str) -> bytes:
     if name not in MACHINES:
         raise NoSandbox(f"no filter of system calls is written for the machine {name[:32]!r}")
     machine = MACHINES[name]
-    refused = (*_IO_URING, *machine.others)
+    refused = (*_EVERYWHERE, *machine.others)
     head = [
         _instruction(_LOAD, _ARCHITECTURE_AT),
         _instruction(_EQUAL, machine.architecture, yes=1),

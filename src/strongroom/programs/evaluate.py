@@ -27,12 +27,15 @@ OUTPUTS: Final[Mapping[str, OutputKind]] = {
     "predictions": OutputKind("records", "text/csv"),
     "log": OutputKind("log", "text/plain"),
 }
-DEFAULTS: Final[Mapping[str, Any]] = {"features": None, "groups": [], "positive": None}
+# The default of `classes` is a regression's: whoever proposes a classification says them, and the table's owner reads them.
+DEFAULTS: Final[Mapping[str, Any]] = {"classes": None, "features": None, "groups": [], "positive": None}
 LIBRARIES: Final = ("numpy", "onnxruntime", "pyarrow", "sklearn", "matplotlib")
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
 
-_MAX_FEATURES, _MAX_GROUPS, _MAX_EDGES, _MAX_TEXT = 65536, 16, 64, 128
+OTHER: Final = "(other)"  # what a model predicts that is none of the classes
+
+_MAX_FEATURES, _MAX_GROUPS, _MAX_EDGES, _MAX_TEXT, _MAX_CLASSES, _MAX_CLASS = 65536, 16, 64, 128, 64, 64
 _EDGE = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,14})?\Z")
 
 
@@ -65,13 +68,15 @@ class Parameters:
     Attributes:
         task: ``classification`` or ``regression``.
         target: the column with the truth.
+        classes: their names, in the order of the report; none for a regression.
         features: the model's columns in its order; ``None`` for all but the target and those that group.
-        positive: the label that binary metrics are about, or ``None``.
+        positive: the class that binary metrics are about, or ``None``.
         groups: how records are divided.
     """
 
     task: str
     target: str
+    classes: tuple[str, ...]
     features: tuple[str, ...] | None
     positive: str | None
     groups: tuple[Grouping, ...]
@@ -93,9 +98,9 @@ def _bad(why: str) -> NoReturn:
     raise BadParameters(f"evaluate: {why}", step="check parameters")
 
 
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or not value.isprintable():
-        _bad(f"{what} is not a text of 1 to {_MAX_TEXT} printable characters")
+def _text(value: object, what: str, most: int = _MAX_TEXT) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= most or not value.isprintable():
+        _bad(f"{what} is not a text of 1 to {most} printable characters")
     return value
 
 
@@ -128,22 +133,42 @@ def _grouping(value: object) -> Grouping:
     return Grouping(_text(given["name"], "a group's name"), _text(given["column"], "a group's column"), edges)
 
 
+def _classes(value: object, task: str) -> tuple[str, ...]:
+    if task == REGRESSION:
+        if value is not None:
+            _bad("classes are for classification")
+        return ()
+    found = tuple(_text(name, "a class", _MAX_CLASS) for name in _list(value, "classes", 2, _MAX_CLASSES))
+    _distinct(found, "classes")
+    if OTHER in found:
+        _bad(f"no class can be called {OTHER}")
+    return found
+
+
+def _positive(value: object, classes: tuple[str, ...]) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None:
+        return None
+    if len(classes) != 2 or value not in classes:
+        _bad("positive is not one of two classes")
+    return _text(value, "positive")
+
+
 def read(parameters: Mapping[str, Any]) -> Parameters:
     """The parameters of a contract.
 
     Raises:
         BadParameters: see ``spec/programs.md`` for what they must be.
     """
-    given = _members(parameters, {"task", "target", "features", "positive", "groups"}, "the parameters")
+    given = _members(parameters, {"task", "target", "classes", "features", "positive", "groups"}, "the parameters")
     if given["task"] not in (CLASSIFICATION, REGRESSION):
         _bad(f"task is neither {CLASSIFICATION} nor {REGRESSION}")
     features = given["features"]
     if features is not None:
         features = tuple(_text(name, "a feature") for name in _list(features, "features", 1, _MAX_FEATURES))
         _distinct(features, "features")
-    positive = given["positive"]
-    if isinstance(positive, int) and not isinstance(positive, bool):
-        positive = str(positive)
+    classes = _classes(given["classes"], given["task"])
     groups = tuple(_grouping(group) for group in _list(given["groups"], "groups", 0, _MAX_GROUPS))
     _distinct([group.name for group in groups], "groups")
     # Bands of one column with different edges would tell, by their difference, of what lies between the edges.
@@ -151,14 +176,16 @@ def read(parameters: Mapping[str, Any]) -> Parameters:
     found = Parameters(
         task=given["task"],
         target=_text(given["target"], "target"),
+        classes=classes,
         features=features,
-        positive=None if positive is None else _text(positive, "positive"),
+        positive=_positive(given["positive"], classes),
         groups=groups,
     )
     if found.target in (found.features or ()):
         _bad("the target is one of the features")
-    if found.task == REGRESSION and found.positive is not None:
-        _bad("positive is for classification")
+    if found.target in {group.column for group in groups}:
+        # A group that is a class would show how many there are of it.
+        _bad("the target is one of the groups' columns")
     return found
 
 
@@ -197,7 +224,7 @@ def run(
     evaluation = Evaluation(inputs, read(parameters), step)
     written = {}
     if "report" in outputs:
-        written["report"] = evaluation.report()
+        written["report"] = evaluation.report(outputs["report"])
     if "calibration" in outputs:
         step("draw", 950)
         written["calibration"] = evaluation.calibration(outputs["calibration"])

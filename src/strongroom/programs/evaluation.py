@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from strongroom.errors import BadParameters, ModelShape, TableEmpty, TableLabels, TableNotNumeric
 
 from . import Input, OutputSpec, Step, measure
+from .evaluate import OTHER
 from .measure import Classified, Estimated
 from .model import Model
 from .table import Batch, Table, Texts
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 REPORT_FORMAT: Final = "strongroom.report.v1"
 MISSING: Final = "(missing)"
-MAX_DISTINCT: Final = 256
+MAX_DISTINCT, MAX_NAME = 256, 64
 _PREDICTED = 900  # thousandths of the work that are done when every row was predicted
 
 
@@ -38,18 +39,17 @@ class _Seen:
     Attributes:
         numbers: those of the target and of the columns that group that are wanted as numbers, by name.
         texts: those that are wanted as text.
-        labels: those that the model gave, or ``None``.
+        predicted: int [records], the place of the label that the model gave among the contract's classes, or beyond them; or
+            ``None``.
         scores: float64 [records, classes], or ``None``.
         classes: which class each score is of, as far as the model says; else empty.
-        integers: whether the model counts its classes.
     """
 
     numbers: Mapping[str, NDArray[np.float64]]
     texts: Mapping[str, Texts]
-    labels: Texts | None
+    predicted: NDArray[np.intp] | None
     scores: NDArray[np.float64] | None
     classes: tuple[str, ...]
-    integers: bool
 
 
 def _features(batch: Batch, names: tuple[str, ...]) -> NDArray[np.float64]:
@@ -71,14 +71,15 @@ def _ask(inputs: Mapping[str, Input], p: Parameters, step: Step) -> _Seen:
     numbers = [*(g.column for g in p.groups if g.edges), *([] if p.classifies else [p.target])]
     kept: dict[str, list[NDArray[np.float64]]] = {name: [] for name in numbers}
     texts = {name: Texts() for name in (*(g.column for g in p.groups if not g.edges), *([p.target] if p.classifies else []))}
-    labels, scores, rows = Texts(), list[NDArray[np.float64]](), 0
+    predicted, scores, rows = list[NDArray[np.intp]](), list[NDArray[np.float64]](), 0
     step("predict", 0)
     for batch in data.batches(list(dict.fromkeys([*features, *numbers])), list(texts)):
         if not batch.rows:
             continue
         answer = model.predict(_features(batch, features))
         if answer.labels is not None:
-            labels.add(*np.unique(answer.labels, return_inverse=True))
+            labels, which = np.unique(answer.labels, return_inverse=True)
+            predicted.append(measure.places(p.classes, labels.tolist())[which])  # no text of the model's goes further
         if answer.scores is not None:
             scores.append(answer.scores)
         for name, parts in kept.items():
@@ -92,37 +93,31 @@ def _ask(inputs: Mapping[str, Input], p: Parameters, step: Step) -> _Seen:
     return _Seen(
         numbers={name: np.concatenate(parts) for name, parts in kept.items()},
         texts=texts,
-        labels=labels if labels.names else None,
+        predicted=np.concatenate(predicted) if predicted else None,
         scores=np.concatenate(scores) if scores else None,
         classes=model.classes(max(2, scores[0].shape[1])) if scores else (),
-        integers=model.integers,
     )
 
 
 def _classified(p: Parameters, seen: _Seen) -> Classified:
-    """Truth and prediction in the model's own classes. Raises TableLabels, ModelShape, BadParameters."""
+    """Truth and prediction in the contract's classes. Raises TableLabels, ModelShape."""
     target = seen.texts[p.target]
-    truth, labels = list(target.names), list(seen.labels.names) if seen.labels else []
-    if "" in truth:
+    if "" in target.names:
         raise TableLabels("the target column has an empty cell", step="read table")
-    # A model that names no class at all can only count them.
-    integers = seen.integers or not (seen.classes or labels)
-    if integers:
-        truth = measure.integer_labels(truth)
-    chances = None if seen.scores is None else measure.chances(seen.scores)
-    count = 0 if chances is None else chances.shape[1]
-    classes = measure.name_classes(seen.classes, {*truth, *labels}, count, integers=integers)
-    places = {label: n for n, label in enumerate(classes)}
-    if seen.labels is not None:
-        predicted = np.array([places[label] for label in labels], dtype=np.intp)[seen.labels.codes]
-    else:
+    truth = measure.places(p.classes, target.names)[target.codes]
+    if (truth == len(p.classes)).any():
+        raise TableLabels("the target column holds a label that is none of the contract's classes", step="measure")
+    chances = None if seen.scores is None else measure.by_class(measure.chances(seen.scores), seen.classes, p.classes)
+    predicted = seen.predicted
+    if predicted is None:
         predicted = np.argmax(np.empty((0, 2)) if chances is None else chances, axis=1)
+    two = len(p.classes) == 2
     return Classified(
-        classes=classes,
-        truth=np.array([places[label] for label in truth], dtype=np.intp)[target.codes],
+        classes=p.classes,
+        truth=truth,
         predicted=predicted,
         chances=chances,
-        positive=measure.positive_class(classes, p.positive),
+        positive=-1 if not two else 1 if p.positive is None else p.classes.index(p.positive),
     )
 
 
@@ -153,7 +148,7 @@ def _members(grouping: Grouping, seen: _Seen) -> dict[str, NDArray[np.bool_]]:
         raise BadParameters("a column that groups has too many distinct values; give it edges", step="measure")
     codes, members = texts.codes, dict[str, NDArray[np.bool_]]()
     for n, text in enumerate(texts.names):
-        name = text or MISSING  # whoever calls a group so means the same
+        name = text[:MAX_NAME] or MISSING  # whoever calls a group so means the same
         members[name] = members.get(name, False) | (codes == n)
     return dict(sorted(members.items()))
 
@@ -177,22 +172,27 @@ class Evaluation:
         self._measured = _classified(parameters, seen) if parameters.classifies else _estimated(parameters, seen)
         self._groups = {g.name: (g, _members(g, seen)) for g in parameters.groups}
 
-    def report(self) -> bytes:
-        """The report (``spec/output.md``), as JSON with every group and every decimal place: its rule is applied later."""
+    def report(self, spec: OutputSpec) -> bytes:
+        """The report (``spec/output.md``), as JSON with every group and every decimal place: its rule is applied later.
+
+        What the rule cannot see to is done here: a metric that is a mean over classes, some of which are too small, is left
+        out.
+        """
         measured, p = self._measured, self._parameters
+        unsaid = measured.unsaid(spec.min_group)
         classes = measured.classes if isinstance(measured, Classified) else ()
         report = {
             "classes": list(classes),
             "format": REPORT_FORMAT,
             "matrices": {"confusion": measured.confusion()} if isinstance(measured, Classified) else {},
-            "metrics": measured.overall(),
+            "metrics": _without(measured.overall(), unsaid),
             "positive": classes[measured.positive] if isinstance(measured, Classified) and measured.positive >= 0 else None,
             "records": len(measured.truth),
             "tables": [
                 {
                     "by": grouping.column,
                     "groups": [
-                        {"group": name, "records": int(chosen.sum()), "values": measured.group(chosen)}
+                        {"group": name, "records": int(chosen.sum()), "values": _without(measured.group(chosen), unsaid)}
                         for name, chosen in members.items()
                     ],
                     "name": grouping.name,
@@ -232,10 +232,15 @@ class Evaluation:
             rows.writerows((n, _rounded(value, spec)) for n, value in enumerate(measured.predicted))
         else:
             chances = np.empty((len(measured.truth), 0)) if measured.chances is None else measured.chances
-            rows.writerow(["row", "predicted", *(f"p_{label}" for label in measured.classes[: chances.shape[1]])])
+            names = (*measured.classes, OTHER)
+            rows.writerow(["row", "predicted", *(f"p_{label}" for label in names[: chances.shape[1]])])
             for n, (which, row) in enumerate(zip(measured.predicted, chances, strict=True)):
-                rows.writerow([n, measured.classes[which], *(_rounded(value, spec) for value in row)])
+                rows.writerow([n, names[which], *(_rounded(value, spec) for value in row)])
         return out.getvalue().encode()
+
+
+def _without(values: measure.Values, unsaid: frozenset[str]) -> measure.Values:
+    return {name: value for name, value in values.items() if name not in unsaid}
 
 
 def _rounded(value: float, spec: OutputSpec) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn import metrics
 
-from strongroom.errors import BadParameters, ModelShape, TableLabels
+from strongroom.errors import ModelShape
 
 Values: TypeAlias = dict[str, Any]
 
 _SUM_TOLERANCE = 1e-3
+_INTEGER = re.compile(r"(?:0|-?[1-9][0-9]*)\Z")
 sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
 
 
@@ -26,9 +28,11 @@ class Classified:
     """Records with their true class and what the model said.
 
     Attributes:
-        classes: the labels, in the order of the scores.
-        truth, predicted: int [records], indices of classes.
-        chances: float64 [records, classes], each row summing to one; or ``None`` where the model gives labels alone.
+        classes: their names, in the contract's order.
+        truth: int [records], indices of classes.
+        predicted: int [records], indices of classes, or their number where the model said something else.
+        chances: float64 [records, classes], each row summing to one; or ``None`` where the model gives labels alone. One
+            column more than classes where the model has others: the chance of these together.
         positive: the index of the class that binary metrics are about, or -1.
     """
 
@@ -39,8 +43,9 @@ class Classified:
     positive: int
 
     def confusion(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> list[list[int]]:
-        """Counts, a row for each true class, a column for each predicted one."""
-        labels = np.arange(len(self.classes))
+        """Counts, a row for each true class, a column for each predicted one. Where the model ever predicts something else
+        there is one more of each, also for records where it does not: all matrices of a report are of one size."""
+        labels = np.arange(len(self.classes) + bool((self.predicted == len(self.classes)).any()))
         found: list[list[int]] = metrics.confusion_matrix(self.truth[chosen], self.predicted[chosen], labels=labels).tolist()
         return found
 
@@ -51,7 +56,18 @@ class Classified:
         truth, chances = self.truth[chosen], self.chances[chosen]
         if self.positive >= 0:
             return float(metrics.roc_auc_score(truth == self.positive, chances[:, self.positive]))
+        if chances.shape[1] != len(self.classes):
+            return math.nan
         return float(metrics.roc_auc_score(truth, chances, multi_class="ovr", average="macro"))
+
+    def unsaid(self, smallest: int) -> frozenset[str]:
+        """The metrics that give each class the same weight, where one has too few true records for that.
+
+        Args:
+            smallest: the fewest records of a class; 1 leaves nothing unsaid.
+        """
+        fewest = int(np.bincount(self.truth, minlength=len(self.classes)).min())
+        return frozenset({"balanced_accuracy", "roc_auc"}) if smallest > 1 and fewest < smallest else frozenset()
 
     def accuracy(self, chosen: NDArray[np.bool_] | slice = slice(None)) -> float:
         return float(metrics.accuracy_score(self.truth[chosen], self.predicted[chosen]))
@@ -63,7 +79,7 @@ class Classified:
             warnings.simplefilter("ignore")  # of classes that are predicted and never true: they have no recall to average
             found["balanced_accuracy"] = float(metrics.balanced_accuracy_score(self.truth, self.predicted))
         if self.chances is not None:
-            found["log_loss"] = float(metrics.log_loss(self.truth, self.chances, labels=np.arange(len(self.classes))))
+            found["log_loss"] = float(metrics.log_loss(self.truth, self.chances, labels=np.arange(self.chances.shape[1])))
             if self.positive >= 0:
                 chances = self.chances[:, self.positive]
                 found["brier_score"] = float(
@@ -89,6 +105,11 @@ class Estimated:
 
     truth: NDArray[np.float64]
     predicted: NDArray[np.float64]
+
+    def unsaid(self, smallest: int) -> frozenset[str]:
+        """Nothing: there are no classes."""
+        del smallest
+        return frozenset()
 
     def group(self, chosen: NDArray[np.bool_] | slice) -> Values:
         """What is said of one group. It may be empty."""
@@ -133,59 +154,49 @@ def _logistic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.where(x >= 0, 1 / (1 + e), e / (1 + e)), dtype=np.float64)
 
 
-def integer_labels(labels: Sequence[str]) -> list[str]:
-    """Labels of a model that counts its classes, as a table may spell them: ``1.0`` and ``true`` are ``1``.
+def places(classes: Sequence[str], labels: Sequence[str]) -> NDArray[np.intp]:
+    """For each label the place of its class, and ``len(classes)`` for one that is none of them.
 
-    Raises:
-        TableLabels: one is no integer.
+    Where all classes are integers, a label may be spelt as tables and models spell them: ``1.0`` and ``true`` are ``1``.
     """
-    found = {}
-    for label in set(labels):
-        try:
-            number = {"true": 1.0, "false": 0.0}[label.lower()] if label.isalpha() else float(label)
-            found[label] = str(int(number))
-        except (KeyError, ValueError, OverflowError):
-            raise TableLabels("the target column holds a label that is no integer", step="measure") from None
-        if number != int(number):
-            raise TableLabels("the target column holds a label that is no integer", step="measure")
-    return [found[label] for label in labels]
+    index = {name: n for n, name in enumerate(classes)}
+    spell = _integer if all(_INTEGER.match(name) for name in classes) else str
+    return np.array([index.get(spell(label), len(classes)) for label in labels], dtype=np.intp)
 
 
-def name_classes(listed: tuple[str, ...], seen: set[str], count: int, *, integers: bool) -> tuple[str, ...]:
-    """Which class each score is of.
+def _integer(label: str) -> str:
+    """The integer that a label means, in its one spelling; another label as it is."""
+    if _INTEGER.match(label):
+        return label
+    try:
+        number = {"true": 1.0, "false": 0.0}[label.lower()] if label.isalpha() else float(label)
+    except (KeyError, ValueError):
+        return label
+    return str(int(number)) if number.is_integer() else label
+
+
+def by_class(chances: NDArray[np.float64], listed: Sequence[str], classes: Sequence[str]) -> NDArray[np.float64]:
+    """Chances in the order of the contract's classes.
 
     Args:
-        listed: as the model says; empty where it does not.
-        seen: the labels in the table and those predicted.
-        count: how many scores there are; 0 where the model gives labels alone.
-        integers: whether the model counts its classes.
+        chances: [records, scores].
+        listed: which class each is of, as the model says; empty where it does not: then it is the contract's order.
+        classes: the contract's.
+
+    Returns:
+        [records, classes], or one column more: the chance of all that is none of the classes.
 
     Raises:
-        TableLabels: the table has a label that the model does not know.
-        ModelShape: the model does not say, and it cannot be told.
+        ModelShape: the model does not know every class, or does not say what it knows and gives another number of scores.
     """
-    ordered = tuple(sorted(seen, key=int) if integers else sorted(seen))
     if not listed:
-        counted = tuple(str(n) for n in range(count))
-        if count in {0, len(ordered)}:
-            listed = ordered
-        elif integers and seen <= set(counted):
-            listed = counted
-        else:
+        if chances.shape[1] != len(classes):
             raise ModelShape("the model does not say which class each of its scores is of", step="measure")
-    if not seen <= set(listed):
-        raise TableLabels("the target column holds a label that the model does not know", step="measure")
-    return listed
-
-
-def positive_class(classes: tuple[str, ...], wanted: str | None) -> int:
-    """The index of the class that binary metrics are about: the one wanted, else the second of two; -1 for more than two.
-
-    Raises:
-        BadParameters: ``positive`` is none of the classes, or there are more than two.
-    """
-    if wanted is not None and (wanted not in classes or len(classes) != 2):
-        raise BadParameters("`positive` is not one of two classes", step="measure")
-    if len(classes) != 2:
-        return -1
-    return 1 if wanted is None else classes.index(wanted)
+        return chances
+    place = places(classes, listed)
+    if not set(range(len(classes))) <= set(place.tolist()):
+        raise ModelShape("the model does not know every class that the contract names", step="measure")
+    found = np.zeros((len(chances), int(place.max()) + 1))
+    for column, n in enumerate(place):
+        found[:, n] += chances[:, column]
+    return found

@@ -82,7 +82,7 @@ class Model:
             _memory(error)
             raise ModelUnreadable("onnxruntime cannot load the model", step="load model") from None
         self._features = tuple(features)
-        self._listed, self.integers = graph.labels, graph.integers
+        self._listed = graph.labels
         self._inputs = self._match_inputs()
         self._label, self._score, self._maps = self._match_outputs(classifies)
 
@@ -112,7 +112,6 @@ class Model:
         floats = next((o.name for o in found if o.type in _FLOATS), "")
         if not (label or maps or floats):
             _shape("the model has no output of labels or scores" if classifies else "the model has no output of numbers")
-        self.integers |= any(o.name == label and o.type != "tensor(string)" for o in found)
         return label, maps or floats, bool(maps)
 
     def classes(self, count: int) -> tuple[str, ...]:
@@ -170,7 +169,6 @@ class Model:
     def _read_maps(self, found: Any) -> NDArray[np.float64]:
         """Scores from one map for each row. The first map's order is the order of the classes."""
         keys = list(found[0])
-        self.integers = all(isinstance(key, int) for key in keys)
         self._listed = [tuple(str(key) for key in keys)]
         try:
             return np.array([[row[key] for key in keys] for row in found], dtype=np.float64)

@@ -16,8 +16,9 @@ from strongroom.app.exchange.entry import ENTRY_TYPE
 from strongroom.app.http import Client, application, blocking, body, json_answer
 from strongroom.broker import MAX_REQUEST_BYTES, Owner, Release, ReleaseRequest, decide
 from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal
-from strongroom.errors import Internal, StrongroomError, Unreachable
+from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
 from strongroom.ledger import Entry
+from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
 from strongroom.wire import Envelope, Fields
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def _read(owner: Callable[[], Owner]) -> Owner:
         raise Internal("the broker cannot read its owner's files") from error
 
 
-def broker(
+def broker(  # noqa: C901 - the table of routes reads whole
     book: SqliteBook, owner: Callable[[], Owner], outbox: Outbox | None, *, now: Callable[[], float] = time.time
 ) -> Starlette:
     """The application.
@@ -164,6 +165,18 @@ def broker(
         _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
         book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
 
+    def accept_receipt(data: bytes) -> None:
+        bundle = Bundle.parse(data)
+        statement = admissible(bundle)
+        # a receipt of a run that this broker gave keys for, by the very keyset that got them
+        if book.standing(statement.contract).runs.get(statement.run_id) != statement.keyset_digest:
+            raise BadReceipt("the receipt is of no run that this broker released keys for")
+        book.keep_receipt(statement.contract, statement.run_id, data)
+
+    async def post_receipt(request: Request) -> Response:
+        await blocking(accept_receipt)(await body(request, MAX_BUNDLE_BYTES))
+        return json_answer({})
+
     async def post_withdrawal(request: Request) -> Response:
         await blocking(accept_withdrawal)(await body(request, MAX_REQUEST_BYTES))
         return json_answer({})
@@ -177,6 +190,7 @@ def broker(
             Route("/v1/health", health),
             Route("/v1/nonce", post_nonce, methods=["POST"]),
             Route("/v1/release", post_release, methods=["POST"]),
+            Route("/v1/receipts", post_receipt, methods=["POST"]),
             Route("/v1/withdrawals", post_withdrawal, methods=["POST"]),
         ]
     )

@@ -238,6 +238,7 @@ def _propose(lab: Room, folder: Path) -> Proposal:
 
 def _parameters(folder: Path) -> dict[str, JSON]:
     return {
+        "classes": ["0", "1"],
         "features": json.loads(read(folder / "features.json")),
         "groups": [{"column": BAND, "edges": [*EDGES], "name": "tumour size"}],
         "positive": None,

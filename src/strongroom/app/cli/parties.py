@@ -24,7 +24,7 @@ def declare(_verb: str, parser: ArgumentParser) -> None:
 strongroom party new lab                      # keys for a party called lab, in ./room
 strongroom party show --as lab                # its card's place and its fingerprint
 strongroom party trust room/parties/hospital/party.json --as lab
-strongroom party trust room/reference.json --as lab       # an enclave's reference values and a log's key
+strongroom party trust --reference room/reference.json --as lab       # an enclave's reference values and a log's key
 strongroom party untrust hospital --as lab
 """,
     )
@@ -38,9 +38,12 @@ strongroom party untrust hospital --as lab
     verbs.add_parser("list", help="parties here and those they trust")
     trust = verbs.add_parser("trust", help="pin a card, or accept reference values")
     trust.add_argument("file", type=Path)
+    trust.add_argument(
+        "--reference", action="store_true", help="the file holds roots, measurements and a log's key to accept"
+    )
     trust.add_argument("--fingerprint", help="what the party told you; refused where it differs")
-    untrust = verbs.add_parser("untrust", help="remove a pin, or an accepted measurement")
-    untrust.add_argument("name", help="a party's name, or a measurement's digest")
+    untrust = verbs.add_parser("untrust", help="remove a pin, an accepted measurement, root or log")
+    untrust.add_argument("name", help="a party's name, a measurement's digest, a root's key or a log's key")
     for sub in (new, *(verbs.choices[n] for n in ("show", "list", "trust", "untrust"))):
         for flag, dest in (("--home", "home"), ("--as", "party")):
             sub.add_argument(flag, dest=dest, default=SUPPRESS)
@@ -103,9 +106,14 @@ def trust(args: Namespace, screen: Screen) -> None:
     found, data = party(args), read(args.file)
     with reading(args.file):
         loose = wire.loads(data)
-        if isinstance(loose, dict) and "measurements" in loose:
+        if args.reference:
             _trust_reference(args, reference(data), screen)
             return
+        if isinstance(loose, dict) and "measurements" in loose:  # whoever sends it as a card must not become a root
+            raise Usage(
+                f"{args.file} holds reference values of an enclave and a log, and is no card",
+                hint="If they come from whoever you trust to say what may run: strongroom party trust --reference FILE",
+            )
         card = Party.parse(data)
     if args.fingerprint and card.fingerprint != args.fingerprint:
         raise PinMismatch(f"the card's fingerprint is {card.fingerprint}, not the one you gave")
@@ -143,7 +151,12 @@ def untrust(args: Namespace, screen: Screen) -> None:
     if args.name == found.name:
         raise NotPinned("a party cannot remove itself")
     trusted = found.trust
-    kept = tuple(m for m in trusted.measurements if m.digest != args.name)
-    found.save_trust(trusted.unpin(args.name) if kept == trusted.measurements else replace(trusted, measurements=kept))
+    without = replace(
+        trusted,
+        measurements=tuple(m for m in trusted.measurements if m.digest != args.name),
+        roots=tuple(r for r in trusted.roots if wire.b64(r.key.raw) != args.name),
+        logs=tuple(vkey for vkey in trusted.logs if vkey != args.name),
+    )
+    found.save_trust(trusted.unpin(args.name) if without == trusted else without)
     screen.said("removed", args.name)
     screen.result({"removed": args.name})

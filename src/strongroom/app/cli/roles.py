@@ -74,7 +74,7 @@ def up(args: Namespace, screen: Screen) -> int:
         )
         path = fleet.reference()
         screen.said("", "platform: simulated (no hardware protection)")
-        screen.said("reference values", f"{path}   each party: strongroom party trust {path} --as NAME")
+        screen.said("reference values", f"{path}   each party: strongroom party trust --reference {path} --as NAME")
         screen.said(
             "started in",
             f"{time.monotonic() - began:.1f} s; parties made from now on get a broker at once. Ctrl-C ends all.",

@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from strongroom.app.client.home import read, reading, trust_file
-from strongroom.errors import NotVerified
+from strongroom.app.client.home import PartyHome, read, reading, trust_file
+from strongroom.checkpoint import Checkpoint
+from strongroom.errors import Inconsistent, NotVerified
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Verification, examine
 
 from .place import example, party
@@ -33,7 +34,16 @@ def run(args: Namespace, screen: Screen) -> int:
         bundle = Bundle.parse(read(args.file, max_bytes=MAX_BUNDLE_BYTES))
     found = examine(bundle, trust=trust)
     show(found, screen)
+    if found.receipt is not None and bundle.proof is not None and not args.trust:
+        _hold_against_last_seen(party(args), bundle.proof.checkpoint)
     return conclude(found, screen)
+
+
+def _hold_against_last_seen(mine: PartyHome, checkpoint: Checkpoint) -> None:
+    """What can be told offline of a log that showed two histories: two heads of one size. Raises Inconsistent."""
+    last = mine.last_seen(checkpoint.origin)
+    if last is not None and last.size == checkpoint.size and last.root != checkpoint.root:
+        raise Inconsistent(f"the log showed two different trees of {last.size} entries")
 
 
 def conclude(found: Verification, screen: Screen, **more: str) -> int:

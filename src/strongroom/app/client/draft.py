@@ -172,7 +172,10 @@ def proposal(
     outputs = _outputs(draft)
     measurements = tuple(sorted(set(measurements), key=Measurement.encode))
     if not measurements:
-        raise Usage("no expected measurement is trusted here", hint="Pin one first: strongroom party trust reference.json")
+        raise Usage(
+            "no expected measurement is trusted here",
+            hint="Pin one first: strongroom party trust --reference reference.json",
+        )
     names = {proposer} | {m.owner for m in draft.assets.values()} | {r for o in outputs for r in o.recipients}
     names |= {name for p in draft.payments for name in (p.payer, p.payee)}
     strangers = names - set(parties)

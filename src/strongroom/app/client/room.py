@@ -13,8 +13,8 @@ from __future__ import annotations
 import io
 import secrets
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -57,16 +57,18 @@ from strongroom.errors import (
     Conflict,
     EmptyFile,
     Inconsistent,
+    Internal,
     ManifestMismatch,
     NotAParty,
     NotFound,
     NotPermitted,
+    PinMismatch,
     StrongroomError,
     Superseded,
     Unreachable,
     Usage,
 )
-from strongroom.ledger import Entry, LoggedProof, VerifiedCheckpoint, follow
+from strongroom.ledger import ConsistencyProof, Entry, LoggedProof, VerifiedCheckpoint, follow
 from strongroom.party import Party
 from strongroom.policy import Policy, explain
 from strongroom.receipt import Bundle, Receipt, verify
@@ -248,26 +250,38 @@ class Room:
         named = Manifest.parse(envelope.expect(MANIFEST_TYPE)).mock
         if mock and (named is None or named != self._mock(mock)):
             raise ManifestMismatch(f"{mock} is not the mock that the manifest names")
-        self.exchange.put_manifest(envelope)
+        self.exchange.put_manifest(envelope, self.home.keys.signing.public)
         with _source(sealed) as source, suppress(Conflict):  # it is there already, to the last byte
             self.exchange.put_sealed(envelope.digest, source, progress)
         if mock:
             with _source(mock) as source, suppress(Conflict):
                 self.exchange.put_mock(wire.digest(read(mock, max_bytes=64 << 20)), source)
 
-    def open(self, sealed: Path, manifest: Envelope) -> SealedReader:
-        """An own sealed file, readable at any place. Raises UnknownAsset, and the errors of SealedReader."""
+    @contextmanager
+    def open(self, sealed: Path, manifest: Envelope) -> Iterator[SealedReader]:
+        """An own sealed file, readable at any place, while the context lasts.
+
+        Raises:
+            NotFound: this party's broker holds no key for it.
+            AssetError: its leaves, as of SealedReader.
+        """
         held = self.home.book.held(manifest.digest)
         if held is None:
             raise NotFound(
                 f"this party's broker holds no key for {manifest.digest}", hint="Only the owner can open an asset."
             )
-        return SealedReader(FileSource(sealed), Manifest.parse(manifest.expect(MANIFEST_TYPE)), held.key)
+        described = Manifest.parse(manifest.expect(MANIFEST_TYPE))
+        with FileSource(sealed) as source, SealedReader(source, described, held.key) as reader:
+            yield reader
+
+    def _pinned(self) -> set[str]:
+        """The ids of the keys that this party relies on: what others put on an exchange is not even asked for."""
+        return {p.signing_key.keyid for p in (*self.trust.parties, self.home.card)}
 
     def assets(self) -> list[Manifest]:
         """Manifests on the exchange that a pinned party signed under its own name."""
         found, trust = [], self.trust
-        for envelope in self.exchange.manifests():
+        for envelope in self.exchange.manifests(self._pinned()):
             for party in trust.parties:
                 try:
                     manifest = verify_manifest(envelope, party.signing_key).manifest
@@ -337,7 +351,7 @@ class Room:
 
     def _view(self, seen: Seen) -> View:
         found, signed = Proposal.open(seen.envelope)
-        self.trust.check(found.parties)
+        self._check_parties(found)
         standing = self.home.book.standing(found.digest)
         withdrawn = set(standing.withdrawn_by)
         for envelope in seen.withdrawals:
@@ -354,6 +368,17 @@ class Room:
         )
         mine = any(p.name == self.name for p in found.parties)
         return View(found, seen.envelope, history, state(found, history, int(time.time())), mine)
+
+    def _check_parties(self, found: Proposal) -> None:
+        """Pinned keys, and the brokers at the addresses of their cards: a proposal cannot send anybody elsewhere."""
+        trust = self.trust
+        trust.check(found.parties)
+        for party in found.parties:
+            if trust.party(party.name).broker_url != party.broker_url:
+                raise PinMismatch(
+                    f"the proposal says that the broker of {party.name!r} is at another address than its card",
+                    hint="If it moved, ask the party for its present card and pin that; then let it be proposed anew.",
+                )
 
     def _countered(self, old: Proposal, candidates: Iterable[str]) -> str | None:
         for digest in candidates:
@@ -373,7 +398,7 @@ class Room:
     def sift(self) -> tuple[list[View], list[LeftOut]]:
         """As :meth:`views`, and beside it what names this party and cannot be relied on, and why."""
         found, left_out = [], []
-        for seen in self.exchange.proposals():
+        for seen in self.exchange.proposals(self._pinned()):
             try:
                 view = self._view(seen)
             except StrongroomError as error:
@@ -427,6 +452,12 @@ class Room:
             raise Superseded(f"it was countered by {view.history.countered_by}")
         require("approve", view.state)
         self._own_terms(view.proposal)
+        from strongroom.programs import load
+
+        program = load(view.proposal.program.name)
+        program.check(view.proposal.program.parameters)  # nothing is signed that no run could use
+        if view.proposal.program.use != program.NAME:
+            raise NotPermitted(f"program {program.NAME!r} makes another use than {view.proposal.program.use!r}")
         unknown = set(view.proposal.enclave.measurements) - set(self.trust.measurements)
         if unknown:
             raise NotPermitted(
@@ -567,8 +598,17 @@ class Room:
         """Hold a log's head against the last one seen, and keep the longer. Raises Inconsistent."""
         last = self.home.last_seen(new.origin)
         older, newer = (new, last) if last is not None and new.size < last.size else (last, new)
-        proof = self.exchange.consistency(older.size, newer.size) if older is not None and older.size < newer.size else None
-        self.home.save_seen(follow(older, newer, proof))
+        self.home.save_seen(follow(older, newer, self._consistency(older, newer)))
+
+    def _consistency(self, older: VerifiedCheckpoint | None, newer: VerifiedCheckpoint) -> ConsistencyProof | None:
+        if older is None or older.size >= newer.size:
+            return None
+        try:
+            return self.exchange.consistency(older.size, newer.size)
+        except (Unreachable, Internal):
+            raise
+        except StrongroomError:
+            return None  # it signed a head, and will not show how it came about: that is for follow() to judge
 
     def receipts(self, digest: str) -> list[Bundle]:
         """Every receipt of a contract that the exchange shows, unverified. Raises BadReceipt for one of another contract."""
@@ -635,7 +675,7 @@ class Room:
         checkpoint = self.exchange.checkpoint()
         log = next((v for v in self.trust.log_verifiers() if v.signatures_of(checkpoint)), None)
         if log is None:
-            hint = "Pin the log's key, if you know it from its operator: strongroom party trust reference.json"
+            hint = "Pin the log's key, if you know it from its operator: strongroom party trust --reference reference.json"
             raise BadCheckpoint("the log is not one that your trust file holds", hint=hint)
         head = log.verify(checkpoint)
         self.follow_head(head)
@@ -664,16 +704,11 @@ class Room:
         return missing
 
     def _runs_with_receipts(self, contract: str, trust: Trust) -> set[str]:
-        try:
-            digests = [digest for digest, _ in self.exchange.proposal(contract).receipts]
-        except NotFound:
-            return set()
+        """From what enclaves handed to this party's own broker: no exchange can hide it."""
         found = set()
-        for digest in digests:
+        for data in self.home.book.receipts(contract):
             try:
-                statement = verify(self.exchange.receipt(digest), trust=trust).statement
-            except Unreachable:
-                raise
+                statement = verify(Bundle.parse(data), trust=trust).statement
             except StrongroomError:
                 continue  # what does not verify is no receipt
             if statement.contract == contract:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any, BinaryIO, TypeVar, cast
 
 from starlette.requests import Request
@@ -40,7 +41,11 @@ from strongroom.receipt import Bundle
 from strongroom.wire import Envelope, Fields
 
 _LOG = logging.getLogger("strongroom.enclave")
-MAX_RUNS = 2
+MAX_RUNS = 4
+MAX_BEGUN = 10_000  # run ids that are remembered
+MAX_ANSWER = 64 << 10  # bytes that a broker answers
+ANSWER_SECONDS = 20.0  # in which it answers all of them
+HEARTBEAT_SECONDS = 2.0
 RETRIES = (0.5, 2.0, 5.0)  # seconds to wait before the exchange is asked again
 
 _T = TypeVar("_T")
@@ -61,19 +66,31 @@ class HttpBroker:
     def close(self) -> None:
         self._client.close()
 
+    def _post(self, path: str, content: bytes) -> bytes:
+        """A broker's answer. What else may listen at that address is told to nobody: the contract's writer chose it."""
+        try:
+            return self._client.post(path, content, allow=(403,), max_bytes=MAX_ANSWER, seconds=ANSWER_SECONDS)
+        except StrongroomError as error:
+            raise Unreachable(f"the broker of {self._name} does not answer as a broker does") from error
+
     def nonce(self) -> bytes:
-        f = Fields(wire.decode(self._client.post("/v1/nonce", b"{}")), "answer")
+        f = Fields(wire.decode(self._post("/v1/nonce", b"{}")), "answer")
         nonce = f.hex("nonce", size=32)
         f.end()
         return nonce
 
     def release(self, request: bytes) -> bytes:
         """Raises ReleaseRefused with the code that the broker gives."""
-        answer = self._client.post("/v1/release", request, allow=(403,))
+        answer = self._post("/v1/release", request)
         decoded = wire.decode(answer)
         if isinstance(decoded, dict) and "refusal" in decoded:
             self._refused(decoded["refusal"], request)
         return answer
+
+    def receipt(self, bundle: Bundle) -> None:
+        """Raises Unreachable when the broker does not take it."""
+        if self._post("/v1/receipts", bundle.encode()) != b"{}":
+            raise Unreachable(f"the broker of {self._name} did not take its receipt")
 
     def _refused(self, value: object, request: bytes) -> None:
         asked = ReleaseRequest.parse(request)
@@ -87,8 +104,11 @@ class HttpBroker:
 class PatientExchange(ExchangeClient):
     """An exchange that is asked again where an answer that is missed would cost the parties a run."""
 
-    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
-        return self._insist(lambda: super(PatientExchange, self).deliver(delivery, sealed))
+    def put_output(self, sealed: bytes) -> None:
+        return self._insist(lambda: super(PatientExchange, self).put_output(sealed))
+
+    def deliver(self, delivery: Delivery) -> None:
+        return self._insist(lambda: super(PatientExchange, self).deliver(delivery))
 
     def record(self, bundle: Bundle) -> Bundle:
         return self._insist(lambda: super(PatientExchange, self).record(bundle))
@@ -123,18 +143,14 @@ class Confined:
     def program_digest(self) -> str:
         return self._sandbox.program_digest
 
-    def run(
-        self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Agreed, progress: Callable[[int], None]
-    ) -> Mapping[str, bytes]:
+    def run(self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Agreed) -> Mapping[str, bytes]:
         outputs = {
             o.name: OutputSpec(o.kind, o.rule.max_bytes, o.rule.min_group, o.rule.decimals)
             for o in contract.proposal.outputs
         }
         most = sandbox.Limits(limits.seconds, limits.memory_bytes, sum(o.max_bytes for o in outputs.values()))
         whole = {role: OpenInput(i.media_type, i.size, _whole_reads(i.file)) for role, i in inputs.items()}
-        return self._sandbox.run(
-            contract.proposal.program.parameters, whole, outputs, most, lambda _step, done: progress(done)
-        )
+        return self._sandbox.run(contract.proposal.program.parameters, whole, outputs, most)
 
     def close(self) -> None:
         self._sandbox.close()
@@ -186,6 +202,8 @@ class Runner:
         self._platform, self._exchange = platform, PatientExchange(exchange)
         self.standby = Standby()
         self._places = threading.BoundedSemaphore(MAX_RUNS)
+        self._lock = threading.Lock()
+        self._begun: dict[str, None] = {}
 
     def start(self, data: bytes) -> Iterator[bytes]:
         """Begin the run that a party asks for; lines of JSON, the last with ``bundle`` or ``error``.
@@ -197,23 +215,32 @@ class Runner:
         asked = RunRequest.peek(envelope)
         contract = Contract.verify(self._exchange.proposal(asked.contract).envelope)
         asked = RunRequest.verify(envelope, contract.proposal, int(time.time()))
+        with self._lock:
+            if asked.run_id in self._begun:  # a copy of the request; another keyset would only be refused by the brokers
+                raise Conflict("this run was begun already", hint="Ask for a new one.")
+            self._begun = {asked.run_id: None, **dict(islice(self._begun.items(), MAX_BEGUN))}
         if not self._places.acquire(blocking=False):
             raise Conflict(f"{MAX_RUNS} runs are going on here", hint="Ask again when one has ended.")
         events: queue.Queue[dict[str, Any]] = queue.Queue()
-        threading.Thread(target=self._work, args=(contract, asked.run_id, events), daemon=True).start()
+        threading.Thread(target=self._work, args=(contract, envelope, events), daemon=True).start()
         return self._lines(events)
 
     @staticmethod
     def _lines(events: queue.Queue[dict[str, Any]]) -> Iterator[bytes]:
+        began, last = time.monotonic(), ""
         while True:
-            event = events.get()
+            try:
+                event = events.get(timeout=HEARTBEAT_SECONDS)
+            except queue.Empty:  # by the clock and not by the program, which could tell of the data by how far it is
+                event = {"detail": f"{time.monotonic() - began:.0f} s", "step": last}
             yield wire.encode(event) + b"\n"
             if "step" not in event:
                 return
+            last = event["step"]
 
-    def _work(self, contract: Contract, run_id: str, events: queue.Queue[dict[str, Any]]) -> None:
+    def _work(self, contract: Contract, asked: Envelope, events: queue.Queue[dict[str, Any]]) -> None:
         try:
-            bundle = self._run(contract, run_id, lambda step, detail: events.put({"detail": detail, "step": step}))
+            bundle = self._run(contract, asked, lambda step, detail: events.put({"detail": detail, "step": step}))
             events.put({"bundle": bundle.to_json()})
         except StrongroomError as error:
             events.put({"error": error.to_json()})
@@ -225,7 +252,7 @@ class Runner:
             self._places.release()
             self.standby.prepare()
 
-    def _run(self, contract: Contract, run_id: str, progress: Callable[[str, str], None]) -> Bundle:
+    def _run(self, contract: Contract, asked: Envelope, progress: Callable[[str, str], None]) -> Bundle:
         with ExitStack() as lines:
 
             def broker(party: Party) -> BrokerLine:
@@ -242,7 +269,7 @@ class Runner:
                 entropy=secrets.token_bytes,
                 progress=progress,
             )
-            return self._exchange.record(run(contract, run_id, around))
+            return run(contract, asked, around)
 
 
 def enclave(runner: Runner) -> Any:

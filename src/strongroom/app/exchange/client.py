@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from strongroom import wire
 from strongroom.app.http import Client
 from strongroom.checkpoint import Checkpoint
 from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.delivery import Delivery
-from strongroom.errors import BadField, BadReceipt, Conflict, ManifestMismatch
+from strongroom.errors import BadField, BadReceipt, Conflict, ManifestMismatch, TooLarge
 from strongroom.ledger import ConsistencyProof, Entry
+from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.wire import Envelope, Fields
 
+from .entry import KEY_HEADER, PAGE_ITEMS
+
 PIECE = 1 << 20
 PATIENCE = 30.0  # seconds
+MAX_PAGE_BYTES = 16 << 20
+MAX_PAGES = 1000  # of one list
 SLOWEST = 50e6  # bytes a second at which an exchange checks what it was sent, at the least
+
+_T = TypeVar("_T")
 
 
 class RemoteSource:
@@ -81,9 +88,9 @@ class Seen:
 
         found = cls(
             envelope=Envelope.from_json(f.any("envelope")),
-            countered_by=f.items("countered_by", digest, high=10_000),
-            withdrawals=f.items("withdrawals", Envelope.from_json),
-            receipts=f.items("receipts", pair, high=1_000_000),
+            countered_by=f.items("countered_by", digest, high=100),
+            withdrawals=f.items("withdrawals", Envelope.from_json, high=64),
+            receipts=f.items("receipts", pair, high=10_000),
         )
         f.end()
         return found
@@ -107,18 +114,37 @@ class ExchangeClient:
 
     # --- assets ---
 
-    def put_manifest(self, envelope: Envelope) -> None:
-        self.client.call("PUT", f"/v1/manifests/{envelope.digest}", content=envelope.encode())
+    def put_manifest(self, envelope: Envelope, key: VerifyKey) -> None:
+        """Publish a manifest that ``key`` signed."""
+        headers = {KEY_HEADER: wire.b64(key.raw)}
+        self.client.call("PUT", f"/v1/manifests/{envelope.digest}", content=envelope.encode(), headers=headers)
 
-    def manifest(self, digest: str) -> Envelope:
-        found = Envelope.parse(self.client.get(f"/v1/manifests/{digest}"))
+    def manifest(self, digest: str, by: str) -> Envelope:
+        """The manifest as the key with the id ``by`` signed it; whoever asked verifies that."""
+        found = Envelope.parse(self.client.get(f"/v1/manifests/{digest}", params={"by": by}))
         if found.digest != digest:
             raise ManifestMismatch("the exchange answered with another manifest")
         return found
 
-    def manifests(self) -> list[Envelope]:
-        found = wire.decode(self.client.get("/v1/manifests"), max_bytes=64 << 20)
-        return list(Fields({"manifests": found}, "answer").items("manifests", Envelope.from_json, high=1_000_000))
+    def manifests(self, keyids: Iterable[str]) -> list[Envelope]:
+        """The manifests that these keys signed, oldest first."""
+        return self._list("manifests", "by", keyids, Envelope.from_json)
+
+    def _list(self, name: str, query: str, keyids: Iterable[str], parse: Callable[[Any], _T]) -> list[_T]:
+        """Every page of a list. Raises TooLarge where it does not end."""
+        keys, after = ",".join(sorted(set(keyids))), 0
+        found: list[_T] = []
+        for _ in range(MAX_PAGES):
+            params = {query: keys, "after": after, "limit": PAGE_ITEMS}
+            answer = wire.decode(
+                self.client.get(f"/v1/{name}", params=params, max_bytes=MAX_PAGE_BYTES), max_bytes=MAX_PAGE_BYTES
+            )
+            f = Fields(answer, "page")
+            found += f.items(name, parse, high=PAGE_ITEMS)
+            if f.optional("next", lambda place: place) is None:
+                return found
+            after = Fields(answer, "page").integer("next", low=after + 1)  # else an exchange could send us in a circle
+        raise TooLarge(f"{self.client.url} shows more than {MAX_PAGES} pages of {name}")
 
     def put_sealed(self, digest: str, source: IO[bytes], progress: Callable[[int], None] | None = None) -> None:
         self._put(f"/v1/sealed/{digest}", source, progress)
@@ -156,9 +182,9 @@ class ExchangeClient:
             raise BadField("the exchange answered with another proposal")
         return found
 
-    def proposals(self) -> list[Seen]:
-        found = wire.decode(self.client.get("/v1/proposals"), max_bytes=64 << 20)
-        return list(Fields({"proposals": found}, "answer").items("proposals", Seen.from_json, high=1_000_000))
+    def proposals(self, keyids: Iterable[str]) -> list[Seen]:
+        """The proposals among the holders of these keys and nobody else, oldest first."""
+        return self._list("proposals", "among", keyids, Seen.from_json)
 
     def approve(self, proposal: Proposal, signatures: tuple[wire.Signature, ...]) -> None:
         envelope = Envelope(PROPOSAL_TYPE, proposal.encode(), signatures)
@@ -169,9 +195,13 @@ class ExchangeClient:
 
     # --- outputs, receipts, the log ---
 
-    def deliver(self, delivery: Delivery, sealed: bytes) -> None:
+    def put_output(self, sealed: bytes) -> None:
+        """Store a sealed output: ciphertext that nobody has a key of yet."""
         with suppress(Conflict):  # it is there already: the address is the digest of its bytes
-            self.client.call("PUT", f"/v1/outputs/{delivery.sealed}", content=sealed)
+            self.client.call("PUT", f"/v1/outputs/{wire.digest(sealed)}", content=sealed)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Store who may open a sealed output whose receipt was logged."""
         self.client.post("/v1/deliveries", delivery.encode())
 
     def deliveries(self, contract: str) -> list[Delivery]:

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from strongroom import wire
 from strongroom.app.http import application, blocking, body, json_answer
-from strongroom.asset import FileSource, Manifest, check_sealed
+from strongroom.asset import FileSource, Manifest, check_sealed, verify_manifest
 from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal, counters
 from strongroom.delivery import Delivery
-from strongroom.errors import BadField, BadReceipt, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
+from strongroom.errors import BadField, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
 from strongroom.ledger import Entry
-from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, examine
-from strongroom.transcript import Status
-from strongroom.trust import Trust
+from strongroom.party import VerifyKey
+from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
 from strongroom.wire import Envelope, Fields, Signature
 
-from .entry import ENTRY_TYPE
+from .entry import ENTRY_TYPE, KEY_HEADER, MAX_KEYS, PAGE_ITEMS
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -35,9 +34,14 @@ if TYPE_CHECKING:
 
     from strongroom.app.stores.exchange import ExchangeStore
 
+_T = TypeVar("_T")
+
 DOCUMENT = 1 << 20
 MAX_MOCK = 64 << 20
 MAX_SEALED = 1 << 40
+MAX_OUTPUT = 256 << 20
+PAGE_BYTES = 4 << 20  # an item is added to a page only while it is smaller than this
+STRIDE = 8 << 20  # bytes of an upload after which the disk is looked at again
 
 
 def _digest(request: Request, name: str = "digest") -> str:
@@ -51,13 +55,46 @@ def _number(request: Request, name: str) -> int:
     return int(value)
 
 
-async def _receive(stream: AsyncIterator[bytes], sink: IO[bytes], *, limit: int) -> tuple[str, int]:
-    """Write a body piece by piece; its digest and size. Raises TooLarge."""
-    running, size = hashlib.sha256(), 0
+def _keyids(request: Request, name: str, high: int = MAX_KEYS) -> list[str]:
+    """Key ids in the query, with commas between them; at least one."""
+    found = request.query_params.get(name, "").split(",")
+    if len(found) > high:
+        raise BadField(f"query.{name} holds more than {high} key ids")
+    return sorted({Fields({name: item}, "query").digest(name) for item in found})
+
+
+def _page(name: str, places: list[tuple[int, _T]], limit: int, show: Callable[[_T], object]) -> dict[str, object]:
+    """As much of a list as fits into one answer, and the place after which to go on."""
+    items: list[object] = []
+    size, following = 0, None
+    for place, what in places:
+        if size >= PAGE_BYTES:
+            break
+        items.append(show(what))
+        size += len(wire.encode(items[-1]))
+        following = place
+    return {name: items, "next": following if len(items) == limit or len(items) < len(places) else None}
+
+
+def _window(request: Request) -> tuple[int, int]:
+    """The place after which a page begins, and how many items it may hold."""
+    after = _number(request, "after") if "after" in request.query_params else 0
+    limit = _number(request, "limit") if "limit" in request.query_params else PAGE_ITEMS
+    if not 1 <= limit <= PAGE_ITEMS:
+        raise BadField(f"query.limit is not a number from 1 to {PAGE_ITEMS}")
+    return after, limit
+
+
+async def _receive(stream: AsyncIterator[bytes], sink: IO[bytes], *, limit: int, store: ExchangeStore) -> tuple[str, int]:
+    """Write a body piece by piece; its digest and size. Raises TooLarge, NoSpace."""
+    running, size, looked_at = hashlib.sha256(), 0, 0
     async for piece in stream:
         size += len(piece)
         if size > limit:
             raise TooLarge(f"more than {limit} bytes")
+        if size - looked_at >= STRIDE:  # others upload at the same time
+            await blocking(store.require_space)(len(piece))
+            looked_at = size
         running.update(piece)
         await blocking(sink.write)(piece)
     return "sha256:" + running.hexdigest(), size
@@ -65,23 +102,6 @@ async def _receive(stream: AsyncIterator[bytes], sink: IO[bytes], *, limit: int)
 
 def _manifest_of(envelope: Envelope) -> Manifest:
     return Manifest.parse(envelope.expect(wire.media_type("manifest")))
-
-
-def _released_run(bundle: Bundle) -> str:
-    """The run of a receipt whose keyset the contract's own brokers released keys to; else a stranger could make up runs.
-
-    Raises:
-        BadReceipt: it fails a check that needs no trust in a platform or a log.
-    """
-    contract = Proposal.parse(bundle.contract.expect(PROPOSAL_TYPE))
-    found = examine(bundle, trust=Trust(parties=contract.parties))
-    for check in found.transcript.checks:
-        if check.number == "V9":
-            break
-        if check.status is not Status.PASSED:
-            raise BadReceipt(f"{check.number} {check.name}: {check.status.value}; {check.detail}")
-    assert found.statement is not None
-    return found.statement.run_id
 
 
 def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the table of routes reads whole
@@ -97,20 +117,32 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
         envelope = Envelope.parse(await body(request, DOCUMENT))
         if _manifest_of(envelope).digest != envelope.digest or envelope.digest != _digest(request):
             raise ManifestMismatch("the manifest is not the one that the address names")
-        await blocking(store.put_manifest)(envelope)
+        key = VerifyKey(wire.unb64(request.headers.get(KEY_HEADER, "")))
+        verify_manifest(envelope, key)
+        store.require_space(DOCUMENT)
+        await blocking(store.put_manifest)(envelope, key.keyid)
         return json_answer({})
 
     async def get_manifest(request: Request) -> Response:
-        return json_answer((await blocking(store.manifest)(_digest(request))).to_json())
+        digest, (by,) = _digest(request), _keyids(request, "by", 1)
+        return json_answer((await blocking(store.manifest)(digest, by)).to_json())
 
-    async def list_manifests(_request: Request) -> Response:
-        return json_answer([e.to_json() for e in await blocking(store.manifests)()])
+    async def list_manifests(request: Request) -> Response:
+        by, (after, limit) = _keyids(request, "by"), _window(request)
+
+        def page() -> object:
+            found = store.manifests_by(by, after, limit)
+            return _page("manifests", found, limit, lambda named: store.manifest(*named).to_json())
+
+        return json_answer(await blocking(page)())
 
     async def put_sealed(request: Request) -> Response:
         digest = _digest(request)
-        manifest = _manifest_of(await blocking(store.manifest)(digest))
+        manifest = _manifest_of(await blocking(store.manifest)(digest))  # whoever signed it, it says the same
         with store.incoming("sealed", digest) as (sink, partial):
-            _, size = await _receive(request.stream(), sink, limit=min(manifest.sealed.size, MAX_SEALED))
+            store.require_space(manifest.sealed.size)
+            limit = min(manifest.sealed.size, MAX_SEALED)
+            _, size = await _receive(request.stream(), sink, limit=limit, store=store)
             if size != manifest.sealed.size:
                 raise Truncated(f"{size} bytes came where the manifest says {manifest.sealed.size}")
             sink.flush()
@@ -126,12 +158,13 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
         return await put_plain(request, "mock", MAX_MOCK)
 
     async def put_output(request: Request) -> Response:
-        return await put_plain(request, "output", MAX_SEALED)
+        return await put_plain(request, "output", MAX_OUTPUT)
 
     async def put_plain(request: Request, kind: str, limit: int) -> Response:
         digest = _digest(request)
         with store.incoming(kind, digest) as (sink, _):
-            found, _ = await _receive(request.stream(), sink, limit=limit)
+            store.require_space(limit)
+            found, _ = await _receive(request.stream(), sink, limit=limit, store=store)
             if found != digest:
                 raise ManifestMismatch("the bytes are not those that the address names")
         return json_answer({})
@@ -147,15 +180,16 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
 
     async def post_proposal(request: Request) -> Response:
         envelope = Envelope.parse(await body(request, DOCUMENT))
+        if len(envelope.signatures) > 1:  # before any work is done on them
+            raise BadField("a proposal comes with its proposer's signature and no other")
         proposal, signed = Proposal.open(envelope)
         if signed != {proposal.proposer}:
             raise BadField("a proposal comes with its proposer's signature and no other")
         if proposal.supersedes:  # else strangers could heap counter-proposals on what is not theirs
             old = await blocking(store.proposal)(proposal.supersedes)
             counters(proposal, Proposal.parse(old.payload))
-        await blocking(store.put_proposal)(
-            proposal.digest, envelope.payload, proposal.supersedes, envelope.signatures[0], int(time.time())
-        )
+        store.require_space(DOCUMENT)
+        await blocking(store.put_proposal)(proposal, envelope.signatures[0], int(time.time()))
         return json_answer({"digest": proposal.digest})
 
     def seen(digest: str) -> object:
@@ -169,8 +203,13 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     async def get_proposal(request: Request) -> Response:
         return json_answer(await blocking(seen)(_digest(request)))
 
-    async def list_proposals(_request: Request) -> Response:
-        return json_answer(await blocking(lambda: [seen(d) for d in store.proposals()])())
+    async def list_proposals(request: Request) -> Response:
+        among, (after, limit) = _keyids(request, "among"), _window(request)
+
+        def page() -> object:
+            return _page("proposals", store.proposals_among(among, after, limit), limit, seen)
+
+        return json_answer(await blocking(page)())
 
     async def post_approval(request: Request) -> Response:
         envelope = Envelope.parse(await body(request, DOCUMENT))
@@ -212,8 +251,7 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     def logged(data: bytes) -> Bundle:
         bundle = Bundle.parse(data)
         store.proposal(bundle.contract.digest)
-        run_id = _released_run(bundle)
-        return store.put_receipt(bundle, run_id)
+        return store.put_receipt(bundle, admissible(bundle))
 
     async def post_receipt(request: Request) -> Response:
         bundle = await blocking(logged)(await body(request, MAX_BUNDLE_BYTES))

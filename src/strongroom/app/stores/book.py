@@ -6,6 +6,7 @@ when the write returns.
 
 from __future__ import annotations
 
+import hmac
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -17,16 +18,19 @@ from strongroom import wire
 from strongroom.asset import AssetKey
 from strongroom.broker import NONCE_SECONDS, Held, Kept, Refusal, Release, ReleaseRequest, Slot, Standing
 from strongroom.contract import Grant, Withdrawal
-from strongroom.errors import Conflict
 from strongroom.wire import JSON, Envelope
 
 from .sqlite import Database, blob, integer, text
 
-MAX_NONCES = 10_000
+STRANGERS_KEPT = 1000
+_STRANGERS = frozenset({"D1", "D2", "D3", "D4"})  # checks that anybody can fail, with a contract of nobody here
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS assets (manifest TEXT PRIMARY KEY, envelope BLOB NOT NULL, key BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS nonces (nonce BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS spent (nonce BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS receipts (contract TEXT, run_id TEXT, bundle BLOB NOT NULL,
+    PRIMARY KEY (contract, run_id)) STRICT;
 CREATE TABLE IF NOT EXISTS approved (contract TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS ended (contract TEXT PRIMARY KEY, by TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS withdrawn (contract TEXT, party TEXT, envelope BLOB NOT NULL, PRIMARY KEY (contract, party))
@@ -121,6 +125,9 @@ class SqliteBook:
 
     def __init__(self, path: Path) -> None:
         self._db = Database(path, _SCHEMA)
+        with self._db.write() as c:
+            c.execute("INSERT OR IGNORE INTO secrets VALUES ('nonce', ?)", (secrets.token_bytes(32),))
+            self._nonce_key = blob(c.execute("SELECT value FROM secrets WHERE name = 'nonce'").fetchone()[0])
 
     def close(self) -> None:
         self._db.close()
@@ -132,8 +139,17 @@ class SqliteBook:
         return Held(Envelope.parse(blob(row[0])), AssetKey(blob(row[1]))) if row else None
 
     def spend(self, nonce: bytes, at: int) -> bool:
+        """Use up a nonce. Nothing is kept of those that were never spent, so that asking for many fills nothing up."""
+        expires_at = int.from_bytes(nonce[:8], "big")
+        if (
+            len(nonce) != 32
+            or not at < expires_at <= at + NONCE_SECONDS
+            or not hmac.compare_digest(self._mac(nonce[:16]), nonce[16:])
+        ):
+            return False
         with self._db.write() as c:
-            return c.execute("DELETE FROM nonces WHERE nonce = ? AND expires_at > ?", (nonce, at)).rowcount == 1
+            c.execute("DELETE FROM spent WHERE expires_at <= ?", (at,))
+            return c.execute("INSERT OR IGNORE INTO spent VALUES (?, ?)", (nonce, expires_at)).rowcount == 1
 
     @contextmanager
     def transaction(self) -> Iterator[_Page]:
@@ -143,22 +159,22 @@ class SqliteBook:
     # --- what the broker's server does ---
 
     def nonce(self, at: int) -> bytes:
-        """A fresh nonce of 32 bytes, good for :data:`NONCE_SECONDS`. Raises Conflict when too many are out."""
-        nonce = secrets.token_bytes(32)
-        with self._db.write() as c:
-            c.execute("DELETE FROM nonces WHERE expires_at <= ?", (at,))
-            if c.execute("SELECT count(*) FROM nonces").fetchone()[0] >= MAX_NONCES:
-                raise Conflict("too many nonces are unanswered", hint="Try again in a few minutes.")
-            c.execute("INSERT INTO nonces VALUES (?, ?)", (nonce, at + NONCE_SECONDS))
-        return nonce
+        """A fresh nonce, good for :data:`NONCE_SECONDS`: its end (8 bytes), 8 random bytes, this book's MAC (16)."""
+        body = (at + NONCE_SECONDS).to_bytes(8, "big") + secrets.token_bytes(8)
+        return body + self._mac(body)
+
+    def _mac(self, body: bytes) -> bytes:
+        return hmac.digest(self._nonce_key, body, "sha256")[:16]
 
     def record(self, request: ReleaseRequest, decision: Release | Refusal, at: int) -> None:
-        """Write a decision into the owner's log."""
-        verdict, code = ("release", "") if isinstance(decision, Release) else ("refusal", decision.code)
+        """Write a decision into the owner's log. What strangers ask is kept for a while, and never sent to the ledger."""
+        verdict, code, logged = "release", "", 0
+        if isinstance(decision, Refusal):
+            verdict, code, logged = "refusal", decision.code, -1 if decision.number in _STRANGERS else 0
         with self._db.write() as c:
             c.execute(
                 "INSERT INTO decisions (at, verdict, contract, manifest, run_id, digest, code, checks, logged)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     at,
                     verdict,
@@ -168,8 +184,15 @@ class SqliteBook:
                     decision.envelope.digest,
                     code,
                     wire.encode(decision.transcript.to_json()),
+                    logged,
                 ),
             )
+            if logged < 0:
+                c.execute(
+                    "DELETE FROM decisions WHERE logged < 0 AND id <= (SELECT id FROM decisions WHERE logged < 0"
+                    " ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                    (STRANGERS_KEPT,),
+                )
 
     def record_lost(self) -> int:
         """Write into the log what a broker that died had released but not recorded yet; how many decisions it was."""
@@ -183,6 +206,11 @@ class SqliteBook:
                 lost,
             )
         return len(lost)
+
+    def keep_receipt(self, contract: str, run_id: str, bundle: bytes) -> None:
+        """Keep the owner's own copy of a receipt: the first of each run."""
+        with self._db.write() as c:
+            c.execute("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?)", (contract, run_id, bundle))
 
     def mark_logged(self, decision: int) -> None:
         """Note that a decision's digest is in the ledger."""
@@ -258,6 +286,10 @@ class SqliteBook:
             )
             for i, at, verdict, contract, manifest, run_id, digest, code, checks, logged in rows
         ]
+
+    def receipts(self, contract: str) -> list[bytes]:
+        """The receipts that enclaves handed to this broker."""
+        return [blob(r[0]) for r in self._db.rows("SELECT bundle FROM receipts WHERE contract = ? ORDER BY rowid", contract)]
 
     def releases(self) -> list[tuple[str, str, str, int]]:
         """Every run that was given a key: contract, run id, keyset, time of the first release."""

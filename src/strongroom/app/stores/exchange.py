@@ -8,33 +8,46 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from strongroom import wire
+from strongroom.contract import Proposal
 from strongroom.delivery import Delivery
-from strongroom.errors import Conflict, NotFound
+from strongroom.errors import BadField, Conflict, NoSpace, NotFound
 from strongroom.ledger import Checkpoint, ConsistencyProof, Entry, LoggedProof, LogKey, Tree
-from strongroom.receipt import Bundle
+from strongroom.receipt import Bundle, Statement
 from strongroom.wire import Envelope, Signature
 
 from .sqlite import Database, blob, integer, text
 
+RESERVE = 1 << 30  # bytes left free on the disk for what costs little and matters: approvals, withdrawals, receipts, the log
+MAX_COUNTERS = 100  # counter-proposals to one proposal
+MAX_RECEIPTS = 10_000  # of one contract, shown at a time
+
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS manifests (digest TEXT PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS proposals (digest TEXT PRIMARY KEY, payload BLOB NOT NULL, supersedes TEXT, at INTEGER NOT NULL)
-STRICT;
+CREATE TABLE IF NOT EXISTS manifests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL, keyid TEXT NOT NULL,
+    envelope BLOB NOT NULL, UNIQUE (digest, keyid)) STRICT;
+CREATE INDEX IF NOT EXISTS manifests_by ON manifests (keyid, seq);
+CREATE TABLE IF NOT EXISTS proposals (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, payload BLOB NOT NULL,
+    proposer TEXT NOT NULL, supersedes TEXT, at INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS proposals_by ON proposals (proposer, seq);
 CREATE INDEX IF NOT EXISTS counters ON proposals (supersedes);
+CREATE TABLE IF NOT EXISTS parties (proposal TEXT, keyid TEXT, PRIMARY KEY (proposal, keyid)) STRICT;
 CREATE TABLE IF NOT EXISTS approvals (proposal TEXT, keyid TEXT, sig BLOB NOT NULL, PRIMARY KEY (proposal, keyid)) STRICT;
 CREATE TABLE IF NOT EXISTS withdrawals (proposal TEXT, party TEXT, envelope BLOB NOT NULL, PRIMARY KEY (proposal, party))
 STRICT;
-CREATE TABLE IF NOT EXISTS deliveries (sealed TEXT PRIMARY KEY, contract TEXT NOT NULL, run_id TEXT NOT NULL,
-    document BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS deliveries (contract TEXT, run_id TEXT, output TEXT, document BLOB NOT NULL,
+    PRIMARY KEY (contract, run_id, output)) STRICT;
 CREATE TABLE IF NOT EXISTS receipts (digest TEXT PRIMARY KEY, contract TEXT NOT NULL, run_id TEXT NOT NULL,
     bundle BLOB NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS receipts_of ON receipts (contract);
+CREATE TABLE IF NOT EXISTS outputs (contract TEXT, run_id TEXT, output TEXT, sealed TEXT, manifest TEXT,
+    PRIMARY KEY (contract, run_id, output, sealed, manifest)) STRICT;
 CREATE TABLE IF NOT EXISTS leaves (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS nodes (level INTEGER, idx INTEGER, hash BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT;
 """
@@ -56,26 +69,35 @@ class _Nodes:
         self._c.execute("INSERT OR REPLACE INTO nodes VALUES (?, ?, ?)", (level, index, node))
 
 
+def _among(keyids: Sequence[str]) -> str:
+    """Placeholders for so many values."""
+    return ",".join("?" * len(keyids))
+
+
 class ExchangeStore:
     """Everything an exchange keeps.
 
     Args:
         folder: made when it is not there.
         key: the log's key.
+        reserve: bytes that uploads leave free on the disk.
     """
 
-    def __init__(self, folder: Path, key: LogKey) -> None:
-        self.folder, self.key = folder, key
+    def __init__(self, folder: Path, key: LogKey, *, reserve: int = RESERVE) -> None:
+        self.folder, self.key, self._reserve = folder, key, reserve
         for kind in ("sealed", "mock", "output"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
-            for left in (folder / kind).glob("*.partial"):  # by an upload that this exchange did not live to see the end of
-                left.unlink(missing_ok=True)
         self._db = Database(folder / "exchange.db", _SCHEMA)
 
     def close(self) -> None:
         self._db.close()
 
     # --- files ---
+
+    def require_space(self, size: int) -> None:
+        """Refuse what would fill the disk. Raises NoSpace. ``size``: bytes still to come."""
+        if shutil.disk_usage(self.folder).free - size < self._reserve:
+            raise NoSpace(f"{size} bytes more would leave too little of the exchange's disk")
 
     def sweep(self) -> None:
         """Remove what a killed exchange left of uploads. Only before anything is served from this folder."""
@@ -108,36 +130,74 @@ class ExchangeStore:
 
     # --- documents ---
 
-    def put_manifest(self, envelope: Envelope) -> None:
+    def put_manifest(self, envelope: Envelope, keyid: str) -> None:
+        """Keep a manifest under the key that was seen to have signed it: nobody takes another's place."""
         with self._db.write() as c:
-            c.execute("INSERT OR IGNORE INTO manifests VALUES (?, ?)", (envelope.digest, envelope.encode()))
+            row = (envelope.digest, keyid, envelope.encode())
+            c.execute("INSERT OR IGNORE INTO manifests (digest, keyid, envelope) VALUES (?, ?, ?)", row)
 
-    def manifest(self, digest: str) -> Envelope:
-        """Raises NotFound."""
-        row = self._db.row("SELECT envelope FROM manifests WHERE digest = ?", digest)
+    def manifest(self, digest: str, by: str | None = None) -> Envelope:
+        """A manifest as the key ``by`` signed it; as anybody did where it does not matter. Raises NotFound."""
+        row = self._db.row(
+            "SELECT envelope FROM manifests WHERE digest = ? AND keyid = coalesce(?, keyid) ORDER BY seq LIMIT 1", digest, by
+        )
         if row is None:
-            raise NotFound(f"no manifest {digest} here")
+            raise NotFound(f"no manifest {digest} here" + (f" that {by} signed" if by else ""))
         return Envelope.parse(blob(row[0]))
 
     def manifests(self) -> list[Envelope]:
-        return [Envelope.parse(blob(r[0])) for r in self._db.rows("SELECT envelope FROM manifests ORDER BY rowid")]
+        """All of them, for the operator."""
+        return [Envelope.parse(blob(r[0])) for r in self._db.rows("SELECT envelope FROM manifests ORDER BY seq")]
 
-    def put_proposal(self, digest: str, payload: bytes, supersedes: str | None, signature: Signature, at: int) -> None:
+    def manifests_by(self, keyids: Sequence[str], after: int, limit: int) -> list[tuple[int, tuple[str, str]]]:
+        """Place, and digest and signer, of manifests that these keys signed, oldest first."""
+        rows = self._db.rows(
+            f"SELECT seq, digest, keyid FROM manifests WHERE keyid IN ({_among(keyids)}) AND seq > ?"  # noqa: S608 - "?,?"
+            " ORDER BY seq LIMIT ?",
+            *keyids,
+            after,
+            limit,
+        )
+        return [(integer(n), (text(d), text(k))) for n, d, k in rows]
+
+    def put_proposal(self, proposal: Proposal, signature: Signature, at: int) -> None:
+        """Keep and log a proposal with its proposer's signature.
+
+        Raises:
+            Conflict: it is one counter-proposal too many.
+        """
+        digest = proposal.digest
         with self._db.write() as c:
-            c.execute("INSERT OR IGNORE INTO proposals VALUES (?, ?, ?, ?)", (digest, payload, supersedes, at))
+            if c.execute("SELECT 1 FROM proposals WHERE digest = ?", (digest,)).fetchone() is None:
+                if proposal.supersedes is not None:
+                    rows = c.execute("SELECT count(*) FROM proposals WHERE supersedes = ?", (proposal.supersedes,))
+                    if integer(rows.fetchone()[0]) >= MAX_COUNTERS:
+                        raise Conflict(f"{MAX_COUNTERS} proposals counter that one", hint="Propose afresh.")
+                c.execute(
+                    "INSERT INTO proposals (digest, payload, proposer, supersedes, at) VALUES (?, ?, ?, ?, ?)",
+                    (digest, proposal.encode(), signature.keyid, proposal.supersedes, at),
+                )
+                keyids = {p.signing_key.keyid for p in proposal.parties}
+                c.executemany("INSERT INTO parties VALUES (?, ?)", [(digest, k) for k in sorted(keyids)])
             self._log(c, Entry("proposal", digest, digest))
-        self.put_approval(digest, signature)
+            self._approve(c, digest, signature)
 
     def put_approval(self, proposal: str, signature: Signature) -> None:
-        digest = wire.digest(wire.encode({"keyid": signature.keyid, "sig": wire.b64(signature.sig)}))
         with self._db.write() as c:
-            c.execute("INSERT OR IGNORE INTO approvals VALUES (?, ?, ?)", (proposal, signature.keyid, signature.sig))
+            self._approve(c, proposal, signature)
+
+    def _approve(self, c: sqlite3.Connection, proposal: str, signature: Signature) -> None:
+        """Keep a signature and log it: one a key, so that nobody swells the log with many of the same."""
+        row = (proposal, signature.keyid, signature.sig)
+        if c.execute("INSERT OR IGNORE INTO approvals VALUES (?, ?, ?)", row).rowcount:
+            digest = wire.digest(wire.encode({"keyid": signature.keyid, "sig": wire.b64(signature.sig)}))
             self._log(c, Entry("approval", proposal, digest))
 
     def put_withdrawal(self, proposal: str, party: str, envelope: Envelope) -> None:
         with self._db.write() as c:
-            c.execute("INSERT OR IGNORE INTO withdrawals VALUES (?, ?, ?)", (proposal, party, envelope.encode()))
-            self._log(c, Entry("withdrawal", proposal, envelope.digest))
+            row = (proposal, party, envelope.encode())
+            if c.execute("INSERT OR IGNORE INTO withdrawals VALUES (?, ?, ?)", row).rowcount:  # as for approvals
+                self._log(c, Entry("withdrawal", proposal, envelope.digest))
 
     def proposal(self, digest: str) -> Envelope:
         """The proposal with the signatures so far. Raises NotFound."""
@@ -148,22 +208,57 @@ class ExchangeStore:
         return Envelope(wire.media_type("proposal"), blob(row[0]), tuple(Signature(text(k), blob(s)) for k, s in found))
 
     def proposals(self) -> list[str]:
-        """Digests, oldest first."""
-        return [text(r[0]) for r in self._db.rows("SELECT digest FROM proposals ORDER BY rowid")]
+        """Digests of all, oldest first, for the operator."""
+        return [text(r[0]) for r in self._db.rows("SELECT digest FROM proposals ORDER BY seq")]
+
+    def proposals_among(self, keyids: Sequence[str], after: int, limit: int) -> list[tuple[int, str]]:
+        """Place and digest of proposals among nobody but the holders of these keys, oldest first.
+
+        One of them proposed it, by a signature that was verified, so that what strangers propose is never looked at.
+        """
+        rows = self._db.rows(
+            f"SELECT seq, digest FROM proposals WHERE proposer IN ({_among(keyids)}) AND seq > ?"  # noqa: S608 - "?,?"
+            " AND NOT EXISTS (SELECT 1 FROM parties WHERE parties.proposal = proposals.digest"
+            f" AND parties.keyid NOT IN ({_among(keyids)}))"
+            " ORDER BY seq LIMIT ?",
+            *keyids,
+            after,
+            *keyids,
+            limit,
+        )
+        return [(integer(n), text(d)) for n, d in rows]
 
     def counters(self, digest: str) -> list[str]:
-        return [
-            text(r[0]) for r in self._db.rows("SELECT digest FROM proposals WHERE supersedes = ? ORDER BY rowid", digest)
-        ]
+        rows = self._db.rows("SELECT digest FROM proposals WHERE supersedes = ? ORDER BY seq LIMIT ?", digest, MAX_COUNTERS)
+        return [text(r[0]) for r in rows]
 
     def withdrawals(self, digest: str) -> list[Envelope]:
         rows = self._db.rows("SELECT envelope FROM withdrawals WHERE proposal = ? ORDER BY party", digest)
         return [Envelope.parse(blob(r[0])) for r in rows]
 
     def put_delivery(self, delivery: Delivery) -> None:
-        row = (delivery.sealed, delivery.contract, delivery.run_id, delivery.encode())
+        """Keep the delivery of an output that a logged receipt names; the first one stays.
+
+        Nobody but the enclave knows the output's manifest before the delivery is here, so that nobody comes first.
+
+        Raises:
+            BadField: no logged receipt names such an output.
+            Conflict: another delivery of it is here.
+        """
+        place, data = (delivery.contract, delivery.run_id, delivery.output), delivery.encode()
+        named = (*place, delivery.sealed, delivery.manifest.digest)
         with self._db.write() as c:
-            c.execute("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, ?)", row)
+            found = c.execute(
+                "SELECT 1 FROM outputs WHERE (contract, run_id, output, sealed, manifest) = (?, ?, ?, ?, ?)", named
+            )
+            if found.fetchone() is None:
+                raise BadField("the delivery is of no output that a logged receipt names")
+            c.execute("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, ?)", (*place, data))
+            kept = c.execute(
+                "SELECT document FROM deliveries WHERE (contract, run_id, output) = (?, ?, ?)", place
+            ).fetchone()
+            if blob(kept[0]) != data:
+                raise Conflict("another delivery of that output is here", hint="Nothing to do: the first one stays.")
 
     def deliveries(self, contract: str) -> list[Delivery]:
         rows = self._db.rows("SELECT document FROM deliveries WHERE contract = ? ORDER BY rowid", contract)
@@ -171,14 +266,22 @@ class ExchangeStore:
 
     # --- receipts and the log ---
 
-    def put_receipt(self, bundle: Bundle, run_id: str) -> Bundle:
-        """Log a receipt and keep its bundle, with its proof. The same receipt twice is logged once."""
+    def put_receipt(self, bundle: Bundle, statement: Statement) -> Bundle:
+        """Log a receipt and keep its bundle, with its proof. The same receipt twice is logged once.
+
+        Args:
+            bundle: whose receipt it is.
+            statement: what the receipt says.
+        """
         with self._db.write() as c:
             index = self._log(c, bundle.entry)
             proof = self._prove(c, index)
             logged = Bundle(bundle.receipt, bundle.contract, bundle.manifests, bundle.reports, bundle.releases, proof)
-            row = (bundle.receipt.digest, bundle.contract.digest, run_id, logged.encode())
+            row = (bundle.receipt.digest, statement.contract, statement.run_id, logged.encode())
             c.execute("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", row)
+            place = (statement.contract, statement.run_id)
+            outputs = [(*place, d.output.name, d.sealed, d.manifest) for d in statement.outputs]
+            c.executemany("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?)", outputs)
         return logged
 
     def receipt(self, digest: str) -> bytes:
@@ -189,9 +292,11 @@ class ExchangeStore:
         return blob(row[0])
 
     def receipts(self, contract: str) -> list[tuple[str, str]]:
-        """Receipt digest and run id of every run of a contract."""
-        rows = self._db.rows("SELECT digest, run_id FROM receipts WHERE contract = ? ORDER BY rowid", contract)
-        return [(text(d), text(r)) for d, r in rows]
+        """Receipt digest and run id of every run of a contract, oldest first; of very many the newest."""
+        rows = self._db.rows(
+            "SELECT digest, run_id FROM receipts WHERE contract = ? ORDER BY rowid DESC LIMIT ?", contract, MAX_RECEIPTS
+        )
+        return [(text(d), text(r)) for d, r in reversed(rows)]
 
     def log(self, entry: Entry) -> int:
         """Append an entry, once; its index."""

@@ -10,9 +10,13 @@ from pathlib import Path
 
 from strongroom.errors import NotFound, StrongroomError
 
+IDLE = 8  # connections that wait for the next caller; more than that are closed when they come back
+
 
 class Database:
-    """A SQLite file, opened once per thread.
+    """A SQLite file and a few connections to it, each in one caller's hands at a time.
+
+    They are lent and taken back, and not kept by thread: a server's threads come and go, and would leave theirs open.
 
     Args:
         path: the file; its folder must exist. It is made with mode 0600.
@@ -24,56 +28,76 @@ class Database:
 
     def __init__(self, path: Path, schema: str) -> None:
         self._path = path
-        self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._free: list[sqlite3.Connection] = []
+        self._closed = False
         self._lock = threading.Lock()
         try:
             path.touch(mode=0o600, exist_ok=True)
-            self._connection().executescript(schema)
+            with self._lent() as connection:
+                connection.executescript(schema)
         except (OSError, sqlite3.DatabaseError) as error:
+            self.close()
             raise NotFound(
                 f"{path} cannot be opened as a database", hint="Restore it from a backup, or move it away."
             ) from error
 
-    def _connection(self) -> sqlite3.Connection:
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+    def _connect(self) -> sqlite3.Connection:
+        found = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+        try:
             found.execute("PRAGMA journal_mode=WAL")
             # a committed run count survives a power cut
             found.execute("PRAGMA synchronous=FULL")
             found.execute("PRAGMA foreign_keys=ON")
-            self._local.connection = found
-            with self._lock:
-                self._open.append(found)
+        except sqlite3.Error:
+            found.close()
+            raise
         return found
+
+    @contextmanager
+    def _lent(self) -> Iterator[sqlite3.Connection]:
+        """A connection for the length of a block: the one that came back last, or a new one."""
+        with self._lock:
+            connection = self._free.pop() if self._free else None
+        if connection is None:
+            connection = self._connect()
+        try:
+            yield connection
+        finally:
+            with self._lock:
+                kept = not self._closed and len(self._free) < IDLE
+                if kept:
+                    self._free.append(connection)
+            if not kept:
+                connection.close()
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """An exclusive transaction: commits at the end, rolls back on an exception."""
-        connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # SQLite has rolled back by itself where, for one, the disk is full
-                connection.execute("ROLLBACK")
-            raise
+        with self._lent() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # SQLite has rolled back by itself where, for one, the disk is full
+                    connection.execute("ROLLBACK")
+                raise
 
     def rows(self, query: str, *values: object) -> list[tuple[object, ...]]:
-        return self._connection().execute(query, values).fetchall()
+        with self._lent() as connection:
+            return connection.execute(query, values).fetchall()
 
     def row(self, query: str, *values: object) -> tuple[object, ...] | None:
-        found: tuple[object, ...] | None = self._connection().execute(query, values).fetchone()
-        return found
+        found = self.rows(query, *values)
+        return found[0] if found else None
 
     def close(self) -> None:
+        """Close what is here now, and what is lent out when it comes back."""
         with self._lock:
-            for connection in self._open:
-                connection.close()
-            self._open.clear()
-        self._local = threading.local()
+            self._closed = True
+            free, self._free = self._free, []
+        for connection in free:
+            connection.close()
 
 
 def text(value: object) -> str:
