@@ -95,6 +95,7 @@ class Stage:
                 "groups": [{"column": BAND, "edges": [*EDGES], "name": "tumour size"}],
                 "positive": None,
                 "target": "benign",
+                "classes": ["0", "1"],
                 "task": "classification",
             }
             first = self.lab.propose(Draft("Accuracy by tumour size", "evaluate", assets, outputs, parameters))

@@ -22,7 +22,7 @@ DRAFT = Draft(
     program="evaluate",
     assets=MANIFESTS,
     outputs={"report": Wanted(("hospital", "lab")), "calibration": Wanted(("hospital",))},
-    parameters={"target": "benign", "task": "classification"},
+    parameters={"classes": ["0", "1"], "target": "benign", "task": "classification"},
 )
 PARTIES = {name: card(name) for name in ("hospital", "lab", "notary", "stranger")}
 
@@ -56,6 +56,7 @@ def test_what_was_not_said_is_filled_in_for_all_to_read() -> None:
         "groups": [],
         "positive": None,
         "target": "benign",
+        "classes": ["0", "1"],
         "task": "classification",
     }
     assert [p.name for p in OLD.parties] == ["hospital", "lab"]  # those who have a role, and no others

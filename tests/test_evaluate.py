@@ -40,7 +40,15 @@ from strongroom.programs import CLAIMS, STEPS, Input, OutputSpec, evaluate, eval
 from strongroom.programs.table import Batch, Table
 
 FEATURES = ["x", "y"]
-PARAMETERS: dict[str, Any] = {"task": "classification", "target": "t", "features": FEATURES, "positive": None, "groups": []}
+PARAMETERS: dict[str, Any] = {
+    "task": "classification",
+    "target": "t",
+    "classes": ["0", "1"],
+    "features": FEATURES,
+    "positive": None,
+    "groups": [],
+}
+REGRESSION: dict[str, Any] = {"task": "regression", "classes": None}
 SPEC = {name: OutputSpec(kind.kind, 1 << 20, 1, 4) for name, kind in evaluate.OUTPUTS.items() if name != "log"}
 ML = helper.make_opsetid("ai.onnx.ml", 3)
 
@@ -164,6 +172,8 @@ def run(
 ) -> dict[str, bytes]:
     written: dict[str, bytes] = {}
     steps: list[tuple[str, int]] = []
+    if parameters.get("task") == "regression":
+        parameters = {**REGRESSION, **parameters}
     inputs = {"model": given_(model_, "application/onnx"), "data": given_(data, media_type)}
     wanted = {name: spec[name] for name in outputs}
     evaluate.run(
@@ -197,9 +207,11 @@ def fails(error: type[ProgramError], step: str, model_: bytes, data: bytes, medi
 @pytest.mark.parametrize("media_type", [CSV, PARQUET])
 def test_a_binary_classifier(zipmap: bool, labels: list[Any], target: list[Any], media_type: str) -> None:
     columns = {**TABLE, "t": target}
-    found = report(linear(labels, zipmap=zipmap), (table if media_type == CSV else parquet)(columns), media_type)
+    classes = [str(label) for label in labels]
+    data = (table if media_type == CSV else parquet)(columns)
+    found = report(linear(labels, zipmap=zipmap), data, media_type, classes=classes)
     assert found["format"] == REPORT_FORMAT
-    assert found["classes"] == [str(label) for label in labels]
+    assert found["classes"] == classes
     assert found["positive"] == str(labels[1])
     assert found["records"] == 6
     truth = [t in (1, "m", "true") for t in target]
@@ -224,24 +236,15 @@ def test_metrics_are_those_of_the_book() -> None:
 
 
 def test_the_positive_class_can_be_chosen() -> None:
-    assert report(linear(["m", "b"]), table({**TABLE, "t": list("bmbmmm")}), positive="m")["positive"] == "m"
+    data = table({**TABLE, "t": list("bmbmmm")})
+    assert report(linear(["m", "b"]), data, classes=["b", "m"], positive="m")["positive"] == "m"
     found = report(linear([0, 1]), table(TABLE), positive=0)
     assert found["positive"] == "0"
     assert found["metrics"]["roc_auc"] == 1.0
 
 
-@pytest.mark.parametrize("positive", ["2", "x"])
-def test_a_positive_class_that_there_is_not(positive: str) -> None:
-    fails(BadParameters, "measure", linear([0, 1]), table(TABLE), positive=positive)
-
-
-def test_a_positive_class_among_three() -> None:
-    data = table({**TABLE, "t": [0, 1, 2, 0, 1, 2]})
-    fails(BadParameters, "measure", linear([0, 1, 2]), data, positive="1")
-
-
 def test_a_classifier_of_three() -> None:
-    found = report(linear(["a", "b", "c"], zipmap=True), table({**TABLE, "t": list("caaabc")}))
+    found = report(linear(["a", "b", "c"], zipmap=True), table({**TABLE, "t": list("caaabc")}), classes=["a", "b", "c"])
     assert found["classes"] == ["a", "b", "c"]
     assert found["positive"] is None
     assert found["metrics"].keys() == {"accuracy", "roc_auc", "balanced_accuracy", "log_loss"}
@@ -249,7 +252,7 @@ def test_a_classifier_of_three() -> None:
 
 
 def test_a_class_that_never_is_leaves_the_area_undefined() -> None:
-    found = report(linear(["a", "b", "c"]), table({**TABLE, "t": list("caaaaa")}))
+    found = report(linear(["a", "b", "c"]), table({**TABLE, "t": list("caaaaa")}), classes=["a", "b", "c"])
     assert "roc_auc" not in found["metrics"]
     assert found["metrics"]["balanced_accuracy"] > 0
 
@@ -295,23 +298,110 @@ def test_labels_alone() -> None:
     assert written[:2] == ["row,predicted", "0,0"]
 
 
-def test_more_scores_than_labels_are_counted() -> None:
-    found = report(matmul(3), table({**TABLE, "t": [0, 1, 0, 1, 0, 1]}))
+def test_scores_that_nobody_names_are_in_the_order_of_the_contract() -> None:
+    found = report(matmul(3), table({**TABLE, "t": [7, 8, 7, 8, 7, 8]}), classes=["9", "8", "7"])
+    assert found["classes"] == ["9", "8", "7"]
+    assert found["matrices"]["confusion"] == [[0, 0, 0], [3, 0, 0], [0, 0, 3]]
+    fails(ModelShape, "measure", matmul(3), table(TABLE))
+
+
+def test_a_model_that_names_its_scores_in_another_order() -> None:
+    one, two = (
+        report(linear(["b", "m"]), table({**TABLE, "t": list("mbmbbb")}), classes=c) for c in (["b", "m"], ["m", "b"])
+    )
+    assert one["metrics"]["accuracy"] == two["metrics"]["accuracy"] == 5 / 6
+    assert one["metrics"]["log_loss"] == pytest.approx(two["metrics"]["log_loss"])
+    assert (one["positive"], two["positive"]) == ("m", "b")
+    assert two["matrices"]["confusion"] == [row[::-1] for row in one["matrices"]["confusion"][::-1]]
+
+
+def test_a_model_that_does_not_know_a_class_of_the_contract() -> None:
+    fails(ModelShape, "measure", linear(["b", "m"]), table({**TABLE, "t": list("xbxbbb")}), classes=["b", "x"])
+
+
+def labels_of_the_features() -> bytes:
+    """The attack: labels alone, each of them the feature x of its record, as text."""
+    nodes = [
+        helper.make_node("Gather", ["in", "zero"], ["x"], axis=1),
+        helper.make_node("Cast", ["x"], ["label"], to=TensorProto.STRING),
+    ]
+    zero = numpy_helper.from_array(np.array(0), "zero")
+    return serial(nodes, [tensor("in")], [tensor("label", TensorProto.STRING, [None])], [zero])
+
+
+def test_labels_of_the_model_do_not_carry_records_out() -> None:
+    data = table({**TABLE, "x": [4711.25, 4712.25, 1.0, 0.0, 4715.25, 4716.25]})
+    written = run(labels_of_the_features(), data, outputs=["report", "predictions"])
+    assert not any(b"471" in text for text in written.values())
+    found = json.loads(written["report"])
+    assert found["classes"] == ["0", "1"]
+    assert found["matrices"]["confusion"] == [[1, 0, 3], [0, 1, 1], [0, 0, 0]]
+    assert written["predictions"].splitlines()[1] == b"0,(other)"
+
+
+def test_names_of_scores_do_not_leave() -> None:
+    made, data = linear(["b", "m", "Ada Lovelace"], zipmap=True), table({**TABLE, "t": list("bbbbbb"), "x": [1.0] * 6})
+    written = run(made, data, outputs=["report", "predictions"], classes=["b", "m"], groups=[grouping(["2"])])
+    assert not any(b"Ada" in text for text in written.values())
+    found = json.loads(written["report"])
+    assert found["matrices"]["confusion"] == [[0, 0, 6], [0, 0, 0], [0, 0, 0]]
+    # every matrix is of one size
+    assert [g["values"]["confusion"] for g in found["tables"][0]["groups"]] == [
+        [[0, 0, 1], [0, 0, 0], [0, 0, 0]],
+        [[0, 0, 5], [0, 0, 0], [0, 0, 0]],
+    ]
+    assert found["metrics"]["accuracy"] == 0
+    assert written["predictions"].splitlines()[0] == b"row,predicted,p_b,p_m,p_(other)"
+    full = report(linear(["a", "b", "c", "d"]), table({**TABLE, "t": list("abcabc")}), classes=["a", "b", "c"])
+    assert "roc_auc" not in full["metrics"]  # of chances that do not sum to one
+
+
+@given(st.text(max_size=6) | st.floats(allow_nan=True).map(str) | st.integers().map(str))
+def test_any_label_has_a_place(label: str) -> None:
+    assert measure.places(["0", "1"], [label])[0] in {0, 1, 2}
+    assert measure.places(["0", "x"], [label])[0] == {"0": 0, "x": 1}.get(label, 2)
+
+
+def test_large_integers_are_not_taken_for_each_other() -> None:
+    assert measure.places([str(2**53)], [str(2**53 + 1), str(2**53)]).tolist() == [1, 0]
+
+
+def rare(third: int = 3, rows: int = 60) -> dict[str, list[Any]]:
+    """Records of which ``third`` are of the class 2."""
+    truth = [2] * third + [n % 2 for n in range(rows - third)]
+    return {"x": [t - 0.5 for t in truth], "y": [0.0] * rows, "t": truth, "g": [n % 2 for n in range(rows)]}
+
+
+def test_a_class_of_few_records_does_not_leave() -> None:
+    spec = {"report": OutputSpec("report", 1 << 20, 10, 4)}
+    parameters = {"classes": ["0", "1", "2"], "groups": [grouping(["1"])], "spec": spec}
+    wrote = run(linear([0, 1, 2]), table(rare()), **parameters)["report"]
+    assert "balanced_accuracy" not in wrote.decode()
+    assert "roc_auc" not in wrote.decode()
+    found = json.loads(enforce("report", OutputRule(frozenset({"a"}), 1 << 20, 10, 2), wrote))
+    assert found["classes"] == ["0"]  # 29 are of the class 0; 28 of the class 1, merged with the 3
+    assert [sum(row) for row in found["matrices"]["confusion"]] == [29, 31]
+    assert {len(g["values"]["confusion"]) for g in found["tables"][0]["groups"]} == {2}
+    wrote = run(linear([0, 1, 2]), table(rare(20)), **parameters)["report"]
+    assert "balanced_accuracy" in json.loads(wrote)["metrics"]
+    found = json.loads(enforce("report", OutputRule(frozenset({"a"}), 1 << 20, 10, 2), wrote))
     assert found["classes"] == ["0", "1", "2"]
 
 
-def test_scores_that_nobody_names() -> None:
-    fails(ModelShape, "measure", matmul(3), table({**TABLE, "t": [7, 8, 7, 8, 7, 8]}))
-
-
 @pytest.mark.parametrize("label", ["2", "malignant", "0.5", "inf", ""])
-def test_a_label_that_the_model_does_not_know(label: str) -> None:
+def test_a_label_that_is_none_of_the_classes(label: str) -> None:
     data = table({**TABLE, "t": [label, 1, 0, 1, 0, 1]})
     fails(TableLabels, "measure" if label else "read table", linear([0, 1]), data)
 
 
-def test_a_label_that_the_model_of_texts_does_not_know() -> None:
-    fails(TableLabels, "measure", linear(["b", "m"]), table({**TABLE, "t": list("mbxbbb")}))
+def test_a_label_that_the_model_knows_and_the_contract_does_not() -> None:
+    fails(TableLabels, "measure", linear(["b", "m", "x"]), table({**TABLE, "t": list("mbxbbb")}), classes=["b", "m"])
+
+
+def test_a_refused_label_does_not_stand_in_the_refusal() -> None:
+    with pytest.raises(TableLabels) as caught:
+        run(linear([0, 1]), table({**TABLE, "t": ["Ada Lovelace", 1, 0, 1, 0, 1]}))
+    assert "Ada" not in str(caught.value)
 
 
 @pytest.mark.parametrize("spelling", [["1.0", "0.0"], ["1", "0"], ["TRUE", "False"], ["1.", "-0"]])
@@ -368,6 +458,12 @@ def test_a_feature_can_group_as_a_number_and_as_text() -> None:
         assert sum(g["records"] for g in found["groups"]) == 6
 
 
+def test_long_values_are_cut_and_cannot_carry_more() -> None:
+    data = table({**TABLE, "g": ["a" * 64 + "secret", "a" * 64 + "other", "b", "b", "b", "b"]})
+    (found,) = report(linear([0, 1]), data, groups=[grouping()])["tables"]
+    assert [(g["group"], g["records"]) for g in found["groups"]] == [("a" * 64, 2), ("b", 4)]
+
+
 def test_too_many_distinct_values() -> None:
     count = evaluation.MAX_DISTINCT + 1
     data = table({"x": [0.0] * count, "y": [0.0] * count, "t": [0] * count, "g": list(range(count))})
@@ -377,15 +473,28 @@ def test_too_many_distinct_values() -> None:
 @given(
     st.lists(st.integers(0, 30), min_size=1, max_size=40), st.lists(st.integers(1, 29), min_size=1, max_size=4, unique=True)
 )
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_every_record_is_in_exactly_one_group_and_the_rule_takes_it(values: list[int], cuts: list[int]) -> None:
     rows = len(values)
     data = table({"x": values, "y": [0.0] * rows, "t": [v % 2 for v in values], "g": values, "h": values})
     edges = [str(cut) for cut in sorted(cuts)]
-    wrote = run(linear([0, 1]), data, groups=[grouping(edges), grouping(None, "each", "h")])["report"]
+    both = [grouping(edges), grouping(None, "each", "h")]
+    wrote = run(linear([0, 1]), data, groups=both)["report"]
     found = json.loads(wrote)
     assert [sum(g["records"] for g in t["groups"]) for t in found["tables"]] == [rows, rows]
-    enforce("report", OutputRule(frozenset({"a"}), 1 << 20, min(rows, 3), 2), wrote)
+    enforce("report", OutputRule(frozenset({"a"}), 1 << 20, 1, 2), wrote)
+    for one in both:
+        wrote = run(linear([0, 1]), data, groups=[one])["report"]
+        enforce("report", OutputRule(frozenset({"a"}), 1 << 20, min(rows, 3), 2), wrote)
+
+
+def test_two_tables_that_divide_almost_alike_do_not_leave() -> None:
+    # By each column no group is small; the difference of their first groups is one record.
+    columns = {"x": [1.0] * 40, "y": [0.0] * 40, "t": [0, 1] * 20, "g": [*range(40)], "h": [*range(40)]}
+    groups = [grouping(["20"]), grouping(["21"], "again", "h")]
+    wrote = run(linear([0, 1]), table(columns), groups=groups)["report"]
+    with pytest.raises(errors.OutputRefused, match="one table at most"):
+        enforce("report", OutputRule(frozenset({"a"}), 1 << 20, 10, 2), wrote)
 
 
 # --- regression -----------------------------------------------------------------------------------------------------------
@@ -811,7 +920,7 @@ def test_a_calibration_picture_leaves_as_it_is_and_again_the_same() -> None:
 @pytest.mark.parametrize(
     ("made", "columns", "parameters"),
     [
-        (linear(["a", "b", "c"]), {**TABLE, "t": list("caaabc")}, {}),
+        (linear(["a", "b", "c"]), {**TABLE, "t": list("caaabc")}, {"classes": ["a", "b", "c"]}),
         (per_column(), NUMBERS, {"task": "regression"}),
     ],
 )
@@ -837,7 +946,8 @@ def test_a_picture_of_fewer_records_than_a_group_shows_no_point() -> None:
 
 def test_predictions_have_a_row_for_each_record() -> None:
     spec = {"predictions": OutputSpec("records", 1 << 20, 1, 3)}
-    found = run(linear(["b", "m"]), table({**TABLE, "t": list("mbmbbb")}), outputs=["predictions"], spec=spec)["predictions"]
+    data = table({**TABLE, "t": list("mbmbbb")})
+    found = run(linear(["b", "m"]), data, outputs=["predictions"], spec=spec, classes=["b", "m"])["predictions"]
     rows = list(csv.reader(io.StringIO(found.decode())))
     assert rows[:2] == [["row", "predicted", "p_b", "p_m"], ["0", "m", "0.269", "0.731"]]
     assert len(rows) == 7
@@ -877,7 +987,24 @@ def test_only_what_is_wanted_is_written() -> None:
         {"features": [1]},
         {"positive": True},
         {"positive": []},
-        {"positive": "1", "task": "regression"},
+        {"positive": "2"},
+        {"positive": 2},
+        {"positive": "1", **REGRESSION},
+        {"positive": "1", "classes": ["0", "1", "2"]},
+        {"task": "regression"},
+        {"classes": None},
+        {"classes": []},
+        {"classes": "01"},
+        {"classes": ["1"]},
+        {"classes": [0, 1]},
+        {"classes": ["0", "0"]},
+        {"classes": ["0", ""]},
+        {"classes": ["0", "a\nb"]},
+        {"classes": ["0", "x" * 65]},
+        {"classes": ["0", "(other)"]},
+        {"classes": [str(n) for n in range(65)]},
+        {"groups": [grouping(column="t")]},
+        {"groups": [grouping(["1"], column="t")], **REGRESSION},
         {"groups": None},
         {"groups": [{}]},
         {"groups": [grouping([])]},
@@ -911,6 +1038,11 @@ def test_parameters_that_are_no_object() -> None:
 
 
 def test_parameters_that_are_taken() -> None:
+    evaluate.check({**PARAMETERS, **REGRESSION})
+    evaluate.check({**PARAMETERS, "classes": [f"{n:064}" for n in range(64)]})
+    evaluate.check({"target": "t", **evaluate.DEFAULTS, "task": "regression"})
+    with pytest.raises(BadParameters):
+        evaluate.check({"target": "t", **evaluate.DEFAULTS, "task": "classification"})
     evaluate.check({**PARAMETERS, "features": None, "positive": 1, "groups": [grouping(["-1.5", "0", "12.25"])]})
 
 

@@ -47,20 +47,35 @@ numbers = st.floats(-1e12, 1e12) | st.integers(-(10**15), 10**15)
 names = st.text("abcdefghij", min_size=1, max_size=4)
 
 
+def matrix(draw: st.DrawFn, count: int, records: int) -> list[list[int]]:
+    """Counts of that many classes that add up to that many records."""
+    cuts = sorted(draw(st.lists(st.integers(0, records), min_size=count - 1, max_size=count - 1)))
+    rows = [b - a for a, b in zip([0, *cuts], [*cuts, records], strict=True)]
+    right = [draw(st.integers(0, row)) for row in rows]
+    return [
+        [right[i] if i == j else rows[i] - right[i] if j == (i + 1) % count else 0 for j in range(count)]
+        for i in range(count)
+    ]
+
+
 @st.composite
 def reports(draw: st.DrawFn) -> tuple[dict[str, Any], int]:
     """A report whose groups are a division of its records, and the smallest group that was agreed."""
     tables = []
-    records = draw(st.integers(1, 120))
-    for n in range(draw(st.integers(0, 3))):
+    records, count = draw(st.integers(1, 120)), draw(st.integers(2, 5))
+    at_least = draw(st.integers(1, records))
+    for n in range(draw(st.integers(0, 3 if at_least == 1 else 1))):
         cuts = sorted(draw(st.lists(st.integers(0, records), max_size=8)))
         sizes = [b - a for a, b in zip([0, *cuts], [*cuts, records], strict=True)]
         groups = [
             make.group(f"g{i}", size, **draw(st.dictionaries(names, numbers, max_size=3))) for i, size in enumerate(sizes)
         ]
+        groups = [{**g, "values": {**g["values"], "confusion": matrix(draw, count, g["records"])}} for g in groups]
         tables.append(make.table(*groups, by=f"column {n}", name=f"table {n}", public=draw(st.booleans())))
     metrics = draw(st.dictionaries(names, numbers, max_size=4))
-    return make.report(*tables, records=records, metrics=metrics), draw(st.integers(1, records))
+    classes, matrices = [f"class {n}" for n in range(count)], {"confusion": matrix(draw, count, records)}
+    found = make.report(*tables, records=records, metrics=metrics, classes=classes, matrices=matrices, positive=classes[0])
+    return found, at_least
 
 
 @given(reports(), st.integers(0, 15))
@@ -92,6 +107,28 @@ def test_what_is_hidden_cannot_be_had_by_subtraction(drawn: tuple[dict[str, Any]
 
 
 @given(reports())
+def test_no_class_below_the_agreed_size_is_shown_nor_can_be_had_by_subtraction(drawn: tuple[dict[str, Any], int]) -> None:
+    report, at_least = drawn
+    found = leaves(report, min_group=at_least)
+    kept, before = found["classes"], [sum(row) for row in report["matrices"]["confusion"]]
+    matrices = [
+        m for g in found["tables"] for g in g["groups"] if "values" in g for m in [g["values"].get("confusion")] if m
+    ]
+    if not found["matrices"]:
+        assert not matrices
+        return
+    after = [sum(row) for row in found["matrices"]["confusion"]]
+    assert {len(m) for m in matrices} <= {len(after)}
+    assert sum(after) == report["records"]
+    assert after[: len(kept)] == [before[report["classes"].index(name)] for name in kept]
+    if at_least > 1:
+        assert min(after) >= at_least
+    if len(kept) < len(before):
+        assert len(before) - len(kept) > 1
+        assert found["positive"] == (report["positive"] if report["positive"] in kept else None)
+
+
+@given(reports())
 def test_names_from_the_data_are_hidden_with_their_groups(drawn: tuple[dict[str, Any], int]) -> None:
     report, at_least = drawn
     for before, after in zip(report["tables"], leaves(report, min_group=at_least)["tables"], strict=True):
@@ -106,7 +143,8 @@ def test_names_from_the_data_are_hidden_with_their_groups(drawn: tuple[dict[str,
 def test_the_report_says_whether_something_was_suppressed(drawn: tuple[dict[str, Any], int]) -> None:
     report, at_least = drawn
     found = leaves(report, min_group=at_least)
-    assert found["suppressed"] == ("suppressed" in json.dumps(found["tables"]))
+    hidden = "suppressed" in json.dumps(found["tables"])
+    assert found["suppressed"] == (hidden or found["matrices"] != report["matrices"])
     assert (found["min_group"], found["decimals"]) == (at_least, 2)
 
 
@@ -141,7 +179,21 @@ def test_a_mutated_report_is_refused_or_keeps_the_rule(drawn: tuple[dict[str, An
 def test_a_report_that_hides_too_little_itself_is_hidden_further() -> None:
     table = make.table(make.hidden("a"), make.group("b", 97), make.group("c", 0))
     found = leaves(make.report(table))
+    assert found["suppressed"]
     assert [g["group"] for g in found["tables"][0]["groups"] if "suppressed" in g] == ["a", "b", "c"]
+
+
+def test_a_report_that_merges_too_little_itself_is_merged_further() -> None:
+    confusion = [[40, 0, 0, 0], [0, 30, 0, 0], [0, 0, 26, 0], [0, 0, 0, 4]]
+    found = leaves(make.report(classes=["a", "b", "c"], matrices={"confusion": confusion}, positive=None))
+    assert found["classes"] == ["a", "b"]
+    assert found["matrices"]["confusion"] == [[40, 0, 0], [0, 30, 0], [0, 0, 30]]
+
+
+def test_a_positive_class_that_is_merged_is_not_named() -> None:
+    confusion = [[50, 0, 0, 0], [0, 40, 0, 0], [0, 0, 6, 0], [0, 0, 0, 4]]
+    found = leaves(make.report(classes=list("abcd"), matrices={"confusion": confusion}, positive="d"))
+    assert (found["classes"], found["positive"]) == (["a", "b"], None)
 
 
 def test_an_agreed_size_of_one_leaves_hidden_groups_hidden() -> None:
@@ -159,7 +211,10 @@ def test_bytes_that_were_written_do_not_stand_in_the_refusal() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"classes": ["x"] * 1025},
+        {"classes": [f"x{n}" for n in range(65)]},
+        {"classes": [], "positive": None},
+        {"matrices": {"confusion": [[0] * 66] * 66}},
+        {"matrices": {"confusion": [[100, 0], 1]}},
         {"matrices": {"m": [1]}},
         {"matrices": {"m": []}},
         {"metrics": [1]},
@@ -292,6 +347,7 @@ cells = st.text("abc ,\"'é01.-+eE", max_size=6) | st.floats(-1e9, 1e9).map(repr
 @given(st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(cells, min_size=n, max_size=n), min_size=1, max_size=6)))
 def test_records_are_rounded_once_and_for_all(rows: list[list[str]]) -> None:
     assume(all(rows[0]))
+    assume(not any(output._formula(text) for row in rows for text in row))
     wrote = io.StringIO()
     csv.writer(wrote).writerows(rows)
     r = rule(min_group=1)
@@ -319,6 +375,17 @@ def test_a_log_is_printable_text(data: bytes) -> None:
     assert all(c.isprintable() or c in "\n\t" for c in once.decode())
     assert len(once) <= 200
     assert enforce("log", r, once) == once
+
+
+@pytest.mark.parametrize("cell", ["=1", "@x", "+x", "-x", "-", " =1", "\u3000=1", "\uff1d1", "-1e", "+1 "])
+def test_a_cell_that_is_a_formula_is_refused(cell: str) -> None:
+    with pytest.raises(OutputRefused):
+        enforce("records", rule(min_group=1), f'row\n"{cell}"\n'.encode())
+
+
+@pytest.mark.parametrize("cell", ["-1", "+1", "-1.5", "-.5", "-1.", "-1e-5", "(other)", "a=b", "1-2"])
+def test_a_cell_that_is_no_formula_leaves(cell: str) -> None:
+    assert enforce("records", rule(min_group=1, decimals=15), f"row\n{cell}\n".encode())
 
 
 def test_a_cell_that_is_long_is_refused() -> None:
@@ -357,7 +424,7 @@ def test_the_example_of_the_specification() -> None:
 
 
 def test_there_are_vectors() -> None:
-    assert len(VECTORS) > 60
+    assert len(VECTORS) > 80
 
 
 def test_the_vectors_are_those_that_the_script_makes() -> None:

@@ -78,6 +78,7 @@ def others(path: tuple[Any, ...], value: Any) -> list[Any]:
         "AAA",
         "ZZZ",
         "ab" * 16,
+        "https://elsewhere.example",
     ]
     return [*words, None, ["auditor"], ["hospital", "lab"]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -224,7 +225,7 @@ def test_there_are_sockets_of_no_family_but_one(isolated: str) -> None:
 
 def test_calls_that_no_namespace_confines_are_refused(isolated: str) -> None:
     machine = sandbox_filter.MACHINES[os.uname().machine]
-    calls = [425, 426, 427, *machine.others, 1 << 30]
+    calls = [425, 426, 427, 447, *machine.others, 1 << 30]
     said = found(
         f"""
         libc, found = ctypes.CDLL(None, use_errno=True), []
@@ -234,6 +235,30 @@ def test_calls_that_no_namespace_confines_are_refused(isolated: str) -> None:
         isolated,
     )
     assert said == [[-1, sandbox_filter.ENOSYS]] * len(calls)
+
+
+def test_memory_that_is_in_no_process_cannot_be_had(isolated: str) -> None:
+    # A file without a name that is written and never mapped is in no process: a run could hold gigabytes past its limit.
+    said = found(
+        """
+        libc, found = ctypes.CDLL(None, use_errno=True), []
+        for make in (
+            lambda: os.memfd_create("m"),
+            lambda: os.open("/dev/shm/m", os.O_CREAT | os.O_RDWR),
+        ):
+            try:
+                make()
+                found.append("made")
+            except OSError as error:
+                found.append(error.errno)
+        found.append([libc.shmget(0, 1 << 30, 0o1600), ctypes.get_errno()])
+        found.append([libc.msgget(0, 0o1600), ctypes.get_errno()])
+        found.append([libc.mq_open(b"/m", os.O_CREAT | os.O_RDWR, 0o600, None), ctypes.get_errno()])
+        """,
+        isolated,
+    )
+    refused = sandbox_filter.ENOSYS
+    assert said == [refused, errno.ENOENT, [-1, refused], [-1, refused], [-1, refused]]
 
 
 def test_no_file_of_the_machine_is_there(isolated: str, tmp_path: Path) -> None:
@@ -984,7 +1009,7 @@ def answer(lines: bytes, architecture: int, number: int, argument: int) -> int:
 @given(number=st.integers(0, 2**31 - 1) | st.integers(0, 500), argument=st.integers(0, 2**64 - 1) | st.integers(0, 50))
 def test_the_filter_says_what_it_means(name: str, number: int, argument: int) -> None:
     machine, lines = sandbox_filter.MACHINES[name], sandbox_filter.program(name)
-    if number >= 1 << 30 or number in {425, 426, 427, *machine.others}:
+    if number >= 1 << 30 or number in {425, 426, 427, 447, *machine.others}:
         expected = sandbox_filter.ERRNO | sandbox_filter.ENOSYS
     elif number in machine.sockets and argument & 0xFFFFFFFF != socket.AF_UNIX:
         expected = sandbox_filter.ERRNO | sandbox_filter.EAFNOSUPPORT

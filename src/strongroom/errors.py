@@ -602,7 +602,7 @@ class TableNotNumeric(ProgramError):
 
 class TableLabels(ProgramError):
     code = "program.table_labels"
-    hint = "The target column holds a label that the model does not know, or none; compare with the mock."
+    hint = "The target column holds a label that is none of the contract's classes, or none; compare with the mock."
 
 
 class TableEmpty(ProgramError):

@@ -75,7 +75,7 @@ _SAYINGS: Mapping[type[ProgramError], str] = {
     ProtocolBroken: "it broke the protocol",
     TableColumns: "a column is missing from the table, or is there twice",
     TableEmpty: "the table has no rows",
-    TableLabels: "the table's labels are not those of the model",
+    TableLabels: "a label in the table is none of the contract's classes",
     TableNotNumeric: "the table holds something else where numbers must be",
     TableUnreadable: "the table cannot be read",
     TooMuchOutput: "it wrote more than agreed",

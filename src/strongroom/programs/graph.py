@@ -38,11 +38,9 @@ class Graph:
 
     Attributes:
         labels: each list of class labels that some operator carries, as text, in the order of its scores.
-        integers: whether those labels are integers.
     """
 
     labels: list[tuple[str, ...]] = field(default_factory=list)
-    integers: bool = False
 
 
 def _bad(why: str) -> ModelUnreadable:
@@ -164,7 +162,6 @@ class _Scan:
                 texts.append(bytes(_block(value)).decode("utf-8", "replace"))
         if name.startswith("classlabels_") and (numbers or texts):
             self.found.labels.append(tuple(numbers or texts))
-            self.found.integers = bool(numbers)
 
     def sparse(self, data: memoryview) -> None:
         for number, value in _fields(data):

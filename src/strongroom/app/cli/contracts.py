@@ -77,7 +77,7 @@ def _declare_propose(parser: ArgumentParser) -> None:
 strongroom propose --as lab --title "Accuracy of our classifier on your records" \\
     --asset model=lab/model.onnx --asset data=hospital/records.csv \\
     --output report=lab,hospital --output calibration=hospital \\
-    --parameter task=classification --parameter target=diagnosis
+    --parameter task=classification --parameter target=diagnosis --parameter 'classes=["B", "M"]'
 strongroom propose --as lab --file draft.json
 """,
     )

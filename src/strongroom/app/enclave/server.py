@@ -46,10 +46,10 @@ MAX_BEGUN = 10_000  # run ids that are remembered
 MAX_ANSWER = 64 << 10  # bytes that a broker answers
 ANSWER_SECONDS = 20.0  # in which it answers all of them
 HEARTBEAT_SECONDS = 2.0
-RETRIES = (0.5, 2.0, 5.0)  # seconds to wait before the exchange is asked again
+RETRIES = (0.5, 2.0, 5.0)  # seconds to wait before an exchange or a broker is asked again
+READY = "evaluate"  # what a fresh sandbox is prepared for
 
 _T = TypeVar("_T")
-READY = "evaluate"  # what a fresh sandbox is prepared for
 
 
 class HttpBroker:
@@ -88,9 +88,13 @@ class HttpBroker:
         return answer
 
     def receipt(self, bundle: Bundle) -> None:
-        """Raises Unreachable when the broker does not take it."""
-        if self._post("/v1/receipts", bundle.encode()) != b"{}":
-            raise Unreachable(f"the broker of {self._name} did not take its receipt")
+        """Raises Unreachable when the broker does not take it, asked again and again."""
+
+        def ask() -> None:
+            if self._post("/v1/receipts", bundle.encode()) != b"{}":
+                raise Unreachable(f"the broker of {self._name} did not take its receipt")
+
+        _insist(ask)
 
     def _refused(self, value: object, request: bytes) -> None:
         asked = ReleaseRequest.parse(request)
@@ -101,27 +105,28 @@ class HttpBroker:
         raise ReleaseRefused(f"the broker of {self._name} refused at check {number}: {code}", reason=code)
 
 
+def _insist(ask: Callable[[], _T]) -> _T:
+    """Ask again where an answer that is missed would cost the parties a run."""
+    for pause in RETRIES:
+        try:
+            return ask()
+        except (Unreachable, Internal) as error:
+            _LOG.warning("asking again: %s", error.code)
+            time.sleep(pause)
+    return ask()
+
+
 class PatientExchange(ExchangeClient):
-    """An exchange that is asked again where an answer that is missed would cost the parties a run."""
+    """An exchange that may restart while a run is made."""
 
     def put_output(self, sealed: bytes) -> None:
-        return self._insist(lambda: super(PatientExchange, self).put_output(sealed))
+        return _insist(lambda: super(PatientExchange, self).put_output(sealed))
 
     def deliver(self, delivery: Delivery) -> None:
-        return self._insist(lambda: super(PatientExchange, self).deliver(delivery))
+        return _insist(lambda: super(PatientExchange, self).deliver(delivery))
 
     def record(self, bundle: Bundle) -> Bundle:
-        return self._insist(lambda: super(PatientExchange, self).record(bundle))
-
-    @staticmethod
-    def _insist(ask: Callable[[], _T]) -> _T:
-        for pause in RETRIES:
-            try:
-                return ask()
-            except (Unreachable, Internal) as error:
-                _LOG.warning("asking the exchange again: %s", error.code)
-                time.sleep(pause)
-        return ask()
+        return _insist(lambda: super(PatientExchange, self).record(bundle))
 
 
 def _whole_reads(file: BinaryIO) -> BinaryIO:
