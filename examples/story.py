@@ -1,8 +1,8 @@
 """The whole story in Python: a lab's model is evaluated on a hospital's records.
 
-    strongroom up --party lab --party hospital          # in another terminal
-    strongroom demo --only-files --folder files
-    python examples/story.py room files
+strongroom up --party lab --party hospital          # in another terminal
+strongroom demo --only-files --folder files
+python examples/story.py room files
 """
 
 import json
@@ -15,15 +15,18 @@ from strongroom.app.client.home import reference
 KINDS = {"picture": 4 << 20, "report": 1 << 20}
 
 
-def terms(min_group: int) -> strongroom.Policy:
+def terms(min_group: int, decimals: int) -> strongroom.Policy:
     """May be evaluated; aggregate figures and pictures may leave, to whom the contract names."""
-    rules = {kind: strongroom.OutputRule(strongroom.ANY_PARTY, size, min_group, 4) for kind, size in KINDS.items()}
+    rules = {kind: strongroom.OutputRule(strongroom.ANY_PARTY, size, min_group, decimals) for kind, size in KINDS.items()}
     return strongroom.Policy(uses={"evaluate"}, outputs=rules)
 
 
 def main(home: Path, files: Path) -> None:
-    lab, hospital = (strongroom.connect(home, party=name) for name in ("lab", "hospital"))
+    with strongroom.connect(home, party="lab") as lab, strongroom.connect(home, party="hospital") as hospital:
+        tell(lab, hospital, home, files)
 
+
+def tell(lab: strongroom.Room, hospital: strongroom.Room, home: Path, files: Path) -> None:
     # each side pins the other's keys, and what it expects of an enclave and of the log
     values = reference((home / "reference.json").read_bytes())
     for me, other in ((lab, hospital), (hospital, lab)):
@@ -31,8 +34,8 @@ def main(home: Path, files: Path) -> None:
         me.home.save_trust(trust.with_log(values.logs[0]))
 
     # each side seals what it holds; the keys stay with their own brokers
-    model = lab.seal(files / "model.onnx", terms=terms(min_group=1), name="classifier", reveal_digest=True)
-    records = hospital.seal(files / "records.csv", terms=terms(min_group=10), name="held-out")
+    model = lab.seal(files / "model.onnx", terms=terms(min_group=1, decimals=15), name="classifier", reveal_digest=True)
+    records = hospital.seal(files / "records.csv", terms=terms(min_group=10, decimals=4), name="held-out")
 
     # the lab proposes, the hospital counters, the lab approves
     draft = strongroom.Draft(

@@ -793,10 +793,11 @@ def test_a_request_altered_in_any_byte_gets_nothing_that_others_can_open(data: s
         assert request.encode() == bytes(whole)
         decision = world.brokers["hospital"].decide(request)
         if isinstance(decision, Release):
-            # only what the enclave's evidence does not bind can differ; the key goes to that keyset all the same
+            # only what nothing binds can differ: the key goes to the same keyset, for the same run
             statement = ReleaseStatement.verify(decision.envelope, broker_key("hospital").public)
             assert statement.keyset_digest == enclave.keyset.digest
             assert (statement.contract, statement.manifest) == (contract.digest, enclave.slot().manifest)
+            assert statement.run_id == RUN
             enclave.release_key.decrypt(decision.encrypted_key, info=statement.info)
 
 

@@ -701,7 +701,6 @@ def test_fields_of_fixed_width_are_passed_over() -> None:
 def test_labels_below_nought_and_one_by_one() -> None:
     found = graph.scan(linear([-1, 1]))
     assert found.labels == [("-1", "1")]
-    assert found.integers
     packed = onnx.AttributeProto(name="classlabels_ints", ints=[-1, 3], type=onnx.AttributeProto.INTS).SerializeToString()
     scanner = graph._Scan()
     scanner.attribute(memoryview(packed), 0)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from strongroom import wire
 from strongroom.asset import sign_manifest
 from strongroom.attest.keyset import SourceProvenance
+from strongroom.broker import run_subject
 from strongroom.checkpoint import LogKey
 from strongroom.contract import RUN_TYPE, Contract, EnclaveTerms
 from strongroom.errors import BadField, BadReceipt, NotVerified, ProgramCrashed, StrongroomError
@@ -37,6 +38,7 @@ from strongroom.receipt import (
     Failure,
     Receipt,
     Statement,
+    admissible,
     examine,
     verify,
 )
@@ -68,6 +70,7 @@ from world import (
 
 HOME = Path(__file__).parents[1]
 TRUST = World.trust()
+CONTRACT = sign_all(World().proposal())
 
 
 def fails(bundle: Bundle, number: str, code: str, trust: Trust = TRUST, status: Status = Status.FAILED) -> str:
@@ -235,6 +238,20 @@ def test_v4_a_receipt_of_something_else_fails(forger: Forger, changes: dict[str,
 def test_v4_a_receipt_of_another_contract_of_the_same_parties_fails(world: World, forger: Forger) -> None:
     cheaper = sign_all(world.proposal(payments=()))
     fails(replace(forger.bundle(), contract=cheaper.envelope), "V4", "receipt.bad_receipt")
+
+
+@pytest.mark.parametrize(
+    "subject", [None, run_subject(CONTRACT.digest, "ff" * 16), run_subject(wire.digest(b"another"), RUN)], ids=range(3)
+)
+def test_v4_a_keyset_that_was_made_for_another_run_fails(world: World, forger: Forger, subject: str | None) -> None:
+    # the whole bundle fits, evidence included: somebody passed on what an enclave proved for another run
+    relay = forger.enclave
+    relay.keyset = replace(relay.keyset, subject=subject)
+    forger.statement = replace(forger.statement, keyset_digest=relay.keyset.digest)
+    for role, release in forger.releases.items():
+        forger.releases[role] = replace(release, keyset_digest=relay.keyset.digest)
+        forger.reports[role] = relay.report(bytes.fromhex(release.nonce))
+    fails(forger.bundle(), "V4", "receipt.bad_receipt")
 
 
 @pytest.mark.parametrize("sandbox", ["process", "bubblewrap", "namespaces"])
@@ -520,6 +537,57 @@ def test_v13_a_head_of_ones_own_fails(forger: Forger) -> None:
 def test_v13_one_of_several_logs_is_enough(forger: Forger) -> None:
     other = LogKey("other.example", SigningKey(seed("another log")))
     assert verify(forger.bundle(), trust=replace(TRUST, logs=(other.verifier.vkey, LOG.verifier.vkey)))
+
+
+# --- what a log may take in -------------------------------------------------------------------------------------------
+
+
+def test_a_log_takes_in_what_the_contracts_own_brokers_released(forger: Forger) -> None:
+    bundle = replace(forger.bundle(), proof=None)
+    assert admissible(bundle).run_id == RUN
+
+
+def test_what_a_log_takes_in_is_not_yet_verified() -> None:
+    # strangers among themselves, on a platform of their own: a log has no opinion of that, and a verifier has
+    world = World()
+    world.platform = SimulatedPlatform(world.clock, EDITED, SigningKey(seed("x")), ROGUE)
+    bundle = Forger.at_work(world, world.agree()).bundle()
+    assert admissible(bundle)
+    fails(bundle, "V9", "attest.unknown_root")
+    fails(bundle, "V2", "party.not_pinned", Trust())
+
+
+TAKEN: dict[str, tuple[str, Callable[[Forger], None]]] = {
+    "signed by another key": ("V3", lambda f: setattr(f, "signer", SigningKey(seed("nobody")))),
+    "of another program": ("V4", lambda f: setattr(f, "statement", replace(f.statement, program=wire.digest(b"x")))),
+    "without a manifest": ("V5", lambda f: f.manifests.clear()),
+    "without a release": ("V7", lambda f: f.releases.clear()),
+    "released by somebody else": ("V7", lambda f: f.brokers.update(data=SigningKey(seed("nobody")))),
+    "released for another run": (
+        "V7",
+        lambda f: f.releases.update(data=replace(f.releases["data"], run_id="ff" * 16)),
+    ),
+    "released when it was over": (
+        "V8",
+        lambda f: f.releases.update(data=replace(f.releases["data"], at=NOW + DAY)),
+    ),
+    "without its outputs": ("V11", lambda f: setattr(f, "statement", replace(f.statement, outputs=()))),
+    "for nothing": ("V12", lambda f: setattr(f, "statement", replace(f.statement, owed=()))),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_a_log_does_not_take_in_what_strangers_make_up(forger: Forger, name: str) -> None:
+    number, twist = TAKEN[name]
+    twist(forger)
+    with pytest.raises(NotVerified, match=f"^{number} "):
+        admissible(forger.bundle())
+
+
+def test_a_log_does_not_take_in_a_receipt_of_no_contract(forger: Forger) -> None:
+    bundle = forger.bundle()
+    with pytest.raises(NotVerified, match=r"^V1 "):
+        admissible(replace(bundle, contract=replace(bundle.contract, signatures=())))
 
 
 # --- nothing can be altered unseen ------------------------------------------------------------------------------------

@@ -468,12 +468,21 @@ def test_a_failure_that_would_tell_more_than_a_step_makes_no_receipt(world: Worl
 
 
 @pytest.mark.parametrize("fault", Fault)
+@pytest.mark.parametrize("place", ["hospital.receipt", "lab.receipt"])
+def test_an_owner_that_does_not_answer_once_is_handed_its_receipt_again(world: World, place: str, fault: Fault) -> None:
+    world.faults.plan(place, fault)
+    bundle = world.run(world.agree())
+    assert all(bundle in broker.receipts for broker in world.brokers.values())
+    assert len(world.exchange.delivered) == 1
+
+
+@pytest.mark.parametrize("fault", Fault)
 @pytest.mark.parametrize("place", ["exchange.put_output", "exchange.record", "hospital.receipt", "lab.receipt"])
 def test_without_a_receipt_in_the_log_and_with_every_owner_nobody_gets_a_result(
     world: World, place: str, fault: Fault
 ) -> None:
     contract = world.agree()
-    world.faults.plan(place, fault)
+    world.faults.plan(place, fault, fault)
     with pytest.raises(Unreachable):
         world.run(contract)
     assert world.exchange.delivered == []

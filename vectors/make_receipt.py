@@ -20,6 +20,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from strongroom import wire  # noqa: E402 - the world is found first
 from strongroom.asset import sign_manifest  # noqa: E402
 from strongroom.attest.keyset import SourceProvenance  # noqa: E402
+from strongroom.broker import run_subject  # noqa: E402
 from strongroom.checkpoint import LogKey  # noqa: E402
 from strongroom.contract import RUN_TYPE, EnclaveTerms  # noqa: E402
 from strongroom.ledger import MemoryNodes, Tree  # noqa: E402
@@ -132,6 +133,16 @@ def _of_another(forger: Forger) -> None:
     forger.reports["model"] = other.report(seed("nonce for model"))
 
 
+def _passed_on(forger: Forger) -> None:
+    """Everything fits, but the keyset was made for another run."""
+    relay = forger.enclave
+    relay.keyset = replace(relay.keyset, subject=run_subject(relay.contract.digest, OTHER_RUN))
+    _say(keyset_digest=relay.keyset.digest)(forger)
+    for role, release in forger.releases.items():
+        forger.releases[role] = replace(release, keyset_digest=relay.keyset.digest)
+        forger.reports[role] = relay.report(bytes.fromhex(release.nonce))
+
+
 def _one_nonce(forger: Forger) -> None:
     forger.releases["model"] = replace(forger.releases["model"], nonce=forger.releases["data"].nonce)
 
@@ -214,6 +225,7 @@ def receipt_cases() -> Cases:
         ),
         "v4-other-contract": _receipt("of another contract", bad, "V4", _say(contract=OTHER)),
         "v4-other-program": _receipt("of another program", bad, "V4", _say(program=OTHER)),
+        "v4-keyset-of-another-run": _receipt("by a keyset that was made for another run", bad, "V4", _passed_on),
         "v4-process": _receipt("in an ordinary process, which was not agreed", bad, "V4", _say(sandbox="process")),
         "v5-other-input": _receipt(
             "of another input", bad, "V5", lambda f: _say(inputs=f.statement.inputs[:1])(f)

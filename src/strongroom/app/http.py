@@ -96,6 +96,8 @@ class Client:
 
     @staticmethod
     def _error(answer: httpx.Response) -> StrongroomError:
+        if answer.request.method == "HEAD" and answer.status_code == 404:  # which has no body to say more
+            return NotFound(f"there is nothing at {answer.request.url.path}")
         body = b""
         for piece in answer.iter_bytes():
             body += piece

@@ -18,7 +18,7 @@ from strongroom.broker import MAX_REQUEST_BYTES, Owner, Release, ReleaseRequest,
 from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal
 from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
 from strongroom.ledger import Entry
-from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
+from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, verify
 from strongroom.wire import Envelope, Fields
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def broker(  # noqa: C901 - the table of routes reads whole
 
     def accept_receipt(data: bytes) -> None:
         bundle = Bundle.parse(data)
-        statement = admissible(bundle)
+        statement = verify(bundle, trust=_read(owner).trust).statement
         # a receipt of a run that this broker gave keys for, by the very keyset that got them
         if book.standing(statement.contract).runs.get(statement.run_id) != statement.keyset_digest:
             raise BadReceipt("the receipt is of no run that this broker released keys for")

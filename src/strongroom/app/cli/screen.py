@@ -153,7 +153,7 @@ def _lines(label: str, total: int | None, err: TextIO) -> Callable[[int], None]:
 
 
 def _columns() -> int:
-    return shutil.get_terminal_size((110, 24)).columns
+    return shutil.get_terminal_size((120, 24)).columns
 
 
 def _shorten(text: str, limit: int = 150) -> str:

@@ -65,7 +65,8 @@ def show(found: Verification, screen: Screen) -> None:
     if found.statement is not None:
         s = found.statement
         outcome = f"failed at {s.failure.step}: {s.failure.code}" if s.failure else "completed"
-        screen.said("run", f"{s.run_id}, {outcome}")
+        screen.said("run", s.run_id)
+        screen.said("outcome", outcome)
         screen.said("sandbox", s.sandbox if s.sandbox != "process" else "process (the program was not isolated)")
     screen.said("", found.label)
     passed = sum(c.status.value == "passed" for c in found.transcript.checks)

@@ -433,7 +433,8 @@ class Room:
         if reference is None and not found:
             if left_out:
                 raise left_out[-1].error
-            raise NotFound("there is no proposal yet", hint="Make one, or wait for one: strongroom propose --help")
+            hint = "Pin the other party's card (strongroom party trust CARD), then propose, or wait for its proposal."
+            raise NotFound("there is no proposal yet among the parties that you have pinned", hint=hint)
         if not found:
             raise NotFound(f"no proposal begins with {reference!r}", hint="See what there is: strongroom status")
         if reference is not None and len(found) > 1:
@@ -478,6 +479,11 @@ class Room:
             held = self.home.book.held(ref.manifest)
             if held is None:
                 raise NotFound(f"this party's broker holds no key for the asset in role {ref.role!r}")
+            if not self.trust.logs:
+                raise Usage(
+                    "your trust file has no log, so that no receipt of a run could be checked",
+                    hint="Accept one first: strongroom party trust --reference FILE",
+                )
             manifest = verify_manifest(held.manifest, self.home.keys.signing.public).manifest
             wider = explain(manifest.terms, found.policy)
             if wider:

@@ -1,0 +1,107 @@
+"""What many tests of the edge share: one machine with real processes a session, and the files that its parties hold.
+
+Nothing here is used unless a test asks for it by name. A test that ends roles asks for ``rough_stage``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).parent / "soak"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--soak", action="store_true", help="also run tests/soak, which takes minutes")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if collection_path == SOAK and not config.getoption("--soak") else None
+
+
+@pytest.fixture(scope="session")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model and the records, with a canary in each."""
+    from stage import files
+
+    return files(tmp_path_factory.mktemp("held"))
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[object]:
+    """One machine for every test that breaks nothing."""
+    from stage import Stage
+
+    found = Stage(tmp_path_factory.mktemp("stage"), held)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def rough_stage(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[object]:
+    """One machine for tests that end roles, and start them again before they end themselves."""
+    from stage import Stage
+
+    found = Stage(tmp_path_factory.mktemp("rough"), held)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def rehearsal(tmp_path: Path) -> Iterator[object]:
+    """Two parties at work without a single process."""
+    from stage import Rehearsal
+
+    found = Rehearsal(tmp_path)
+    yield found
+    found.close()
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """Somebody in an empty folder who typed ``strongroom up``."""
+
+    cwd: Path
+    process: subprocess.Popen[str]
+    screen: str
+
+    def shell(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run a line as a shell would, in that folder."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            line,
+            shell=True,
+            cwd=self.cwd,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
+    """`strongroom up`, as README says, in an empty folder."""
+    cwd = tmp_path_factory.mktemp("stranger")
+    command = [sys.executable, "-m", "strongroom", "up", "--party", "lab", "--party", "hospital"]
+    process = subprocess.Popen(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stderr
+    screen = ""
+    while "Ctrl-C ends all" not in screen:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        screen += line
+    yield Stranger(cwd, process, screen)
+    process.terminate()
+    process.communicate(timeout=30)

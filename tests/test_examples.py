@@ -1,0 +1,132 @@
+"""The examples and the demo: short, and each does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stage import ROOT, Stage, call, spawn
+
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SIMULATED = "platform: simulated (no hardware protection)"
+
+
+def python(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        env={**os.environ, "PYTHONWARNINGS": "error::ResourceWarning"},
+    )
+
+
+def test_there_are_examples():
+    assert {"story.py", "tamper.py"} <= {p.name for p in EXAMPLES}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_an_example_is_short_and_says_how_it_is_run(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 80
+    assert text.startswith('"""')
+    assert f"python examples/{path.name}" in text.split('"""')[1]
+
+
+def test_the_story_in_python(stranger):
+    files = stranger.shell("strongroom demo --only-files --folder example-files")
+    assert files.returncode == 0, files.stderr
+    done = python(ROOT / "examples/story.py", "room", "example-files", cwd=stranger.cwd)
+    assert done.returncode == 0, done.stderr
+    assert f"{SIMULATED}; 13 checks passed" in done.stdout
+    assert re.search(r"report \{.*'accuracy': 0\.9\d*", done.stdout)
+
+
+def test_tampering_with_a_receipt_is_found_by_its_number(stage: Stage, tmp_path):
+    receipt, tampered = stage.bundle(stage.done), tmp_path / "tampered.json"
+    done = python(ROOT / "examples/tamper.py", receipt, tampered, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = stage.cli("verify", tampered)
+    assert said.status == 1
+    assert said.code == "receipt.not_verified"
+    assert re.search(r"✗ V3 .*\(failed\)", said.out)
+    assert "NOT VERIFIED" in said.out
+    assert stage.cli("verify", receipt).status == 0
+
+
+# --- the demo ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory):
+    """`strongroom demo`, whole, in an empty folder."""
+    cwd = tmp_path_factory.mktemp("demo")
+    return cwd, spawn("demo", cwd=cwd)
+
+
+def test_the_demo_tells_the_whole_story(demo):
+    _, said = demo
+    assert said.status == 0, said.err
+    assert SIMULATED in said.out
+    for number in range(1, 10):
+        assert re.search(rf"^{number}  ", said.out, re.MULTILINE)
+    assert "approve: policy.not_permitted" in said.out
+    assert "groups under 10 must be suppressed" in said.out
+    assert "13 of 13 checks passed" in said.out
+    assert said.out.count("✓ V") == 13
+    assert "suppressed" in said.out
+    assert "Traceback" not in said.err
+
+
+def test_the_demo_shows_what_each_side_gets(demo):
+    cwd, said = demo
+    assert re.search(r"lab +report; cannot open: calibration", said.out)
+    (picture,) = cwd.glob("demo/parties/hospital/outputs/*/calibration.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert not list(cwd.glob("demo/parties/lab/outputs/*/calibration.png"))
+    report = json.loads(next(cwd.glob("demo/parties/lab/outputs/*/report.json")).read_bytes())
+    assert report["metrics"]["accuracy"] > 0.9
+
+
+def test_the_three_commands_to_try_work(demo):
+    cwd, said = demo
+    lines = [line.strip() for line in said.out.split("\nTry\n")[1].splitlines() if line.strip()]
+    assert len(lines) == 3
+    statuses = []
+    for line in (part.strip() for whole in lines for part in whole.split(";")):
+        program, *words = shlex.split(line)
+        if "python" in Path(program).name:
+            statuses.append(python(ROOT / words[0], *words[1:], cwd=cwd).returncode)
+        else:
+            assert Path(program).name == "strongroom"
+            statuses.append(spawn(*words, cwd=cwd).status)
+    assert statuses == [0, 0, 1, 0]
+
+
+def test_the_demo_replaces_its_own_folder_and_no_other(demo, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README").write_text("mine")
+    said = call("demo", "--folder", tmp_path / "mine")
+    assert (said.status, said.code) == (1, "party.already_exists")
+    assert (tmp_path / "mine" / "README").read_text() == "mine"
+    for _ in range(2):
+        said = call("demo", "--only-files", "--folder", tmp_path / "files", "--json")
+        assert said.json == {"folder": str(tmp_path / "files")}
+    assert {p.name for p in (tmp_path / "files").iterdir()} == {
+        "README",
+        "draft.json",
+        "features.json",
+        "mock.csv",
+        "model.onnx",
+        "records.csv",
+    }
