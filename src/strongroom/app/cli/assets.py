@@ -107,16 +107,17 @@ def terms(args: Namespace) -> Policy:
 
 
 def seal(args: Namespace, screen: Screen) -> int:
+    wanted = None if args.only_upload else terms(args)
     here = room(args, offline=args.no_upload)
     out = args.out or args.file.with_name(args.file.name + ".sealed")
-    if args.only_upload:
+    if wanted is None:
         out = args.file
     else:
         total = args.file.stat().st_size if args.file.is_file() else None
         with screen.progress(f"sealing {args.file.name}", total) as progress:
             here.seal(
                 args.file,
-                terms=terms(args),
+                terms=wanted,
                 name=args.name,
                 kind=args.kind,
                 media_type=args.media_type,
@@ -183,7 +184,7 @@ def open_(args: Namespace, screen: Screen) -> int:
         read(args.file)  # says what is wrong with it
     manifest = _manifest(args.manifest or manifest_path(args.file))
     here = room(args, offline=True)
-    with here.open(args.file, manifest) as reader:
+    with reading(args.file), here.open(args.file, manifest) as reader:
         length = reader.size
         end = length if args.length is None else min(length, args.offset + args.length)
         if not 0 <= args.offset <= end:

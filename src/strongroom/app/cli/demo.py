@@ -25,7 +25,7 @@ from strongroom.app.client.prose import differences
 from strongroom.app.client.room import Opened, Room
 from strongroom.attest.simulated import LABEL
 from strongroom.contract import Proposal
-from strongroom.errors import AlreadyExists, MissingExtra, NotPermitted, RunFailed
+from strongroom.errors import Conflict, MissingExtra, NotPermitted, RunFailed
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.receipt import Bundle, Statement, examine
 from strongroom.wire import JSON
@@ -108,7 +108,7 @@ def run(args: Namespace, screen: Screen) -> int:
 def _fresh(folder: Path) -> Path:
     if folder.exists():
         if not (folder / "README").is_file() or (folder / "README").read_text() != MARK:
-            raise AlreadyExists(
+            raise Conflict(
                 f"{folder} is there and is no demo's", hint="Choose another place: strongroom demo --folder PLACE"
             )
         shutil.rmtree(folder)

@@ -149,7 +149,7 @@ def _trust_reference(args: Namespace, values: Trust, screen: Screen) -> None:
 def untrust(args: Namespace, screen: Screen) -> None:
     found = party(args)
     if args.name == found.name:
-        raise NotPinned("a party cannot remove itself")
+        raise NotPinned("a party cannot remove itself", hint="A party always trusts itself.")
     trusted = found.trust
     without = replace(
         trusted,

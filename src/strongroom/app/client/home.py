@@ -123,7 +123,7 @@ class PartyHome:
     @classmethod
     def create(cls, folder: Path, *, host: str, port: int, url: str = "") -> PartyHome:
         """Make a party with fresh keys: whole, or not at all. Raises AlreadyExists, BadField (the name), NotFound."""
-        Fields({"name": folder.name}, "party").name("name")
+        _named(folder.name)
         draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
         try:
             if folder.exists():
@@ -229,6 +229,15 @@ class PartyHome:
         return found
 
 
+def _named(name: str) -> str:
+    """A party's name, which becomes a folder's. Raises BadField."""
+    try:
+        return Fields({"name": name}, "party").name("name")
+    except BadField as error:
+        hint = "A name is 1 to 64 of a-z, 0-9, '.', '_' and '-', and begins and ends with a letter or a digit."
+        raise BadField(f"{name!r} is not a party's name", hint=hint) from error
+
+
 def _fill(home: PartyHome, name: str, broker: BrokerPlace, url: str) -> None:
     """Put fresh keys into an empty folder."""
     folder = home.folder
@@ -270,7 +279,7 @@ class Home:
     def party(self, name: str | None) -> PartyHome:
         """The party of that name, or the only one here. Raises NoKeys, Usage."""
         if name is not None:
-            folder = self.folder / "parties" / Fields({"name": name}, "party").name("name")
+            folder = self.folder / "parties" / _named(name)
             if not (folder / "party.json").is_file():
                 raise NoKeys(f"there is no party {name!r} in {self.folder}")
             return PartyHome(folder)
@@ -283,8 +292,7 @@ class Home:
 
     def create(self, name: str, *, host: str, port: int, url: str = "") -> PartyHome:
         """Make a party, whose broker listens on ``host`` and ``port`` and is reached by others at ``url``."""
-        Fields({"name": name}, "party").name("name")
-        return PartyHome.create(self.folder / "parties" / name, host=host, port=port, url=url)
+        return PartyHome.create(self.folder / "parties" / _named(name), host=host, port=port, url=url)
 
     @property
     def config(self) -> Config:

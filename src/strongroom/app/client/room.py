@@ -50,7 +50,6 @@ from strongroom.contract import (
 )
 from strongroom.delivery import Delivery
 from strongroom.errors import (
-    AlreadyExists,
     BadCheckpoint,
     BadKey,
     BadReceipt,
@@ -203,12 +202,12 @@ class Room:
             upload: also put both on the exchange.
 
         Raises:
-            NotFound, EmptyFile, AlreadyExists; EmptyPolicy when the terms allow nothing.
+            NotFound, EmptyFile; Conflict when there is something at ``out``; EmptyPolicy when the terms allow nothing.
         """
         path = Path(path)
         out = out or path.with_name(path.name + ".sealed")
         if out.exists():
-            raise AlreadyExists(f"{out} is already there", hint="Move it away, or choose another place with --out.")
+            raise Conflict(f"{out} is already there", hint="Move it away, or choose another place with --out.")
         terms.require()
         suffix = path.suffix.lower()
         about = About(

@@ -293,5 +293,8 @@ class SqliteBook:
 
     def releases(self) -> list[tuple[str, str, str, int]]:
         """Every run that was given a key: contract, run id, keyset, time of the first release."""
-        rows = self._db.rows("SELECT contract, run_id, keyset, min(at) FROM releases GROUP BY contract, run_id, keyset ORDER BY min(at), min(rowid)")
+        rows = self._db.rows(
+            "SELECT contract, run_id, keyset, min(at) FROM releases GROUP BY contract, run_id, keyset"
+            " ORDER BY min(at), min(rowid)"
+        )
         return [(text(c), text(r), text(k), integer(a)) for c, r, k, a in rows]
