@@ -50,7 +50,7 @@ soak: $(VENV)/dev.stamp ## the tests again and again in other orders with other 
 	@end=$$(( $$(date +%s) + 60 * $(MINUTES) )); round=0; \
 	while [ "$$(date +%s)" -lt "$$end" ]; do \
 		round=$$(( round + 1 )); echo "Round $$round ..."; \
-		$(BIN)/python -m pytest -x -n $(WORKERS) --hypothesis-seed="$$(date +%s)" $(ARGS) || exit 1; \
+		$(BIN)/python -m pytest -x --soak -n $(WORKERS) --hypothesis-seed="$$(date +%s)" $(ARGS) || exit 1; \
 	done; echo "soak: $$round rounds passed"
 
 lock: $(VENV)/setup.stamp ## resolve the locks again; ARGS=--upgrade takes newer versions

@@ -117,7 +117,7 @@ def test_the_demo_replaces_its_own_folder_and_no_other(demo, tmp_path, monkeypat
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "README").write_text("mine")
     said = call("demo", "--folder", tmp_path / "mine")
-    assert (said.status, said.code) == (1, "party.already_exists")
+    assert (said.status, said.code) == (1, "app.conflict")
     assert (tmp_path / "mine" / "README").read_text() == "mine"
     for _ in range(2):
         said = call("demo", "--only-files", "--folder", tmp_path / "files", "--json")

@@ -179,6 +179,15 @@ def test_a_wrong_address_or_method_is_answered_as_everything_else():
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "app.usage")
 
 
+def test_an_address_is_one_address():
+    async def fine(_request):
+        return json_answer({})
+
+    with routes(fine) as role:
+        answer = role.post("/x/")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "app.not_found")
+
+
 def test_what_nobody_expected_says_nothing_to_the_caller_nor_to_the_log(caplog, capfd, monkeypatch):
     monkeypatch.delenv("STRONGROOM_DEBUG", raising=False)
 

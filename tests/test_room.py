@@ -24,11 +24,11 @@ from strongroom.app.exchange.server import exchange
 from strongroom.asset import FileSource, unseal
 from strongroom.contract import Output, Payment, State
 from strongroom.errors import (
-    AlreadyExists,
     BadField,
     BadParameters,
     BadProposal,
     BadReceipt,
+    Conflict,
     EmptyFile,
     EmptyPolicy,
     ManifestMismatch,
@@ -92,7 +92,7 @@ def test_a_file_of_that_name_is_never_overwritten(rehearsal):
     path, out = rehearsal.folder / "f.csv", rehearsal.folder / "f.csv.sealed"
     path.write_bytes(b"x")
     out.write_bytes(b"dear")
-    with pytest.raises(AlreadyExists) as raised:
+    with pytest.raises(Conflict) as raised:
         rehearsal.lab.seal(path, terms=terms())
     assert "--out" in raised.value.hint
     assert out.read_bytes() == b"dear"

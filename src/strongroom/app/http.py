@@ -216,7 +216,9 @@ def application(routes: list[Any]) -> Starlette:
     from starlette.middleware import Middleware
 
     handlers = {StrongroomError: _on_error, HTTPException: _on_no_route}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Discreet)])
+    found = Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Discreet)])
+    found.router.redirect_slashes = False  # an address is one address
+    return found
 
 
 async def body(request: Request, max_bytes: int) -> bytes:
