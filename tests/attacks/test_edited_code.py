@@ -66,7 +66,7 @@ def there(edited: Path, tmp_path_factory: pytest.TempPathFactory) -> Measurement
 
 def test_the_owner_reads_of_it_and_which_measurement_it_was(stage: Stage, enclave, there):
     digest = stage.agree()
-    stage.cli("run", digest, "--enclave-url", enclave)
+    assert stage.cli("run", digest, "--enclave-url", enclave).code == "broker.refused"
     log = stage.cli("log", party="hospital").out
     assert "attest.measurement_not_accepted" in log
     assert there.digest in log
@@ -79,20 +79,20 @@ def test_the_owner_reads_of_it_and_which_measurement_it_was(stage: Stage, enclav
 
 def test_the_honest_enclave_beside_it_still_runs(stage: Stage, enclave):
     digest = stage.agree()
-    assert stage.cli("run", digest, "--enclave-url", enclave).status == 1
+    assert stage.cli("run", digest, "--enclave-url", enclave).code == "broker.refused"
     assert stage.cli("run", digest).status == 0
 
 
 def test_an_edited_measurement_in_a_proposal_is_not_approved(stage: Stage, edited, enclave, tmp_path):
     """The lab trusts the edited build and proposes it; the hospital, which does not, is told what to compare."""
-    place = Home(tmp_path / "room")
+    draft, place = stage.draft(), Home(tmp_path / "room")
     shutil.copytree(stage.lab.home.folder, place.folder / "parties" / "lab")
     lab = place.party("lab")
     honest = lab.trust.measurements[0]
     other = replace(honest, registers={**honest.registers, "package": wire.digest(b"edited")})
     lab.save_trust(replace(lab.trust, measurements=(other,)))
     with Room(lab, exchange=stage.fleet.config.exchange, enclave=enclave) as room:
-        digest = room.propose(stage.draft()).digest
+        digest = room.propose(draft).digest
     said = stage.cli("approve", digest, "--yes", party="hospital")
     assert said.code == "policy.not_permitted"
     assert "strongroom measure" in said.err
