@@ -219,10 +219,10 @@ def test_with_debug_the_traceback_is_there(breaking, monkeypatch):
 
 
 def test_what_the_system_says_is_one_line_with_the_file(breaking):
-    breaking(PermissionError(13, "Permission denied", "/root/secret"))
+    breaking(PermissionError(13, "Permission denied", "/nowhere/secret"))
     said = call("status")
     assert (said.status, said.code) == (1, "app.not_found")
-    assert "/root/secret: Permission denied" in said.err
+    assert "/nowhere/secret: Permission denied" in said.err
     breaking(OSError(28, "No space left on device"))
     assert "No space left on device" in call("status").err
 
