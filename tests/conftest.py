@@ -11,8 +11,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # else it would all be imported before its coverage is measured
+    from stage import Rehearsal, Stage
 
 SOAK = Path(__file__).parent / "soak"
 
@@ -34,27 +38,33 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[object]:
+def stage(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[Stage]:
     """One machine for every test that breaks nothing."""
     from stage import Stage
 
-    found = Stage(tmp_path_factory.mktemp("stage"), held)
-    yield found
-    found.close()
+    yield from _set(Stage(tmp_path_factory.mktemp("stage"), held))
 
 
 @pytest.fixture(scope="session")
-def rough_stage(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[object]:
+def rough_stage(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[Stage]:
     """One machine for tests that end roles, and start them again before they end themselves."""
     from stage import Stage
 
-    found = Stage(tmp_path_factory.mktemp("rough"), held)
-    yield found
-    found.close()
+    yield from _set(Stage(tmp_path_factory.mktemp("rough"), held))
+
+
+def _set(stage: Stage) -> Iterator[Stage]:
+    from stage import MODEL_CANARY, RECORD_CANARY, keys, leaks
+
+    yield stage
+    secret = keys(stage)
+    stage.close()
+    # every word that any role said, until its end
+    assert leaks({**secret, "a weight": MODEL_CANARY, "a record": RECORD_CANARY}, stage.fleet.logs) == []
 
 
 @pytest.fixture
-def rehearsal(tmp_path: Path) -> Iterator[object]:
+def rehearsal(tmp_path: Path) -> Iterator[Rehearsal]:
     """Two parties at work without a single process."""
     from stage import Rehearsal
 

@@ -144,6 +144,7 @@ class Watched(Fleet):
     def __init__(self, home: Home, logs: Path) -> None:
         super().__init__(home)
         logs.mkdir(exist_ok=True)
+        (logs / "README").write_text("what the roles said\n")
         self.logs = logs
         self.before = ""
         self.env: dict[str, str] = {}
@@ -181,6 +182,8 @@ class Watched(Fleet):
 
     def stop(self) -> None:
         for name, role in self.roles.items():
+            if role.process.stdout.closed:
+                continue
             role.process.stdin.close()
             with (self.logs / f"{name.replace(' ', '-')}.out").open("ab") as log:
                 log.write(role.process.stdout.read())
