@@ -27,6 +27,7 @@ from strongroom.app.client.draft import MAX_BYTES, Change, Draft, Wanted
 from strongroom.app.client.home import Home, read, reference
 from strongroom.app.client.room import Room
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.receipt import Statement
 
 REPEATS = 5
 PAUSE_S = 3.0  # between repeats, so that each finds the roles as they are when nobody has used them for a while
@@ -91,7 +92,7 @@ class Stage:
             assets = {"data": self.lab.asset("hospital/held-out"), "model": self.lab.asset("lab/classifier")}
             outputs = {"calibration": Wanted(("hospital",)), "report": Wanted(("hospital", "lab"))}
             parameters = {
-                "features": None,
+                "features": self._features(),
                 "groups": [{"column": BAND, "edges": [*EDGES], "name": "tumour size"}],
                 "positive": None,
                 "target": "benign",
@@ -106,9 +107,17 @@ class Stage:
         marks = [("ask", time.perf_counter())]
         bundle = self.lab.run(agreed, lambda step, _detail: marks.append((step, time.perf_counter())))
         marks.append(("", time.perf_counter()))
+        failure = Statement.parse(bundle.receipt.payload).failure
+        if failure is not None:  # a run that failed is quick, and no figure
+            raise RuntimeError(f"the run failed at {failure.step}: {failure.code}")
         for (step, began), (_, ended) in pairwise(marks):
             times[f"run: {step}"] = times.get(f"run: {step}", 0.0) + ended - began
         return times, self.lab.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json"
+
+    def _features(self) -> list[str]:
+        """The model's inputs in its order: every column but the target."""
+        header = (self.folder / "records.csv").read_text().splitlines()[0]
+        return header.split(",")[:-1]
 
     def close(self) -> None:
         self.fleet.stop()
