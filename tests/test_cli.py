@@ -19,7 +19,9 @@ from strongroom.app import cli
 from strongroom.app.cli import VERBS, parser_of
 from strongroom.app.cli.assets import size
 from strongroom.app.cli.contracts import _payment, _value
+from strongroom.app.cli.parties import make
 from strongroom.app.client.draft import Change
+from strongroom.app.client.home import Home
 from strongroom.contract import Payment
 from strongroom.errors import Usage, leaves
 
@@ -348,10 +350,13 @@ def test_errors_are_one_json_object_too(stage: Stage, words):
     assert (people.status, people.code) == (said.status, error["code"])
 
 
-def test_roles_say_where_they_are_in_json(tmp_path):
-    """`exchange --json` without a parent: one object, and it serves."""
+@pytest.mark.parametrize("role", ["exchange", "broker"])
+def test_roles_say_where_they_are_in_json(tmp_path, role):
+    """A role without a parent: one object, and it serves."""
+    make(Home(tmp_path), "lab")
+    words = [role, "--json", "--home", str(tmp_path), "--exchange-url", "http://127.0.0.1:1"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "strongroom", "exchange", "--json", "--home", str(tmp_path)],
+        [sys.executable, "-m", "strongroom", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -359,7 +364,7 @@ def test_roles_say_where_they_are_in_json(tmp_path):
     text = ""
     while not text.rstrip().endswith("}"):
         text += process.stdout.readline()
-    assert json.loads(text)["role"] == "exchange"
+    assert json.loads(text)["role"].startswith(role)
     process.terminate()
     _, said = process.communicate(timeout=20)
     assert said == ""
@@ -459,8 +464,6 @@ def test_only_the_owner_opens(stage: Stage, sealed, tmp_path):
 
 
 def test_sealing_needs_no_exchange_and_uploading_comes_later(stage: Stage, tmp_path):
-    from strongroom.app.client.home import Home
-
     alone = Home(tmp_path / "alone")
     alone.create("bank", host="127.0.0.1", port=1)
     (tmp_path / "f").write_bytes(b"x")
@@ -675,8 +678,6 @@ def test_an_enclave_that_is_away_is_said_and_uses_up_nothing(stage: Stage):
 
 
 def test_a_log_that_is_not_trusted_here_is_said(stage: Stage, tmp_path):
-    from strongroom.app.client.home import Home
-
     place = Home(tmp_path / "room")
     place.create("bank", host="127.0.0.1", port=1)
     where = ("--exchange-url", stage.fleet.config.exchange, "--enclave-url", "http://127.0.0.1:1")

@@ -194,7 +194,7 @@ def test_what_a_crash_left_is_no_party(place, lab):
     assert place.party(None).name == "lab"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../evil", "a/b", "Lab", "-x", "x" * 65, "lab\n", "l\u0430b"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../evil", "a/b", "Lab", "-x", "x" * 65, "lab\n", "l\u0430b", "any-party"])
 def test_a_name_that_is_no_name_makes_no_folder(place, name):
     with pytest.raises(BadField):
         place.create(name, host="127.0.0.1", port=1)

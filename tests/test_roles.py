@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stage import Watched, spawn, until
 
+from stage import Watched, spawn, until
 from strongroom.app.cli.fleet import Fleet
 from strongroom.app.cli.parties import make
 from strongroom.app.client.home import Home

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stage import Asker, Stage, terms, until
+from stage import Asker, Stage, spawn, terms, until
 from strongroom.contract import State
 from strongroom.errors import ReleaseRefused, StrongroomError, leaves
 
@@ -126,6 +126,12 @@ def test_runs_go_on_while_the_exchange_comes_and_goes(rough_stage: Stage):
         for room in (rough_stage.lab, rough_stage.hospital):
             if receipts and digest not in missing:
                 assert room.view(digest).state is State.SPENT
+
+
+def test_the_demo_for_machines_is_one_object(tmp_path):
+    said = spawn("demo", "--json", cwd=tmp_path)
+    assert (said.status, said.err) == (0, "")
+    assert said.json["platform"] == "platform: simulated (no hardware protection)"
 
 
 def test_a_large_file_goes_all_the_way_in_little_memory(rough_stage: Stage, tmp_path):

@@ -30,6 +30,7 @@ from strongroom.broker import Owner
 from strongroom.checkpoint import Checkpoint, VerifiedCheckpoint
 from strongroom.errors import AlreadyExists, BadField, EmptyFile, NoKeys, NotFound, StrongroomError, TooLarge, Usage
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
+from strongroom.policy import ANY_PARTY
 from strongroom.trust import Trust
 from strongroom.wire import Fields
 
@@ -231,6 +232,8 @@ class PartyHome:
 
 def _named(name: str) -> str:
     """A party's name, which becomes a folder's. Raises BadField."""
+    if name == ANY_PARTY.value:
+        raise BadField(f"{name!r} is a policy's word for every party", hint="Choose another name.")
     try:
         return Fields({"name": name}, "party").name("name")
     except BadField as error:
