@@ -139,7 +139,11 @@ class SqliteBook:
         return Held(Envelope.parse(blob(row[0])), AssetKey(blob(row[1]))) if row else None
 
     def spend(self, nonce: bytes, at: int) -> bool:
-        """Use up a nonce. Nothing is kept of those that were never spent, so that asking for many fills nothing up."""
+        """Use up a nonce. Nothing is kept of those that were never spent, so that asking for many fills nothing up.
+
+        It reaches the disk with the release that follows: one that survives a power cut has its nonce spent, and a nonce
+        that comes back led to no release.
+        """
         expires_at = int.from_bytes(nonce[:8], "big")
         if (
             len(nonce) != 32
@@ -147,7 +151,7 @@ class SqliteBook:
             or not hmac.compare_digest(self._mac(nonce[:16]), nonce[16:])
         ):
             return False
-        with self._db.write() as c:
+        with self._db.write(with_the_next=True) as c:
             c.execute("DELETE FROM spent WHERE expires_at <= ?", (at,))
             return c.execute("INSERT OR IGNORE INTO spent VALUES (?, ?)", (nonce, expires_at)).rowcount == 1
 

@@ -71,9 +71,14 @@ class Database:
                 connection.close()
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """An exclusive transaction: commits at the end, rolls back on an exception."""
-        with self._lent() as connection:
+    def write(self, *, with_the_next: bool = False) -> Iterator[sqlite3.Connection]:
+        """An exclusive transaction: commits at the end, rolls back on an exception.
+
+        Args:
+            with_the_next: it need not survive a power cut by itself. It is in the log before every later transaction, so
+                that the next one that is kept keeps it too; a crash of the process alone loses nothing.
+        """
+        with self._lent() as connection, _synchronous(connection, "NORMAL" if with_the_next else "FULL"):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -98,6 +103,18 @@ class Database:
             free, self._free = self._free, []
         for connection in free:
             connection.close()
+
+
+@contextmanager
+def _synchronous(connection: sqlite3.Connection, level: str) -> Iterator[None]:
+    if level == "FULL":
+        yield
+        return
+    connection.execute(f"PRAGMA synchronous={level}")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous=FULL")
 
 
 def text(value: object) -> str:
