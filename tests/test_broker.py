@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from strongroom import wire
 from strongroom.app.stores.book import SqliteBook
 from strongroom.asset import About, AssetKey, seal, sign_manifest
-from strongroom.attest.appraisal import AppraisalPolicy
+from strongroom.attest.appraisal_policy import AppraisalPolicy
 from strongroom.attest.evidence import Endorsements
 from strongroom.attest.keyset import report_data
 from strongroom.broker import (

@@ -21,7 +21,7 @@ from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
 from strongroom.app.stores.book import SqliteBook
 from strongroom.app.stores.exchange import ExchangeStore
-from strongroom.broker import Owner
+from strongroom.broker import MAX_REQUEST_BYTES, Owner
 from strongroom.contract import Contract, Withdrawal
 from strongroom.errors import BadField, Internal, NotFound, Unreachable
 from strongroom.ledger import Entry
@@ -139,7 +139,7 @@ def test_a_body_that_is_no_request_is_refused_and_leaves_no_trace(web, book, pat
 
 @pytest.mark.parametrize("path", ["/v1/release", "/v1/withdrawals"])
 def test_a_body_that_is_too_large_is_refused(web, path):
-    assert code(web.post(path, content=b" " * ((1 << 20) + 1))) == (413, "wire.too_large")
+    assert code(web.post(path, content=b" " * (MAX_REQUEST_BYTES + 1))) == (413, "wire.too_large")
 
 
 def test_nonces_are_fresh_and_asking_for_many_fills_nothing_up(web, book):

@@ -26,8 +26,9 @@ from strongroom.app.enclave.keys import PlatformKeys, _make_key, root_public_key
 from strongroom.app.enclave.line import PlatformClient, write_frame
 from strongroom.app.enclave.measure import FileDigests, Installation
 from strongroom.app.enclave.platform import SimulatedPlatform, _traced, serve
-from strongroom.attest.appraisal import AppraisalPolicy, appraise
-from strongroom.attest.evidence import Endorsements, Evidence, Measurement
+from strongroom.attest.appraisal import appraise
+from strongroom.attest.appraisal_policy import AppraisalPolicy, Reference
+from strongroom.attest.evidence import Endorsements, Evidence, Measurement, Roots
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, KeyEntry, Keyset, report_data
 from strongroom.attest.simulated import PLATFORM, parse
 from strongroom.errors import NotMeasurable, PlatformFailed
@@ -113,7 +114,8 @@ class Bench:
         )
 
     def ask(self, nonce: bytes = NONCE):
-        policy = AppraisalPolicy(frozenset({PLATFORM}), {PLATFORM: (self.keys.root.public,)}, (MEASUREMENT,))
+        roots = {PLATFORM: Roots((self.keys.root.public,))}
+        policy = AppraisalPolicy(frozenset({PLATFORM}), roots, (Reference(MEASUREMENT),))
         return appraise(
             self.platform.produce(report_data(KEYSET.digest, nonce)),
             policy=policy,
@@ -353,7 +355,9 @@ def test_evidence_of_a_started_enclave_is_affirmed(room, tmp_path):
     found = json.loads(where.read_text())
     result = appraise(
         Evidence("simulated", found["data"].encode()),
-        policy=AppraisalPolicy(frozenset({PLATFORM}), {PLATFORM: (root_public_key(tmp_path / "state"),)}, (expected,)),
+        policy=AppraisalPolicy(
+            frozenset({PLATFORM}), {PLATFORM: Roots((root_public_key(tmp_path / "state"),))}, (Reference(expected),)
+        ),
         endorsements=Endorsements.from_json(found["documents"]),
         nonce=NONCE,
         at=NOW,

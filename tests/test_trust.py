@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom import wire
-from strongroom.attest.appraisal import AppraisalPolicy
-from strongroom.attest.evidence import Measurement
+from strongroom.attest.appraisal_policy import AppraisalPolicy
+from strongroom.attest.evidence import Measurement, Roots
 from strongroom.checkpoint import LogKey
 from strongroom.errors import BadField, BadKey, BadMeasurement, NotPinned, PinMismatch, StrongroomError
 from strongroom.party import Party, SigningKey
@@ -114,7 +114,7 @@ def test_a_platforms_roots_vouch_for_it_alone() -> None:
     trust = TRUST.with_enclaves([Root("tdx", PLATFORM_KEY.public)], [HARDWARE])
     policy = trust.appraisal_policy()
     assert policy.platforms == {"simulated", "tdx"}
-    assert dict(policy.roots) == {"simulated": (ROOT.public,), "tdx": (PLATFORM_KEY.public,)}
+    assert dict(policy.roots) == {"simulated": Roots((ROOT.public,)), "tdx": Roots((PLATFORM_KEY.public,))}
 
 
 def test_enclaves_are_added_once() -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from strongroom import wire
-from strongroom.attest.appraisal import AppraisalPolicy
-from strongroom.attest.evidence import Endorsement, Endorsements, Evidence, Measurement
+from strongroom.attest.appraisal_policy import AppraisalPolicy, Reference
+from strongroom.attest.evidence import Endorsement, Endorsements, Evidence, Measurement, Roots
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, KeyEntry, Keyset, TlsKey, report_data, statement
 from strongroom.attest.simulated import ENDORSEMENT_TYPE, EVIDENCE_TYPE, PLATFORM, Claims, PlatformEndorsement
 from strongroom.party import DecryptionKey, SigningKey
@@ -37,7 +37,8 @@ MEASUREMENT = Measurement(
 )
 EDITED = replace(MEASUREMENT, registers={**MEASUREMENT.registers, "package": wire.digest(b"one line was edited")})
 ENDORSEMENT = PlatformEndorsement(PLATFORM_KEY.public, AT - 3600, AT + 3600, b"\x16" * 16)
-POLICY = AppraisalPolicy(frozenset({PLATFORM}), {PLATFORM: (ROOT.public,)}, (MEASUREMENT,))
+REFERENCE = Reference(MEASUREMENT, "example", "strongroom 0.1.0")
+POLICY = AppraisalPolicy(frozenset({PLATFORM}), {PLATFORM: Roots((ROOT.public,))}, (REFERENCE,))
 SMALL_ORDER = (b"\x01" + bytes(31)).hex()
 
 
@@ -56,6 +57,9 @@ class World:
     evidence_bytes: bytes | None = None
     platform: str = PLATFORM
     documents: tuple[Endorsement, ...] | None = None
+    event_log: bytes = b""
+    devices: tuple[Evidence, ...] = ()
+    device_binding: bytes = b""
 
     @property
     def envelope(self) -> Envelope:
@@ -63,7 +67,8 @@ class World:
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(self.platform, self.envelope.encode() if self.evidence_bytes is None else self.evidence_bytes)
+        data = self.envelope.encode() if self.evidence_bytes is None else self.evidence_bytes
+        return Evidence(self.platform, data, self.event_log, self.devices, self.device_binding)
 
     @property
     def endorsements(self) -> Endorsements:
@@ -84,7 +89,7 @@ class World:
         return {
             "at": self.at,
             "endorsements": self.endorsements.to_json(),
-            "evidence": {"data": wire.b64(self.evidence.data), "platform": self.platform},
+            "evidence": self.evidence.to_json(),
             "keyset": self.keyset.to_json(),
             "nonce": self.nonce.hex(),
             "policy": self.policy.to_json(),
@@ -269,7 +274,7 @@ def appraisal_cases() -> dict[str, tuple[str, str, str, World]]:
             "the right root, pinned for another platform",
             "attest.unknown_root",
             "P3",
-            replace(GOOD, policy=replace(policy, roots={"tdx": (ROOT.public,)})),
+            replace(GOOD, policy=replace(policy, roots={"tdx": Roots((ROOT.public,))})),
         ),
         "endorsement-self-signed": (
             "the platform key vouches for itself",
@@ -383,7 +388,43 @@ def appraisal_cases() -> dict[str, tuple[str, str, str, World]]:
             "a policy without reference values accepts no measurement",
             "attest.measurement_not_accepted",
             "A10",
-            replace(GOOD, policy=replace(policy, measurements=())),
+            replace(GOOD, policy=replace(policy, references=())),
+        ),
+        "machine-not-named": (
+            "a policy that names machines, and a platform that does not say which it is",
+            "attest.machine_not_accepted",
+            "A12",
+            replace(GOOD, policy=replace(policy, machines=frozenset({"chip:" + "00" * 64}))),
+        ),
+        "no-machines": (
+            "a policy whose list of machines is empty accepts none",
+            "attest.machine_not_accepted",
+            "A12",
+            replace(GOOD, policy=replace(policy, machines=frozenset())),
+        ),
+        "event-log-of-no-platform": (
+            "an event log beside evidence of a platform that has none",
+            "attest.bad_event_log",
+            "A13",
+            replace(GOOD, event_log=b"[]"),
+        ),
+        "device-not-asked-for": (
+            "a device that the policy does not name, beside good evidence",
+            "attest.devices_not_accepted",
+            "A14",
+            replace(GOOD, devices=(Evidence("nvidia_cc", b"{}"),), device_binding=b"{}"),
+        ),
+        "device-missing": (
+            "the policy asks for a GPU, and there is none",
+            "attest.devices_not_accepted",
+            "A14",
+            replace(GOOD, policy=replace(policy, devices={"nvidia_cc": 1})),
+        ),
+        "a-second-processor-as-a-device": (
+            "the evidence of a processor in a device's place",
+            "attest.devices_not_accepted",
+            "A14",
+            replace(GOOD, devices=(GOOD.evidence,), device_binding=b"{}"),
         ),
     }
 

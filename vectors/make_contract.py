@@ -436,6 +436,42 @@ def trust_cases() -> Cases:
         "attest.bad_measurement",
         {**value, "measurements": [{"platform": "simulated", "registers": {}}]},
     )
+    policy = replace(trust.appraisal_policy(), max_age_s=60)
+    signed = policy.sign(keys_of("lab").signing)
+    parse(
+        "signed-policy",
+        "an appraisal policy that a pinned party signed",
+        "ok",
+        {**value, "appraisal_policy": signed.to_json()},
+    )
+    parse(
+        "policy-of-a-stranger",
+        "an appraisal policy that nobody pinned signed",
+        "party.not_pinned",
+        {**value, "appraisal_policy": policy.sign(keys_of("stranger").signing).to_json()},
+    )
+    two = replace(
+        signed,
+        signatures=tuple(
+            sorted(
+                (*signed.signatures, keys_of("hospital").signing.signature(signed.payload_type, signed.payload)),
+                key=lambda s: s.keyid,
+            )
+        ),
+    )
+    parse(
+        "policy-of-two",
+        "an appraisal policy with two signatures",
+        "party.not_pinned",
+        {**value, "appraisal_policy": two.to_json()},
+    )
+    altered = replace(signed, payload=replace(policy, max_age_s=86_400).encode())
+    parse(
+        "policy-altered",
+        "an appraisal policy that was widened after it was signed",
+        "wire.bad_signature",
+        {**value, "appraisal_policy": altered.to_json()},
+    )
     parse("log-star", "a log key that is none", "party.bad_key", {**value, "logs": ["*"]})
     check("pinned", "all parties are pinned", "ok", card("hospital"), card("lab"))
     check("moved", "a party whose broker moved", "ok", replace(card("lab"), broker_url="https://elsewhere.example"))

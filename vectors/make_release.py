@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from strongroom import wire  # noqa: E402 - the world is found first
 from strongroom.asset import sign_manifest  # noqa: E402
-from strongroom.attest.appraisal import AppraisalPolicy  # noqa: E402
+from strongroom.attest.appraisal_policy import AppraisalPolicy  # noqa: E402
 from strongroom.attest.evidence import Endorsements  # noqa: E402
 from strongroom.attest.keyset import report_data  # noqa: E402
 from strongroom.broker import RELEASE_TYPE, Held, ReleaseRequest, ReleaseStatement, run_subject  # noqa: E402

@@ -16,8 +16,10 @@ from typing import Protocol
 
 from . import wire
 from .asset import AssetKey, Manifest, verify_manifest
-from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
+from .attest.appraisal import appraise
+from .attest.appraisal_policy import AppraisalPolicy
 from .attest.keyset import AttestationReport
+from .attest.result import AttestationResult
 from .contract import Contract, RunRequest
 from .errors import (
     BadField,
@@ -46,7 +48,7 @@ RELEASE_TYPE = wire.media_type("release")
 REFUSAL_TYPE = wire.media_type("refusal")
 PURPOSE = "strongroom.release.v1"
 NONCE_SECONDS = 300
-MAX_REQUEST_BYTES = 1 << 20
+MAX_REQUEST_BYTES = 4 << 20  # eight GPUs bring their manifests and OCSP answers with them
 
 _MAKER = object()
 
@@ -436,7 +438,7 @@ class _Decision:
             at=self.at,
             keyset=report.keyset,
         )
-        problem = next((c for c in result.checks if c.code), None)
+        problem = result.problem
         detail = result.label if problem is None else f"{problem.number} {problem.name}: {problem.detail}"
         self.check("D9", result.affirming, detail, code=(problem.code if problem else "") or NotAffirming.code)
         subject = run_subject(contract.digest, self.request.run_id)

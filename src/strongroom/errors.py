@@ -379,6 +379,61 @@ class MeasurementNotAccepted(AttestationError):
     hint = "Another program runs than those you accept. Compare with `strongroom measure` of an installation that you trust."
 
 
+class BadCertificate(AttestationError):
+    """A certificate, or a path of them, that cannot vouch for anything."""
+
+    code = "attest.bad_certificate"
+
+
+class Revoked(AttestationError):
+    code = "attest.revoked"
+    hint = "The vendor no longer vouches for this machine's key; use another machine."
+
+
+class TcbNotAccepted(AttestationError):
+    """The platform's firmware or microcode is not as current as the policy asks."""
+
+    code = "attest.tcb_not_accepted"
+    hint = "Ask the machine's operator to update its firmware, or name in the policy what you tolerate, and until when."
+
+
+class TermsNotMet(AttestationError):
+    """The evidence is genuine, and says something that the policy's terms for its platform do not allow."""
+
+    code = "attest.terms_not_met"
+    hint = "Compare the evidence (strongroom attest show) with your appraisal policy."
+
+
+class MachineNotAccepted(AttestationError):
+    code = "attest.machine_not_accepted"
+    hint = "The policy names the machines that it accepts, and this is none of them."
+
+
+class BadEventLog(AttestationError):
+    code = "attest.bad_event_log"
+    hint = "The log does not lead to the registers that the hardware signed; ask for the evidence again."
+
+
+class DevicesNotAccepted(AttestationError):
+    """The devices beside the processor are not those that the policy asks for."""
+
+    code = "attest.devices_not_accepted"
+
+
+class DeviceNotBound(AttestationError):
+    """A device's evidence that nothing ties to the processor's."""
+
+    code = "attest.device_not_bound"
+    hint = "The device may be anybody's; ask for the evidence again with a fresh nonce."
+
+
+class SecondOpinionDiffers(AttestationError):
+    """Another verifier of the same evidence came to another end."""
+
+    code = "attest.second_opinion_differs"
+    hint = "One of the two verifiers is wrong: trust neither, and report it with the evidence."
+
+
 # --- broker ---------------------------------------------------------------------------------------------------------
 
 
@@ -516,6 +571,13 @@ class NotMeasurable(EnclaveError):
     hint = "Install what runs inside an enclave: pip install 'strongroom[room]'"
 
 
+class NoPlatform(EnclaveError):
+    """No confidential hardware was found on which an enclave could prove itself, or more than one."""
+
+    code = "enclave.no_platform"
+    hint = "`--platform simulated` runs without any: it protects nothing from whoever owns this machine."
+
+
 class PlatformFailed(EnclaveError):
     code = "enclave.platform_failed"
     hint = "Look at what `strongroom enclave` printed, and start it again."
@@ -647,6 +709,20 @@ class EmptyFile(AppError):
 class Unreachable(AppError):
     code = "app.unreachable"
     hint = "Is it running? Start everything on this machine with: strongroom up"
+
+
+class BadAnswer(AppError):
+    """A service that is not ours answered with something else than it should."""
+
+    code = "app.bad_answer"
+    hint = "Check the service's address; or take a bundle that was made elsewhere: strongroom endorsements bundle"
+
+
+class RateLimited(AppError):
+    """A service that is not ours asks to be asked later."""
+
+    code = "app.rate_limited"
+    hint = "Ask again later; what was fetched before stays in the cache."
 
 
 class Usage(AppError):

@@ -14,8 +14,10 @@ from dataclasses import InitVar, dataclass
 
 from . import wire
 from .asset import Manifest, verify_manifest
-from .attest.appraisal import AppraisalPolicy, AttestationResult, appraise
+from .attest.appraisal import appraise
+from .attest.appraisal_policy import AppraisalPolicy
 from .attest.keyset import AttestationReport, Keyset, report_data
+from .attest.result import AttestationResult
 from .broker import ReleaseStatement, run_subject
 from .contract import AssetRef, Contract, Output, Payment
 from .errors import BadProof, BadReceipt, EnclaveNotNamed, NotAffirming, NotPermitted, NotVerified, StrongroomError
@@ -290,6 +292,7 @@ class _Check:
     def __init__(self, bundle: Bundle, trust: Trust, policy: AppraisalPolicy) -> None:
         self.bundle, self.trust, self.policy = bundle, trust, policy
         self.transcript = Transcript(STEPS)
+        self.appraised: tuple[AttestationResult, ...] = ()
 
     def check(self, number: str, passed: bool, detail: str = "", *, code: str = BadReceipt.code) -> None:
         if not self.transcript.record(number, passed, detail, code=code):
@@ -409,8 +412,9 @@ class _Check:
             )
             for report, release in zip(self.bundle.reports, releases, strict=True)
         ]
+        self.appraised = tuple(results)
         for result in results:
-            problem = next((c for c in result.checks if c.code), None)
+            problem = result.problem
             if problem is not None or not result.affirming:
                 detail = f"{problem.number} {problem.name}: {problem.detail}" if problem else "not affirming"
                 self.check("V9", False, detail, code=(problem.code if problem else "") or NotAffirming.code)
@@ -455,12 +459,14 @@ class _Check:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What :func:`examine` saw: the transcript, and a :class:`Receipt` only where every check passed."""
+    """What :func:`examine` saw: the transcript, the appraisals of the evidence as far as it came to them, and a
+    :class:`Receipt` only where every check passed."""
 
     transcript: Transcript
     receipt: Receipt | None
     statement: Statement | None
     label: str
+    evidence: tuple[AttestationResult, ...] = ()
 
 
 def examine(bundle: Bundle, *, trust: Trust) -> Verification:
@@ -483,11 +489,11 @@ def examine(bundle: Bundle, *, trust: Trust) -> Verification:
         c.results(contract, statement)
         c.log()
     except _Stop:
-        return Verification(c.transcript, None, statement, label)
+        return Verification(c.transcript, None, statement, label, c.appraised)
     if not c.transcript.ok:
-        return Verification(c.transcript, None, statement, label)
+        return Verification(c.transcript, None, statement, label, c.appraised)
     receipt = Receipt(statement, contract, evidence[0].platform, label, c.transcript, tuple(evidence), _MAKER)
-    return Verification(c.transcript, receipt, statement, label)
+    return Verification(c.transcript, receipt, statement, label, c.appraised)
 
 
 def verify(bundle: Bundle, *, trust: Trust) -> Receipt:

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from . import wire
-from .attest.appraisal import AppraisalPolicy
-from .attest.evidence import Measurement
+from .attest.appraisal_policy import AppraisalPolicy, Reference
+from .attest.evidence import Measurement, Roots
 from .errors import BadField, NotPinned, PinMismatch
 from .ledger import LogVerifier
 from .party import Party, VerifyKey
-from .wire import JSON, Fields
+from .wire import JSON, Envelope, Fields
 
 FORMAT = "strongroom.trust.v1"
 
@@ -49,12 +49,15 @@ class Trust:
         roots: platform roots.
         measurements: measurements that this verifier expects of an enclave.
         logs: C2SP verifier keys (``name+hash+key``) of logs.
+        appraisal: an appraisal policy that one of the pinned parties signed (the verifier's own party, or one whose
+            judgement it takes over); ``None`` where roots and measurements are all that is accepted.
     """
 
     parties: tuple[Party, ...] = ()
     roots: tuple[Root, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     logs: tuple[str, ...] = ()
+    appraisal: Envelope | None = None
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.parties]
@@ -112,16 +115,41 @@ class Trust:
     def log_verifiers(self) -> tuple[LogVerifier, ...]:
         return tuple(LogVerifier.from_vkey(vkey) for vkey in self.logs)
 
+    def with_policy(self, document: Envelope) -> Trust:
+        """The trust with this appraisal policy in place of another. Raises what :meth:`signed_policy` does."""
+        found = replace(self, appraisal=document)
+        found.signed_policy()
+        return found
+
+    def signed_policy(self) -> AppraisalPolicy:
+        """The signed policy, or the one that refuses everything. Raises NotPinned, BadSignature, BadAppraisalPolicy …"""
+        if self.appraisal is None:
+            return AppraisalPolicy()
+        keyids = [signature.keyid for signature in self.appraisal.signatures]
+        for party in self.parties:
+            if keyids == [party.signing_key.keyid]:
+                return AppraisalPolicy.verify(self.appraisal, party.signing_key)
+        raise NotPinned("the appraisal policy is not signed by exactly one party, and that one pinned")
+
     def appraisal_policy(self) -> AppraisalPolicy:
-        """What this verifier asks of evidence: the platforms it has roots and measurements for."""
-        return AppraisalPolicy(
-            platforms=frozenset(r.platform for r in self.roots) & frozenset(m.platform for m in self.measurements),
-            roots={p: tuple(r.key for r in self.roots if r.platform == p) for p in {r.platform for r in self.roots}},
-            measurements=self.measurements,
-        )
+        """What this verifier asks of evidence: the signed policy, and the platforms it has roots and measurements for.
+
+        Raises NotPinned, BadSignature, BadAppraisalPolicy and the leaves of what cannot be parsed: the signed policy.
+        """
+        signed = self.signed_policy()
+        own = frozenset(r.platform for r in self.roots) & frozenset(m.platform for m in self.measurements)
+        roots = dict(signed.roots)
+        for platform in {r.platform for r in self.roots}:
+            before = roots.get(platform, Roots())
+            keys = (*before.keys, *(r.key for r in self.roots if r.platform == platform))
+            roots[platform] = replace(before, keys=keys)
+        named = {r.measurement for r in signed.references}
+        references = (Reference(m) for m in self.measurements if m not in named)
+        return replace(signed, platforms=signed.platforms | own, roots=roots, references=(*signed.references, *references))
 
     def to_json(self) -> dict[str, JSON]:
         return {
+            "appraisal_policy": self.appraisal.to_json() if self.appraisal else None,
             "format": FORMAT,
             "logs": list(self.logs),
             "measurements": [m.to_json() for m in self.measurements],
@@ -131,7 +159,7 @@ class Trust:
 
     @classmethod
     def from_json(cls, value: object) -> Trust:
-        """Raises BadField, BadKey, BadMeasurement."""
+        """Raises BadField, BadKey, BadMeasurement; NotPinned, BadSignature, BadAppraisalPolicy: of the signed policy."""
         f = Fields(value, "trust")
         f.literal("format", FORMAT)
 
@@ -146,6 +174,8 @@ class Trust:
             roots=f.items("roots", Root.from_json),
             measurements=f.items("measurements", Measurement.from_json),
             logs=f.items("logs", vkey),
+            appraisal=f.optional("appraisal_policy", Envelope.from_json),
         )
+        found.signed_policy()
         f.end()
         return found

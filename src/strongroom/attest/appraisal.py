@@ -2,41 +2,41 @@
 out.
 
 No I/O, no clock: the time in question is an argument, so that old evidence can be judged at its own time. Bytes never make
-it raise; they make a result that is not affirming, in which the failed check is named and none after it is established.
+it raise; they make a result that is not affirming, in which the failed check is named.
 
-See ``spec/appraisal.md``; the checks A1 to A10 are numbered as there.
+See ``spec/appraisal.md``; the checks A1 to A15 are numbered as there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from strongroom import __version__, wire
 from strongroom.errors import (
     AttestationError,
-    BadAppraisalPolicy,
     BadEvidence,
-    BadField,
     BadKeyset,
     BadNonce,
     DebugEnabled,
+    DeviceNotBound,
+    DevicesNotAccepted,
     KeysetExpired,
+    MachineNotAccepted,
     MeasurementNotAccepted,
-    NotAffirming,
     NotBound,
     NotFresh,
     PlatformNotAccepted,
+    TermsNotMet,
     UnknownPlatform,
 )
-from strongroom.party import VerifyKey
-from strongroom.transcript import Check, Steps, Transcript
-from strongroom.wire import JSON, Fields
+from strongroom.transcript import Status, Steps, Transcript
 
-from . import simulated
-from .evidence import PLATFORM_NAME, Endorsements, Evidence, Measurement, Verified, Verifier
+from . import binding
+from .appraisal_policy import AppraisalPolicy
+from .evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Roots, Verified, Verifier
 from .keyset import NONCE_BYTES, Keyset, report_data
+from .registry import DEVICES, verifier
+from .result import MAKER, AttestationResult, DeviceResult, first_problem, tier_of
 from .vector import (
     AFFIRMED,
     APPROVED_AT_START,
@@ -48,11 +48,8 @@ from .vector import (
 )
 
 MAX_CLOCK_SKEW_S = 300  # how far in the verifier's future evidence may say that it was made
-DEFAULT_MAX_AGE_S = 300
 MAX_KEYSET_S = 366 * 86_400  # an expiry further off is none (ACI section 3.1)
-MAX_MEASUREMENTS = 1024
 
-EAR_PROFILE = "tag:github.com,2023:veraison/ear"
 STEPS = Steps(
     "A",
     [
@@ -66,183 +63,62 @@ STEPS = Steps(
         "the keyset has not expired, and expires within a year",
         "the keyset has exactly one usable key for each role",
         "the policy accepts the measurement",
+        "the evidence meets the policy's terms for its platform",
+        "the policy accepts the machine",
+        "the event log, where there is one, leads to the measured registers",
+        "the devices are genuine, and those that the policy asks for",
+        "every device's evidence is bound to the processor's",
     ],
 )
 
-_VERIFIERS: Mapping[str, Verifier] = MappingProxyType({simulated.PLATFORM: simulated})
-_MAKER = object()
-
 
 @dataclass(frozen=True, slots=True)
-class AppraisalPolicy:
-    """What a verifier asks of evidence. An empty set accepts nothing: the policy without arguments refuses everything.
+class Bare:
+    """In place of a keyset, when evidence is looked at that is not one of our enclaves' (``strongroom attest verify``).
+
+    A5, A8 and A9 are then *not established*: nothing says which keys the evidence vouches for, and no secret can be sent
+    anywhere on the strength of it. A result about a ``Bare`` is never affirming, and every check that can be made is made.
 
     Args:
-        platforms: names of accepted platforms.
-        roots: platform to the root keys that may vouch for its keys.
-        measurements: accepted reference values; equality of every register.
-        max_age_s: how old evidence may be, in seconds, by its platform's clock; 1 second to a day.
-
-    Raises:
-        BadAppraisalPolicy: an age outside these bounds, too many reference values, or what is no platform's name.
+        nonce: what the asker sent, as the evidence must repeat it; ``None`` where nobody knows.
     """
 
-    platforms: frozenset[str] = frozenset()
-    roots: Mapping[str, tuple[VerifyKey, ...]] = field(default_factory=dict)
-    measurements: tuple[Measurement, ...] = ()
-    max_age_s: int = DEFAULT_MAX_AGE_S
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.max_age_s <= 86_400:
-            raise BadAppraisalPolicy("the greatest age of evidence is not 1 second to a day")
-        if not all(PLATFORM_NAME.match(name) for name in (*self.platforms, *self.roots)):
-            raise BadAppraisalPolicy("the policy names something that is no platform's name")
-        measurements = sorted(set(self.measurements), key=Measurement.encode)
-        if len(measurements) > MAX_MEASUREMENTS:
-            raise BadAppraisalPolicy(f"more than {MAX_MEASUREMENTS} measurements")
-        roots = {p: tuple(sorted(set(keys), key=lambda key: key.raw)) for p, keys in sorted(self.roots.items())}
-        object.__setattr__(self, "platforms", frozenset(self.platforms))
-        object.__setattr__(self, "measurements", tuple(measurements))
-        object.__setattr__(self, "roots", MappingProxyType(roots))
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
-
-    @property
-    def digest(self) -> str:
-        """The digest of the canonical form, which results name."""
-        return wire.digest(self.encode())
-
-    def to_json(self) -> dict[str, JSON]:
-        roots: dict[str, JSON] = {p: [wire.b64(key.raw) for key in keys] for p, keys in self.roots.items()}
-        return {
-            "max_age_s": self.max_age_s,
-            "measurements": [m.to_json() for m in self.measurements],
-            "platforms": [*sorted(self.platforms)],
-            "roots": roots,
-        }
-
-    @classmethod
-    def from_json(cls, value: object) -> AppraisalPolicy:
-        """Raises BadField, BadKey, BadMeasurement, BadAppraisalPolicy."""
-        f = Fields(value, "appraisal policy")
-        platforms = f.names("platforms", high=32)
-        measurements = f.items("measurements", Measurement.from_json, high=MAX_MEASUREMENTS)
-        max_age_s = f.integer("max_age_s")
-        roots = f.any("roots")
-        f.end()
-        if not isinstance(roots, dict):
-            raise BadField("appraisal policy.roots is not an object")
-        found = cls(platforms=frozenset(platforms), roots={}, measurements=measurements, max_age_s=max_age_s)
-        read = Fields(roots, "appraisal policy.roots")
-        keys = {p: read.items(p, _root, high=64) for p in roots}
-        found = replace(found, roots=keys)
-        if found.to_json() != value:
-            raise BadAppraisalPolicy("measurements or roots are not sorted and distinct")
-        return found
-
-    def encode(self) -> bytes:
-        return wire.encode(self.to_json())
-
-    @classmethod
-    def parse(cls, data: bytes) -> AppraisalPolicy:
-        """Raises WireError and its leaves, BadKey, BadMeasurement, BadAppraisalPolicy."""
-        return cls.from_json(wire.decode(data))
+    nonce: bytes | None = None
 
 
-def _root(value: object) -> VerifyKey:
-    return VerifyKey(Fields({"root": value}, "appraisal policy").base64("root", max_bytes=32))
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class AttestationResult:
-    """What an appraisal found (RFC 9334; to be written down as an EAR). Made by :func:`appraise` alone.
-
-    Attributes:
-        status: ``AFFIRMING`` only when every check passed; else ``CONTRAINDICATED``.
-        label: how to name the platform to people.
-        platform: the platform's name.
-        measurement: what runs, where a platform signed it; ``None`` where that is not established.
-        keyset: the attested keyset; ``None`` unless the status is affirming.
-        keyset_digest: the digest of the keyset that was asked about.
-        nonce: the nonce that was asked about.
-        policy_digest: the digest of the appraisal policy.
-        vector: the AR4SI trust vector.
-        collateral: digests of the endorsements used.
-        at: the time in question, unix seconds.
-        valid_until: the last second at which the keyset and every endorsement hold; ``None`` unless affirming.
-        transcript: A1 to A10.
-        platform_transcript: the platform's own checks, which A3 sums up; ``None`` where they were not reached.
-    """
-
-    status: Tier
-    label: str
-    platform: str
-    measurement: Measurement | None
-    keyset: Keyset | None
-    keyset_digest: str
-    nonce: bytes
-    policy_digest: str
-    vector: TrustVector
-    collateral: tuple[str, ...]
-    at: int
-    valid_until: int | None
-    transcript: Transcript
-    platform_transcript: Transcript | None
-    maker: InitVar[object]
-
-    def __post_init__(self, maker: object) -> None:
-        if maker is not _MAKER:
-            raise TypeError("only appraise() makes an AttestationResult")
-
-    @property
-    def affirming(self) -> bool:
-        return self.status is Tier.AFFIRMING
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        """Every check in the order in which it is made: A1, A2, the platform's own, A3 and on."""
-        own = self.platform_transcript.checks if self.platform_transcript else ()
-        return (*self.transcript.checks[:2], *own, *self.transcript.checks[2:])
-
-    def require(self) -> Keyset:
-        """The attested keyset. Raises NotAffirming with the first failed check."""
-        if self.keyset is None or not self.affirming:
-            problem = next(c for c in self.checks if c.code)
-            raise NotAffirming(f"{problem.number} failed: {problem.name}: {problem.detail}", reason=problem.code)
-        return self.keyset
-
-    def to_json(self) -> dict[str, JSON]:
-        """The result in the shape of an EAR claims-set (draft-ietf-rats-ear); our own claims begin with ``strongroom.``."""
-        submod: dict[str, JSON] = {
-            "ear.appraisal-policy-id": self.policy_digest,
-            "ear.status": self.status.value,
-            "ear.trustworthiness-vector": self.vector.to_json(),
-            "strongroom.collateral": list(self.collateral),
-            "strongroom.label": self.label,
-            "strongroom.measurement": self.measurement.to_json() if self.measurement else None,
-        }
-        return {
-            "ear.verifier-id": {"build": f"strongroom {__version__}", "developer": "strongroom"},
-            "eat_nonce": self.nonce.hex(),
-            "eat_profile": EAR_PROFILE,
-            "iat": self.at,
-            "strongroom.checks": [check.to_json() for check in self.checks],
-            "strongroom.keyset_digest": self.keyset_digest,
-            "strongroom.valid_until": self.valid_until,
-            "submods": {self.platform: submod},
-        }
+def _repeated(verified: Verified, nonce: bytes) -> str:
+    """Where the evidence repeats a bare nonce, or ``""``."""
+    if len(nonce) == REPORT_DATA_BYTES and verified.binds(nonce):
+        return "in the platform's slot"
+    own: object = getattr(verified, "nonce", None)  # a platform with a slot for nonces alone (Nitro, a GPU)
+    if nonce and own == nonce:
+        return "in the platform's slot for nonces"
+    slot = verified.report_data
+    if not nonce or len(nonce) > len(slot):
+        return ""
+    if slot == nonce.ljust(len(slot), b"\0"):
+        return "in the platform's slot"
+    if len(slot) == REPORT_DATA_BYTES and len(nonce) == NONCE_BYTES and slot[NONCE_BYTES:] == nonce:
+        return "in the second half of the platform's slot"
+    return ""
 
 
 class _Appraisal:
     """One appraisal under way: what was asked, and what is established so far."""
 
-    def __init__(self, evidence: Evidence, policy: AppraisalPolicy, keyset: Keyset, nonce: bytes, at: int) -> None:
-        self.evidence, self.policy, self.keyset, self.nonce, self.at = evidence, policy, keyset, nonce, at
-        self.keyset_digest = keyset.digest
+    def __init__(self, evidence: Evidence, policy: AppraisalPolicy, endorsements: Endorsements, at: int) -> None:
+        self.evidence, self.policy, self.endorsements, self.at = evidence, policy, endorsements, at
+        self.beside_it = evidence.devices
         self.transcript = Transcript(STEPS)
         self.platform_transcript: Transcript | None = None
+        self.terms_transcript: Transcript | None = None
+        self.devices: tuple[DeviceResult, ...] = ()
         self.verified: Verified | None = None
+        self.build = ""
         self.label = f"platform: {evidence.platform}"
         self.vector = TrustVector()
 
@@ -254,92 +130,263 @@ class _Appraisal:
             self.vector = claim or self.vector
             raise problem
 
-    def platform(self, endorsements: Endorsements) -> Verified:
+    def platform(self) -> tuple[Verifier, Verified]:
         """A1 to A3."""
         name = self.evidence.platform
         self.check("A1", name in self.policy.platforms, PlatformNotAccepted(f"the policy does not name {name!r}"), seen=name)
-        known = name in _VERIFIERS
-        self.check("A2", known, UnknownPlatform(f"this version cannot verify evidence of {name!r}"))
-        verifier = _VERIFIERS[name]
-        self.label = verifier.LABEL
-        self.platform_transcript = Transcript(verifier.STEPS)
-        roots = self.policy.roots.get(name, ())
+        found = None if name in DEVICES else verifier(name)
+        unknown = UnknownPlatform(f"this version cannot verify evidence of {name!r}")
+        self.check("A2", found is not None, unknown)
+        assert found is not None
+        self.label = found.LABEL
+        self.platform_transcript = Transcript(found.STEPS)
         try:
-            verified = verifier.verify(
-                self.evidence, endorsements, roots=roots, at=self.at, transcript=self.platform_transcript
-            )
+            verified = self.genuine(found, self.evidence, self.platform_transcript)
         except AttestationError as error:
-            self.transcript.record("A3", passed=False, detail=error.message, code=error.code)
-            self.vector = TrustVector(instance_identity=CRYPTO_FAILED)
+            missing = not _failed(self.platform_transcript)
+            self.transcript.record("A3", None if missing else False, error.message, code=error.code)
+            self.vector = TrustVector() if missing else TrustVector(instance_identity=CRYPTO_FAILED)
             raise
-        # A platform module that forgets a check must not pass for one that made it.
-        skipped = BadEvidence("a check of the platform was not made")
-        self.check("A3", self.platform_transcript.ok, skipped, seen=verifier.LABEL)
+        self.transcript.record("A3", passed=True, detail=found.LABEL)
         self.verified, self.vector = verified, verified.vector
-        return verified
+        return found, verified
 
-    def freshness(self, verified: Verified) -> None:
-        """A4 to A7."""
+    def genuine(self, by: Verifier, evidence: Evidence, transcript: Transcript) -> Verified:
+        roots = self.policy.roots.get(evidence.platform, Roots())
+        found: Verified = by.verify(evidence, self.endorsements, roots=roots, at=self.at, transcript=transcript)
+        if not transcript.ok:  # a platform module that forgets a check must not pass for one that made it
+            raise BadEvidence("a check of the platform was not made")
+        return found
+
+    def no_debug(self, verified: Verified) -> None:
+        """A4."""
         open_to_host = replace(self.vector, configuration=UNACCEPTABLE)
         debug = DebugEnabled("the enclave was started for debugging")
         self.check("A4", verified.debug is False, debug, claim=open_to_host)
-        usable = isinstance(self.nonce, bytes) and len(self.nonce) == NONCE_BYTES
+
+    def bound(self, verified: Verified, keyset: Keyset, nonce: bytes) -> None:
+        """A5 and A6."""
+        usable = isinstance(nonce, bytes) and len(nonce) == NONCE_BYTES
         self.check("A5", usable, BadNonce(f"the verifier's nonce is not {NONCE_BYTES} bytes long"))
-        bound = verified.report_data == report_data(self.keyset_digest, self.nonce)
         other = NotBound("the evidence is for another nonce or another keyset")
-        self.check("A6", bound, other, seen=f"keyset {self.keyset_digest}, nonce {self.nonce.hex()}")
-        age = 0 if verified.produced_at is None else self.at - verified.produced_at
+        binds = verified.binds(report_data(keyset.digest, nonce))
+        self.check("A6", binds, other, seen=f"keyset {keyset.digest}, nonce {nonce.hex()}")
+
+    def repeats(self, verified: Verified, nonce: bytes | None) -> None:
+        """A6, where there is no keyset."""
+        if nonce is None:
+            self.transcript.record("A6", None, "no nonce was given", code=NotBound.code)
+            return
+        where = _repeated(verified, nonce)
+        self.check("A6", bool(where), NotBound("the evidence does not repeat the nonce"), seen=f"the nonce stands {where}")
+
+    def fresh(self, verified: Verified) -> None:
+        """A7."""
+        if self.at > verified.valid_until:  # of a platform that is verified at its document's own time
+            over = NotFresh(f"what vouches for the evidence held until {verified.valid_until}, before {self.at}")
+            self.check("A7", False, over)
+        if verified.produced_at is None:
+            self.transcript.record("A7", passed=True, detail="the platform has no clock: fresh by the nonce alone")
+            return
+        age = self.at - verified.produced_at
         stale = NotFresh(
             f"the evidence is {age} s old by its platform's clock; at most {self.policy.max_age_s} s are allowed"
         )
         self.check("A7", -MAX_CLOCK_SKEW_S <= age <= self.policy.max_age_s, stale, seen=f"{age} s old")
 
-    def identity(self, verified: Verified) -> None:
-        """A8 to A10."""
-        until = self.keyset.not_after
+    def keys(self, keyset: Keyset) -> None:
+        """A8 and A9."""
+        until = keyset.not_after
         late = KeysetExpired(f"the keyset was valid until {until}, before {self.at}")
         for_ever = BadKeyset(f"the keyset claims to be valid until {until}, more than a year after {self.at}")
         self.check(
             "A8", self.at <= until <= self.at + MAX_KEYSET_S, late if until < self.at else for_ever, seen=f"until {until}"
         )
         try:
-            _ = self.keyset.run_receipt_key, self.keyset.release_key
+            _ = keyset.run_receipt_key, keyset.release_key
         except BadKeyset as error:
             self.check("A9", False, error)
         self.transcript.record("A9", passed=True)
+
+    def measured(self, verified: Verified) -> None:
+        """A10."""
         digest = verified.measurement.digest
         unknown = replace(self.vector, executables=UNRECOGNIZED_EXECUTABLES)
+        reference = self.policy.accepts(verified.measurement)
+        if reference is not None:
+            self.build = " ".join(part for part in (reference.name, reference.build) if part)
         refused = MeasurementNotAccepted(f"the policy does not accept {digest}")
-        accepted = verified.measurement in self.policy.measurements
-        self.check("A10", accepted, refused, seen=digest, claim=unknown)
-        self.vector = replace(self.vector, configuration=AFFIRMED, executables=APPROVED_AT_START)
+        self.check("A10", reference is not None, refused, seen=f"{digest} {self.build}".rstrip(), claim=unknown)
+        self.vector = replace(self.vector, executables=APPROVED_AT_START)
 
-    def result(self) -> AttestationResult:
+    def measured_as_nothing(self, verified: Verified) -> None:
+        """A10, where people look at evidence under a policy that names nothing for this platform."""
+        if any(r.measurement.platform == self.evidence.platform for r in self.policy.references):
+            self.measured(verified)
+            return
+        seen = f"the policy has no reference value for this platform; {verified.measurement.digest} runs"
+        self.transcript.record("A10", None, seen, code=MeasurementNotAccepted.code)
+
+    def terms(self, by: Verifier, verified: Verified) -> None:
+        """A11: every term is judged, whatever became of the others."""
+        if by.TERMS_STEPS is None:
+            self.transcript.record("A11", passed=True, detail="the platform has no terms")
+            self.vector = replace(self.vector, configuration=AFFIRMED)
+            return
+        self.terms_transcript, judged = self.judged(by, self.evidence.platform, verified)
+        executables = self.vector.executables
+        problem = first_problem(self.terms_transcript.checks)
+        self.vector = replace(judged, executables=executables, configuration=UNACCEPTABLE if problem else AFFIRMED)
+        if problem is not None:
+            self.transcript.record(
+                "A11", False, f"{problem.number}: {problem.detail}", code=problem.code or TermsNotMet.code
+            )
+            raise TermsNotMet(f"{problem.number}: {problem.detail}")
+        self.transcript.record("A11", passed=True, detail=f"policy {self.policy.digest}")
+
+    def judged(self, by: Verifier, name: str, verified: Verified) -> tuple[Transcript, TrustVector]:
+        assert by.TERMS_STEPS is not None
+        transcript = Transcript(by.TERMS_STEPS)
+        return transcript, by.judge(verified, self.policy.terms_of(name), at=self.at, transcript=transcript)
+
+    def machine(self, verified: Verified) -> None:
+        """A12."""
+        allowed, found = self.policy.machines, verified.machine
+        seen = found or "the platform does not say which"
+        accepted = allowed is None or (found is not None and found in allowed)
+        self.check("A12", accepted, MachineNotAccepted(f"the policy does not name this machine: {seen}"), seen=seen)
+
+    def event_log(self, verified: Verified) -> None:
+        """A13."""
+        seen = "there is none"
+        if self.evidence.event_log:
+            from . import eventlog  # noqa: PLC0415 - only who is handed a log reads one
+
+            try:
+                seen = eventlog.check(self.evidence.platform, self.evidence.event_log, verified.measurement)
+            except AttestationError as error:
+                self.check("A13", False, error)
+        self.transcript.record("A13", passed=True, detail=seen)
+
+    def beside(self) -> None:
+        """A14: each device by its own module, under the policy's roots and terms for its kind."""
+        self.devices = tuple(self.device(evidence) for evidence in self.beside_it)
+        expected, counts = dict(self.policy.devices), dict.fromkeys(self.policy.devices, 0)
+        for device in self.devices:
+            counts[device.platform] = counts.get(device.platform, 0) + 1
+        problem = next(((d, p) for d in self.devices if (p := first_problem(d.checks))), None)
+        machines = [device.verified.machine for device in self.devices if device.verified]
+        if problem is not None:
+            kind, check = problem[0].platform, problem[1]
+            said = f"{kind}: {check.number} {check.name}: {check.detail}"
+            failed = check.status is Status.FAILED
+            self.transcript.record("A14", False if failed else None, said, code=check.code or DevicesNotAccepted.code)
+            raise DevicesNotAccepted(said)
+        if counts != expected:
+            why = f"the policy asks for {_counted(expected)}, and there is {_counted(counts)}"
+        elif None in machines or len(set(machines)) != len(machines):
+            why = "a device stands there twice, or does not say which it is"
+        elif any(device.verified is None or device.verified.debug is not False for device in self.devices):
+            why = "a device can be debugged"
+        else:
+            why = ""
+        self.check("A14", not why, DevicesNotAccepted(why), seen=_counted(counts))
+
+    def device(self, evidence: Evidence) -> DeviceResult:
+        asked_for = evidence.platform in DEVICES and evidence.platform in self.policy.devices
+        found = verifier(evidence.platform) if asked_for else None
+        if found is None:
+            raise self.refused_device(evidence.platform)
+        transcript, terms, verified, vector = Transcript(found.STEPS), None, None, TrustVector()
+        try:
+            verified = self.genuine(found, evidence, transcript)
+            terms, vector = self.judged(found, evidence.platform, verified)
+        except AttestationError:
+            vector = TrustVector(instance_identity=CRYPTO_FAILED if _failed(transcript) else 0)
+        return DeviceResult(
+            platform=evidence.platform,
+            label=found.LABEL,
+            vector=vector,
+            transcript=transcript,
+            terms_transcript=terms,
+            verified=verified,
+            maker=MAKER,
+        )
+
+    def refused_device(self, name: str) -> AttestationError:
+        problem = DevicesNotAccepted(f"the policy does not ask for a device of kind {name!r}")
+        self.transcript.record("A14", passed=False, detail=problem.message, code=problem.code)
+        return problem
+
+    def devices_bound(self, keyset: Keyset, nonce: bytes) -> None:
+        """A15: the device's nonce follows from the processor's report data, and an attested key signs what all devices said.
+
+        A nonce alone is public, and a device elsewhere could answer it. That *these* devices are used rests on what runs,
+        which A10 names.
+        """
+        if not self.evidence.devices:
+            self.transcript.record("A15", passed=True, detail="there are none")
+            return
+        expected = report_data(keyset.digest, nonce)
+        try:
+            if not all(device.verified is not None and device.verified.binds(expected) for device in self.devices):
+                raise DeviceNotBound("a device's nonce does not follow from the processor's report data")
+            binding.check(keyset, expected, self.evidence.devices, self.evidence.device_binding)
+        except AttestationError as error:
+            self.check("A15", False, error)
+        seen = "by the nonce and by an attested key; that these devices are used rests on what was measured"
+        self.transcript.record("A15", passed=True, detail=seen)
+
+    def devices_seen(self, verified: Verified) -> None:
+        """A15, where there is no keyset: by what, if anything, the devices' evidence hangs together with the processor's."""
+        seen = "there are none"
+        if self.beside_it:
+            found = [device.verified for device in self.devices]
+            slot = verified.report_data
+            if found and all(v is not None and v.binds(slot) for v in found):
+                seen = "by the nonce alone, which is public: no keyset was given"
+            elif found and all(_repeated(v, slot[NONCE_BYTES:]) if v is not None else False for v in found):
+                seen = "by the second half of the report data alone, which is public: no keyset was given"
+            else:
+                seen = "by nothing"
+        self.transcript.record("A15", None if self.beside_it else True, seen, code=DeviceNotBound.code)
+
+    def result(self, keyset: Keyset | None, nonce: bytes) -> AttestationResult:
         verified = self.verified
-        affirming = self.transcript.ok and verified is not None
+        status = tier_of((self.transcript,))
+        affirming = status is Tier.AFFIRMING and verified is not None and keyset is not None
+        ends = [v.valid_until for v in (verified, *(d.verified for d in self.devices)) if v is not None]
         return AttestationResult(
-            status=Tier.AFFIRMING if affirming else Tier.CONTRAINDICATED,
+            status=status,
             label=self.label,
             platform=self.evidence.platform,
             measurement=verified.measurement if verified else None,
-            keyset=self.keyset if affirming else None,
-            keyset_digest=self.keyset_digest,
-            nonce=self.nonce if isinstance(self.nonce, bytes) else b"",
+            build=self.build,
+            keyset=keyset if affirming else None,
+            keyset_digest=keyset.digest if keyset else "",
+            nonce=nonce,
             policy_digest=self.policy.digest,
             vector=self.vector,
             collateral=verified.collateral if verified else (),
             at=self.at,
-            valid_until=min(verified.valid_until, self.keyset.not_after) if verified and affirming else None,
+            valid_until=min(*ends, keyset.not_after) if affirming and keyset else None,
             transcript=self.transcript,
             platform_transcript=self.platform_transcript,
-            maker=_MAKER,
+            terms_transcript=self.terms_transcript,
+            devices=self.devices,
+            verified=verified,
+            maker=MAKER,
         )
+
+
+def _failed(transcript: Transcript) -> bool:
+    return any(check.status is Status.FAILED for check in transcript.checks)
 
 
 def appraise(
     evidence: Evidence, *, policy: AppraisalPolicy, endorsements: Endorsements, nonce: bytes, at: int, keyset: Keyset
 ) -> AttestationResult:
-    """Appraise evidence under a policy: checks A1 to A10, in order, up to the first that fails.
+    """Appraise evidence under a policy: checks A1 to A15, in order, up to the first that does not pass.
 
     Args:
         evidence: untrusted.
@@ -350,13 +397,84 @@ def appraise(
         keyset: untrusted; the keyset that the evidence must bind.
 
     Returns:
-        an affirming result when every check passed, and a contraindicated one otherwise. Bytes never make it raise.
+        an affirming result when every check passed, and one that is not otherwise. Bytes never make it raise.
     """
-    appraisal = _Appraisal(evidence, policy, keyset, nonce, at)
+    appraisal = _Appraisal(evidence, policy, endorsements, at)
     try:
-        verified = appraisal.platform(endorsements)
-        appraisal.freshness(verified)
-        appraisal.identity(verified)
+        by, verified = appraisal.platform()
+        appraisal.no_debug(verified)
+        appraisal.bound(verified, keyset, nonce)
+        appraisal.fresh(verified)
+        appraisal.keys(keyset)
+        appraisal.measured(verified)
+        appraisal.terms(by, verified)
+        appraisal.machine(verified)
+        appraisal.event_log(verified)
+        appraisal.beside()
+        appraisal.devices_bound(keyset, nonce)
     except AttestationError:
         pass  # recorded, with its code; nothing after it is established
-    return appraisal.result()
+    return appraisal.result(keyset, nonce if isinstance(nonce, bytes) else b"")
+
+
+def look(
+    evidence: Evidence,
+    *,
+    policy: AppraisalPolicy,
+    endorsements: Endorsements,
+    bare: Bare,
+    at: int,
+    devices: tuple[Evidence, ...] = (),
+) -> AttestationResult:
+    """What can be said of evidence that comes without a keyset, for people to see: every check that can be made is made.
+
+    Args:
+        evidence, policy, endorsements, at: as for :func:`appraise`.
+        bare: what is known in a keyset's place.
+        devices: what came beside evidence that has none of its own, bound by no key of the enclave's.
+
+    Returns:
+        a result that is never affirming: A5, A8, A9 and, with devices, A15 are not established.
+    """
+    appraisal = _Appraisal(evidence, policy, endorsements, at)
+    appraisal.beside_it = evidence.devices or devices
+
+    def each(*steps: Callable[[], None]) -> None:
+        for step in steps:
+            try:
+                step()
+            except AttestationError:
+                continue  # recorded, with its code
+
+    try:
+        by, verified = appraisal.platform()
+    except AttestationError:
+        return appraisal.result(None, bare.nonce or b"")
+    for number in ("A5", "A8", "A9"):
+        appraisal.transcript.record(number, None, "no keyset was given", code=BadKeyset.code)
+    each(
+        lambda: appraisal.no_debug(verified),
+        lambda: appraisal.repeats(verified, bare.nonce),
+        lambda: appraisal.fresh(verified),
+        lambda: appraisal.measured_as_nothing(verified),
+        lambda: appraisal.terms(by, verified),
+        lambda: appraisal.machine(verified),
+        lambda: appraisal.event_log(verified),
+        appraisal.beside,
+        lambda: appraisal.devices_seen(verified),
+    )
+    return appraisal.result(None, bare.nonce or b"")
+
+
+def look_at_devices(
+    devices: tuple[Evidence, ...], *, policy: AppraisalPolicy, endorsements: Endorsements, at: int
+) -> tuple[DeviceResult, ...]:
+    """What can be said of devices whose processor's evidence is not there, for people to see: nothing binds them.
+
+    Args:
+        devices: untrusted. Of a kind that the policy does not ask for, they are left out.
+        policy, endorsements, at: as for :func:`appraise`.
+    """
+    asked_for = [device for device in devices if device.platform in policy.devices]
+    appraisal = _Appraisal(Evidence("none", b""), policy, endorsements, at)
+    return tuple(appraisal.device(device) for device in asked_for)

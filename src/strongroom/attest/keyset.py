@@ -23,6 +23,7 @@ from .evidence import MAX_EVIDENCE_BYTES, REPORT_DATA_BYTES, Endorsements, Evide
 API_VERSION = "aci/1"
 PURPOSE = "aci.report_data.v1"
 RUN_RECEIPT_ALGO = "strongroom-run-receipt-ed25519"
+DEVICE_BINDING_ALGO = "strongroom-device-binding-ed25519"
 RELEASE_ALGO = "strongroom-release-mlkem768-x25519"
 
 NONCE_BYTES = 32
@@ -154,7 +155,7 @@ class Keyset:
         if any(hashlib.sha256(head + key).digest() in tls for key in keys for head in (_ED25519_SPKI, _X25519_SPKI)):
             raise BadKeyset("a keyset's TLS key has another role too")
         if any(e.algo == RELEASE_ALGO for e in self.receipt_signing_keys) or any(
-            e.algo == RUN_RECEIPT_ALGO for e in self.e2ee_public_keys
+            e.algo in (RUN_RECEIPT_ALGO, DEVICE_BINDING_ALGO) for e in self.e2ee_public_keys
         ):
             raise BadKeyset("a keyset lists a key under a role that is not the key's own")
 
@@ -172,6 +173,17 @@ class Keyset:
             return VerifyKey(self._one(self.receipt_signing_keys, RUN_RECEIPT_ALGO).raw)
         except BadKey as error:
             raise BadKeyset(f"the run-receipt key is unusable: {error}") from error
+
+    @property
+    def device_binding_key(self) -> VerifyKey:
+        """The key that signs what the devices said, and nothing else; only an enclave with devices has one.
+
+        Raises BadKeyset when there is not exactly one.
+        """
+        try:
+            return VerifyKey(self._one(self.receipt_signing_keys, DEVICE_BINDING_ALGO).raw)
+        except BadKey as error:
+            raise BadKeyset(f"the device-binding key is unusable: {error}") from error
 
     @property
     def release_key(self) -> EncryptionKey:
@@ -306,7 +318,7 @@ class AttestationReport:
         return {
             "api_version": API_VERSION,
             "attestation": {
-                "evidence": {"data": wire.b64(self.evidence.data), "endorsements": self.endorsements.to_json()},
+                "evidence": {**self.evidence.members(), "endorsements": self.endorsements.to_json()},
                 "report_data": self.report_data.hex(),
                 "source_provenance": self.provenance.to_json(),
                 "tee_type": self.evidence.platform,
@@ -327,9 +339,7 @@ class AttestationReport:
         found = cls(
             keyset=Keyset.from_json(attestation.any("workload_keyset")),
             report_data=attestation.hex("report_data", size=32),
-            evidence=Evidence(
-                attestation.text("tee_type", max_chars=64), evidence.base64("data", max_bytes=MAX_EVIDENCE_BYTES)
-            ),
+            evidence=Evidence.from_fields(attestation.text("tee_type", max_chars=64), evidence),
             endorsements=Endorsements.from_json(evidence.any("endorsements")),
             provenance=SourceProvenance.from_json(attestation.any("source_provenance")),
             e2ee_versions=capabilities.items(

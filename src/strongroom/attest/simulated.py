@@ -28,7 +28,7 @@ from strongroom.party import SigningKey, VerifyKey
 from strongroom.transcript import Steps, Transcript
 from strongroom.wire import JSON, Envelope, Fields
 
-from .evidence import REPORT_DATA_BYTES, Endorsement, Endorsements, Evidence, Measurement
+from .evidence import REPORT_DATA_BYTES, Endorsement, Endorsements, Evidence, Measurement, Roots
 from .vector import AFFIRMED, TrustVector
 
 PLATFORM = "simulated"
@@ -46,7 +46,23 @@ STEPS = Steps(
     ],
 )
 
+TERMS_STEPS = None
+
 _MAKER = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Nothing can be asked of a platform that protects nothing."""
+
+    def to_json(self) -> dict[str, JSON]:
+        return {}
+
+    @classmethod
+    def from_json(cls, value: object) -> Terms:
+        """Raises BadField."""
+        Fields(value, "terms of simulated").end()
+        return cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +187,15 @@ class SimulatedVerified:
             raise TypeError("only verify() makes a SimulatedVerified")
 
     @property
+    def machine(self) -> None:
+        """A simulated platform is on no machine in particular."""
+        return
+
+    def binds(self, report_data: bytes) -> bool:
+        """Whether these 64 bytes are what the enclave had signed."""
+        return self.report_data == report_data
+
+    @property
     def vector(self) -> TrustVector:
         """The platform's key is recognised. Of hardware, memory and storage nothing is claimed: there is no protection."""
         return TrustVector(instance_identity=AFFIRMED)
@@ -215,14 +240,14 @@ def _require_valid(endorsement: PlatformEndorsement, at: int) -> None:
 
 
 def verify(
-    evidence: Evidence, endorsements: Endorsements, *, roots: tuple[VerifyKey, ...], at: int, transcript: Transcript
+    evidence: Evidence, endorsements: Endorsements, *, roots: Roots, at: int, transcript: Transcript
 ) -> SimulatedVerified:
     """The one maker of a ``SimulatedVerified``: P1 to P5, in order.
 
     Args:
         evidence: untrusted.
         endorsements: untrusted.
-        roots: the verifier's own pinned root keys; none means that nothing verifies.
+        roots: the verifier's own; no key means that nothing verifies.
         at: the time in question, unix seconds.
         transcript: of ``STEPS``; every check is recorded in it.
 
@@ -243,7 +268,7 @@ def verify(
         transcript.record(number, passed=True, detail=f"platform key {endorsement.platform_key.keyid}")
 
         number = "P3"
-        _by_pinned_root(endorsed_by, endorsement.platform_key, roots)
+        _by_pinned_root(endorsed_by, endorsement.platform_key, roots.keys)
         transcript.record(number, passed=True, detail=f"root {endorsed_by.signatures[0].keyid}")
 
         number = "P4"
@@ -268,3 +293,8 @@ def verify(
         collateral=(endorsed_by.digest,),
         maker=_MAKER,
     )
+
+
+def judge(verified: SimulatedVerified, terms: Terms, *, at: int, transcript: Transcript) -> TrustVector:  # noqa: ARG001
+    """There are no terms, and so nothing to record."""
+    return verified.vector

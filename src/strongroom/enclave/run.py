@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
 from strongroom import wire
@@ -27,8 +27,10 @@ from strongroom.asset import (
     seal,
     verify_manifest,
 )
-from strongroom.attest.evidence import Platform
+from strongroom.attest import binding
+from strongroom.attest.evidence import Evidence, Platform
 from strongroom.attest.keyset import (
+    DEVICE_BINDING_ALGO,
     RELEASE_ALGO,
     RUN_RECEIPT_ALGO,
     AttestationReport,
@@ -135,6 +137,8 @@ class Surroundings:
         now: Unix seconds; the host's clock.
         entropy: n fresh random bytes.
         progress: called with each step as it begins, and a word of detail.
+        devices: evidence of every device beside the processor, for the 64 bytes that the processor signs; ``None`` where
+            there are none.
     """
 
     platform: Platform
@@ -144,18 +148,23 @@ class Surroundings:
     now: Callable[[], int]
     entropy: Callable[[int], bytes]
     progress: Callable[[str, str], None]
+    devices: Callable[[bytes], tuple[Evidence, ...]] | None = None
 
 
 class _Keys:
-    """The run's own keys: one for each role."""
+    """The run's own keys: one for each role; one that binds devices only where there are devices."""
 
-    def __init__(self, entropy: Callable[[int], bytes], subject: str, not_after: int) -> None:
+    def __init__(self, entropy: Callable[[int], bytes], subject: str, not_after: int, *, devices: bool) -> None:
         self.receipt = SigningKey.from_seed(entropy(32))
         self.release = DecryptionKey.from_seed(entropy(96))
+        self.binding = SigningKey.from_seed(entropy(32)) if devices else None
+        signing = [KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex())]
+        if self.binding is not None:
+            signing.append(KeyEntry("device-binding", DEVICE_BINDING_ALGO, self.binding.public.raw.hex()))
         self.keyset = Keyset(
             subject=subject,
             not_after=not_after,
-            receipt_signing_keys=(KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex()),),
+            receipt_signing_keys=tuple(signing),
             e2ee_public_keys=(KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex()),),
             tls_public_keys=(),
         )
@@ -176,7 +185,8 @@ class _Run:
         self.run_id = RunRequest.peek(request).run_id
         self.started_at = around.now()
         until = self.started_at + contract.proposal.limits.seconds + KEYSET_SECONDS
-        self.keys = _Keys(around.entropy, run_subject(contract.digest, self.run_id), until)
+        subject, devices = run_subject(contract.digest, self.run_id), around.devices is not None
+        self.keys = _Keys(around.entropy, subject, until, devices=devices)
 
     def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
         """Each asset's manifest, signed by its owner, with terms that permit the policy."""
@@ -214,12 +224,21 @@ class _Run:
         line, keyset = self.around.broker(party), self.keys.keyset
         self.around.progress("attest", f"to the broker of {party.name}")
         nonce = line.nonce()
-        bound, platform = report_data(keyset.digest, nonce), self.around.platform
-        report = AttestationReport(keyset, bound[:32], platform.produce(bound), platform.endorsements())
+        bound = report_data(keyset.digest, nonce)
+        evidence = self.prove(bound)
+        report = AttestationReport(keyset, bound[:32], evidence, self.around.platform.endorsements())
         asked[nonce.hex()] = report
         self.around.progress("release", f"the key of {ref.role}")
         request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, report)
         return line.release(request.encode())
+
+    def prove(self, bound: bytes) -> Evidence:
+        """Evidence for 64 bytes, that of the devices beside the processor bound to it (``spec/device-binding.md``)."""
+        evidence = self.around.platform.produce(bound)
+        if self.around.devices is None or self.keys.binding is None:
+            return evidence
+        devices = self.around.devices(bound)
+        return replace(evidence, devices=devices, device_binding=binding.make(self.keys.binding, bound, devices))
 
     def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
         """Seal an output under a fresh key and encrypt that to the recipients."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from strongroom import wire
-from strongroom.attest.evidence import MAX_EVIDENCE_BYTES, REPORT_DATA_BYTES, Endorsements, Evidence
+from strongroom.attest.evidence import REPORT_DATA_BYTES, Endorsements, Evidence
 from strongroom.errors import PlatformFailed, StrongroomError
 from strongroom.wire import Fields
 
@@ -69,13 +69,6 @@ def _parse_error(value: object) -> str:
     return message
 
 
-def _parse_evidence(value: object) -> Evidence:
-    f = Fields(value, "evidence")
-    found = Evidence(f.text("platform", max_chars=64), f.base64("data", max_bytes=MAX_EVIDENCE_BYTES))
-    f.end()
-    return found
-
-
 class PlatformClient:
     """The enclave's end of the line. Implements ``attest.evidence.Platform``; safe to use from several threads.
 
@@ -116,7 +109,7 @@ class PlatformClient:
         """Evidence for 64 bytes. Raises PlatformFailed."""
         if len(report_data) != REPORT_DATA_BYTES:
             raise PlatformFailed(f"report data is not {REPORT_DATA_BYTES} bytes long")
-        return self._ask(report_data, "evidence", _parse_evidence)
+        return self._ask(report_data, "evidence", Evidence.from_json)
 
     def endorsements(self) -> Endorsements:
         """The endorsements of the platform's key. Raises PlatformFailed."""

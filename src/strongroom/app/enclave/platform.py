@@ -108,7 +108,7 @@ def _answer(platform: SimulatedPlatform, request: bytes) -> bytes:
     try:
         if request:
             evidence = platform.produce(request)
-            answer = {"evidence": {"data": wire.b64(evidence.data), "platform": evidence.platform}}
+            answer = {"evidence": evidence.to_json()}
         else:
             answer = {"endorsements": platform.endorsements().to_json()}
     except StrongroomError as error:
@@ -184,19 +184,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _warm(image: launch.Image, modules: Sequence[str]) -> None:
-    done = image.pycache.parent / "warm"
-    if not modules or done.exists():
-        return
-    command = image.command("strongroom.app.enclave.warm", *modules, parent=os.getpid())
-    ended = subprocess.run(command, env=launch.ENVIRONMENT, stdin=subprocess.DEVNULL, check=False)  # noqa: S603 - our own
-    if ended.returncode != 0:
-        raise PlatformFailed(
-            "what an enclave needs cannot be imported", hint="Install it again: pip install 'strongroom[room]'"
-        )
-    done.touch()
-
-
 def serve(
     state: Path,
     arguments: Sequence[str] = (),
@@ -238,7 +225,7 @@ def serve(
     )
     image = launch.build(images or state / "images", platform.started.digest, place.links, place.interpreter, place.library)
     with launch.held(image):
-        _warm(image, warm)
+        launch.warm(image, warm)
         command = image.command(place.module, parent=os.getpid())
         return _run(command, arguments, platform, children)
 
