@@ -172,7 +172,9 @@ class Watched(Fleet):
 
     def another_enclave(self, name: str) -> str:
         """A second enclave on this machine's platform; its address."""
-        role = self._spawn(name, ["enclave", "--port", "0", "--exchange-url", self.config.exchange])
+        role = self._spawn(
+            name, ["enclave", "--platform", "simulated", "--port", "0", "--exchange-url", self.config.exchange]
+        )
         role.wait()
         return role.url
 

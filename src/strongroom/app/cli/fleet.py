@@ -132,7 +132,9 @@ class Fleet:
 
     def start_enclave(self) -> Role:
         port = self.config.enclave.rpartition(":")[2]
-        return self._spawn("enclave", ["enclave", "--port", port, "--exchange-url", self.config.exchange])
+        return self._spawn(
+            "enclave", ["enclave", "--platform", "simulated", "--port", port, "--exchange-url", self.config.exchange]
+        )
 
     def start(
         self, *, enclave: bool = True, on_ready: Callable[[Role], None] = _silent, on_wait: Callable[[str], None] = _silent

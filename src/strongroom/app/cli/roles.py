@@ -10,11 +10,17 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from strongroom.errors import Usage
 
 from .fleet import Fleet
 from .parties import make
 from .place import example, home
 from .screen import Screen
+
+if TYPE_CHECKING:
+    from strongroom.app.enclave.platforms import Sight
 
 WATCH_SECONDS = 0.5
 
@@ -145,27 +151,83 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
     return 0
 
 
+SIMULATED = "simulated"
+
+
 def _declare_enclave(parser: ArgumentParser) -> None:
-    example(parser, "strongroom enclave --exchange-url http://127.0.0.1:8470   # needs strongroom[room]")
+    example(
+        parser,
+        """
+strongroom enclave --exchange-url http://127.0.0.1:8470   # on confidential hardware; needs strongroom[room]
+strongroom enclave --platform simulated                   # anywhere; protects nothing from this machine's owner
+""",
+    )
     _serving(parser)
+    parser.add_argument(
+        "--platform",
+        metavar="NAME",
+        help=f"what proves what runs here: {SIMULATED}, azure_snp, azure_tdx, dstack, nitro, sev_snp or tdx (what is found; "
+        f"{SIMULATED} only by name)",
+    )
+    parser.add_argument("--vmpl", type=int, choices=range(4), metavar="N", help="on sev_snp: the level to ask a report for")
+    parser.add_argument(
+        "--endorsements",
+        type=Path,
+        metavar="FILE",
+        help="documents of the hardware's vendor to hand out (endorsements bundle)",
+    )
+    parser.add_argument("--offline", action="store_true", help="fetch no endorsements")
     parser.set_defaults(run=serve_enclave)
 
 
 def serve_enclave(args: Namespace, screen: Screen) -> int:
-    """The simulated platform, which starts the enclave as its child."""
-    from strongroom.app.enclave import platform
-    from strongroom.app.http import end_with_stdin
+    """The simulated platform, which starts the enclave as its child; or, on hardware, the enclave itself.
+
+    Raises:
+        NoPlatform: nothing was found on which it could prove itself, or more than one. Usage: no such platform.
+    """
     from strongroom.programs import NAMES, modules
 
+    found = None if args.platform == SIMULATED else _choose(args.platform)
     place = home(args)
     exchange = args.exchange_url or place.config.exchange
     arguments = ["--exchange", exchange, "--host", args.host, "--port", str(args.port)]
+    warm = [module for name in NAMES for module in modules(name)]
+    if found is not None:
+        _become_enclave(args, screen, found, arguments, warm)
+    if args.vmpl is not None or args.endorsements or args.offline:
+        raise Usage("--vmpl, --endorsements and --offline are for hardware; the simulated platform has no use for them")
+    from strongroom.app.enclave import platform
+    from strongroom.app.http import end_with_stdin
+
     if args.announce:
         end_with_stdin()
     else:
         screen.note("platform: simulated (no hardware protection). Stop it with Ctrl-C.")
-    warm = [module for name in NAMES for module in modules(name)]
     return platform.serve(place.folder / "enclave", arguments, warm=warm, images=_images())
+
+
+def _choose(named: str | None) -> Sight:
+    from strongroom.app.enclave import platforms
+
+    if named is not None and named not in platforms.NAMES:
+        raise Usage(f"no platform is called {named[:32]!r}", hint=f"There are {', '.join((SIMULATED, *platforms.NAMES))}.")
+    return platforms.choose(platforms.Machine(), named)
+
+
+def _become_enclave(args: Namespace, screen: Screen, found: Sight, arguments: list[str], warm: list[str]) -> NoReturn:
+    """On hardware nobody stands beside the enclave: this process ends here, and goes on as it."""
+    from strongroom.app.enclave import hardware, platforms
+    from strongroom.app.enclave.platforms.nvidia import DISTRIBUTION
+
+    gpus, seen = platforms.devices(platforms.Machine())
+    screen.note(f"platform: {found.name} ({found.seen}); {seen}. Stop it with Ctrl-C.")
+    arguments += ["--platform", found.name, "--cache", str(home(args).folder.absolute() / "enclave" / "endorsements")]
+    arguments += ["--offline"] if args.offline else []
+    arguments += ["--endorsements", str(args.endorsements.absolute())] if args.endorsements else []
+    arguments += ["--vmpl", str(args.vmpl)] if args.vmpl is not None else []
+    arguments += ["--until-eof"] if args.announce else []
+    hardware.serve(arguments, images=_images(), warm=warm, beside=[DISTRIBUTION] if gpus is not None else [])
 
 
 def _images() -> Path:

@@ -13,14 +13,16 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from strongroom import wire
-from strongroom.errors import NotMeasurable
+from strongroom.errors import NotMeasurable, PlatformFailed
 
 ENCLAVE_MODULE = "strongroom.app.enclave.server"
 FLAGS = ("-I", "-S", "-X", "utf8")
@@ -124,18 +126,53 @@ def build(images: Path, name: str, links: dict[str, Path], interpreter: Path, li
     return image
 
 
-@contextmanager
-def held(image: Image) -> Iterator[None]:
-    """Mark an image as in use while the block runs, and remove old ones that nobody uses."""
+def _hold(image: Image) -> int:
+    """Mark an image as in use for as long as the descriptor is open, and remove old ones that nobody uses."""
     folder = image.packages.parent
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.utime(folder)
         _remove_old(folder.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+@contextmanager
+def held(image: Image) -> Iterator[None]:
+    """Mark an image as in use while the block runs, and remove old ones that nobody uses."""
+    descriptor = _hold(image)
+    try:
         yield
     finally:
         os.close(descriptor)
+
+
+def become(image: Image, module: str, *arguments: str) -> NoReturn:
+    """Put a module of an image in this process's place. What it keeps are the standard streams, and the mark of ``held``."""
+    os.set_inheritable(_hold(image), True)
+    command = image.command(module, *arguments)
+    os.execve(command[0], command, ENVIRONMENT)  # noqa: S606 - the command is the image's own
+
+
+def warm(image: Image, modules: Sequence[str]) -> None:
+    """Compile modules' bytecode into an image, once.
+
+    Raises:
+        PlatformFailed: one cannot be imported from it.
+    """
+    done = image.pycache.parent / "warm"
+    if not modules or done.exists():
+        return
+    command = image.command("strongroom.app.enclave.warm", *modules, parent=os.getpid())
+    ended = subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, check=False)  # noqa: S603 - our own
+    if ended.returncode != 0:
+        raise PlatformFailed(
+            "what an enclave needs cannot be imported", hint="Install it again: pip install 'strongroom[room]'"
+        )
+    done.touch()
 
 
 def _remove_old(place: Path) -> None:

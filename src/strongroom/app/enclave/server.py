@@ -1,8 +1,7 @@
-"""The enclave as a process: started by its platform, it runs contracts that a party asks for, and answers with receipts.
+"""The enclave as a process: it runs contracts that a party asks for, and answers with receipts.
 
 One sandbox stands ready ahead of each run, so that libraries are loaded before keys are there. A run goes on when the one
-who
-asked goes away: its receipt is logged all the same.
+who asked goes away: its receipt is logged all the same.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from starlette.requests import Request
@@ -27,7 +27,7 @@ from starlette.routing import Route
 from strongroom import wire
 from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.http import Client, application, blocking, body, json_answer, listen, serve
-from strongroom.attest.evidence import Platform
+from strongroom.attest.evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Platform
 from strongroom.broker import ReleaseRequest
 from strongroom.contract import Contract, RunRequest
 from strongroom.contract import Limits as Agreed
@@ -39,6 +39,9 @@ from strongroom.party import Party
 from strongroom.programs import NAMES, OutputSpec, load
 from strongroom.receipt import Bundle
 from strongroom.wire import Envelope, Fields
+
+from . import platforms
+from .hardware import Gather, Hardware
 
 _LOG = logging.getLogger("strongroom.enclave")
 MAX_RUNS = 4
@@ -201,10 +204,13 @@ class Runner:
     Args:
         platform: signs evidence.
         exchange: where contracts, sealed files and receipts are.
+        devices: evidence of the devices beside the processor; ``None`` where there are none.
     """
 
-    def __init__(self, platform: Platform, exchange: Client) -> None:
-        self._platform, self._exchange = platform, PatientExchange(exchange)
+    def __init__(
+        self, platform: Platform, exchange: Client, devices: Callable[[bytes], tuple[Evidence, ...]] | None = None
+    ) -> None:
+        self._platform, self._exchange, self._devices = platform, PatientExchange(exchange), devices
         self.standby = Standby()
         self._places = threading.BoundedSemaphore(MAX_RUNS)
         self._lock = threading.Lock()
@@ -273,6 +279,7 @@ class Runner:
                 now=lambda: int(time.time()),
                 entropy=secrets.token_bytes,
                 progress=progress,
+                devices=self._devices,
             )
             return run(contract, asked, around)
 
@@ -294,21 +301,77 @@ def _announce(url: str) -> None:
     print(json.dumps({"role": "enclave", "url": url}), flush=True)  # noqa: T201 - for the process that started the platform
 
 
+def _hardware(args: argparse.Namespace) -> Hardware:
+    """The platform by name, once it has shown that it works: better now than when a party waits.
+
+    Raises:
+        PlatformFailed: it gives no evidence.
+    """
+    machine = platforms.Machine()
+    processor = platforms.open_platform(machine, args.platform, privlevel=args.vmpl)
+    gpus, seen = platforms.devices(machine)
+    _LOG.info("%s; %s", args.platform, seen)
+    found = Hardware(processor, gpus, gather=_gatherer(args))
+    bound = secrets.token_bytes(REPORT_DATA_BYTES)
+    found.produce(bound)
+    if found.devices is not None:
+        found.devices(bound)
+    found.endorsements()  # so that what must be fetched is kept already when a broker asks
+    return found
+
+
+def _gatherer(args: argparse.Namespace) -> Gather:
+    """Finds what the vendors say of some evidence: carried here, kept, or fetched."""
+    from strongroom.app.endorsements.bundle import open_bundle
+    from strongroom.app.endorsements.cache import Cache
+    from strongroom.app.endorsements.provider import EndorsementProvider
+    from strongroom.app.endorsements.web import Web
+
+    provider = EndorsementProvider(
+        bundle=open_bundle(args.endorsements).documents if args.endorsements else (),
+        cache=Cache(args.cache),
+        web=None if args.offline else Web(),
+    )
+
+    def gather(evidence: Evidence, at: int, own: Endorsements) -> Endorsements:
+        found = provider.collect(evidence, at, beside=own)
+        for problem in found.problems:
+            _LOG.warning("endorsements: %s: %s", problem.about, problem.error.message)
+        return found.endorsements
+
+    return gather
+
+
 def main() -> None:
-    """What the platform starts."""
+    """What the simulated platform starts, and what an enclave on hardware becomes."""
     from .line import PlatformClient
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--platform-fd", type=int, required=True)
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--platform-fd", type=int)
+    how.add_argument("--platform", choices=platforms.NAMES)
+    parser.add_argument("--vmpl", type=int)
+    parser.add_argument("--endorsements", type=Path)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--offline", action="store_true")
+    parser.add_argument("--until-eof", action="store_true")
     parser.add_argument("--exchange", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     args = parser.parse_args()
-    runner = Runner(PlatformClient(args.platform_fd), Client(args.exchange, timeout=30))
+    exchange = Client(args.exchange, timeout=30)
+    if args.platform is None:
+        runner = Runner(PlatformClient(args.platform_fd), exchange)
+    else:
+        try:
+            hardware = _hardware(args)
+        except StrongroomError as error:
+            raise SystemExit(f"{error.code}: {error}\n{error.hint}") from error
+        runner = Runner(hardware, exchange, hardware.devices)
     runner.standby.prepare()
     sock = listen(args.host, args.port)
     try:
-        serve(enclave(runner), sock, announce=_announce)
+        serve(enclave(runner), sock, announce=_announce, until_eof=args.until_eof)
     finally:
         runner.standby.close()
 
