@@ -36,13 +36,15 @@ VERBS = {
     "outputs": ("runs", "open what was delivered to you"),
     "receipt": ("runs", "fetch the receipts of a contract"),
     "verify": ("verify", "check a receipt from your own trust file, offline"),
+    "attest": ("attest", "look at hardware evidence, and say what to accept of it"),
+    "endorsements": ("endorsements", "what hardware vendors vouch for: fetch it, carry it, list it"),
     "log": ("state", "every decision of your broker; the ledger"),
     "status": ("state", "where your contracts stand; releases without receipts"),
     "measure": ("state", "what an enclave of this installation would measure"),
     "demo": ("demo", "two parties, one secret model, secret records: the whole story"),
     "exchange": ("roles", "serve an exchange"),
     "broker": ("roles", "serve a party's broker"),
-    "enclave": ("roles", "serve an enclave on the simulated platform"),
+    "enclave": ("roles", "serve an enclave on the hardware found here, or on the simulated platform by name"),
 }
 
 

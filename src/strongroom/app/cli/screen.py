@@ -72,7 +72,7 @@ class Screen:
         said = f" ({check.status.value})" if check.status is not Status.PASSED else ""
         if self.as_json:
             return
-        head = f"  {self.paint(mark, colour)} {check.number:<4}{printable(check.name)}{self.paint(said, colour)}"
+        head = f"  {self.paint(mark, colour)} {check.number:<3} {printable(check.name)}{self.paint(said, colour)}"
         detail = printable(check.detail)
         print(head, file=self._out)
         if detail and check.status is not Status.PASSED:

@@ -11,6 +11,7 @@ from strongroom.checkpoint import Checkpoint
 from strongroom.errors import Inconsistent, NotVerified
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Verification, examine
 
+from . import appraised
 from .place import example, party
 from .screen import Screen
 
@@ -21,10 +22,12 @@ def declare(_verb: str, parser: ArgumentParser) -> None:
         """
 strongroom verify room/parties/lab/receipts/3f2a….json --as lab
 strongroom verify receipt.json --trust trust.json --json
+strongroom verify receipt.json --as lab --evidence       # every check of every release's evidence, too
 """,
     )
     parser.add_argument("file", type=Path, help="a receipt's bundle")
     parser.add_argument("--trust", type=Path, metavar="FILE", help="your trust file (the party's own)")
+    parser.add_argument("--evidence", action="store_true", help="show how each release's evidence was appraised")
     parser.set_defaults(run=run)
 
 
@@ -33,10 +36,19 @@ def run(args: Namespace, screen: Screen) -> int:
     with reading(args.file):
         bundle = Bundle.parse(read(args.file, max_bytes=MAX_BUNDLE_BYTES))
     found = examine(bundle, trust=trust)
+    if args.evidence:
+        _evidence(found, screen)
     show(found, screen)
     if found.receipt is not None and bundle.proof is not None and not args.trust:
         _hold_against_last_seen(party(args), bundle.proof.checkpoint)
     return conclude(found, screen)
+
+
+def _evidence(found: Verification, screen: Screen) -> None:
+    for number, result in enumerate(found.evidence, 1):
+        screen.heading(f"evidence of release {number} of {len(found.evidence)}, at {result.at}")
+        appraised.show(result, screen)
+    screen.heading("receipt")
 
 
 def _hold_against_last_seen(mine: PartyHome, checkpoint: Checkpoint) -> None:
@@ -78,6 +90,7 @@ def to_json(found: Verification) -> dict[str, object]:
     """The verification for machines."""
     return {
         "checks": found.transcript.to_json(),
+        "evidence": [result.to_json() for result in found.evidence],
         "label": found.label,
         "statement": found.statement.to_json() if found.statement else None,
         "verified": found.receipt is not None,
