@@ -20,12 +20,16 @@ _MOMENT = re.compile(r"\b(from|until|at|of|since|before|after|expires) ([1-9][0-
 _AGE = re.compile(r"\b([1-9][0-9]{4,}) s (old|ago)\b")
 
 
-def show(result: AttestationResult, screen: Screen) -> None:
-    """Every check in order, each device's after the processor's, and what was found."""
+def show(result: AttestationResult, screen: Screen, *, service: tuple[Check, ...] = ()) -> None:
+    """Every check in order, each device's and a service's own after the processor's, and what was found."""
     checks(result.checks, screen)
     for number, device in enumerate(result.devices):
         screen.line()
         show_device(number, device, screen)
+    if service:
+        screen.line()
+        screen.said("service", "which keys are its own")
+        checks(service, screen)
     screen.line()
     if result.measurement is not None:
         screen.said("measurement", f"{result.measurement.digest}{f'   {result.build}' if result.build else ''}")
@@ -37,7 +41,7 @@ def show(result: AttestationResult, screen: Screen) -> None:
     screen.said("", result.label)
     screen.said("policy", result.policy_digest)
     screen.said("genuine", genuine(result))
-    screen.said("verdict", screen.paint(verdict(result), _STYLES[result.status]))
+    screen.said("verdict", screen.paint(verdict(result, service), _STYLES[result.status]))
 
 
 def show_device(number: int, device: DeviceResult, screen: Screen) -> None:
@@ -107,9 +111,9 @@ def vector(found: TrustVector) -> str:
     return ", ".join(made) or "nothing is claimed"
 
 
-def verdict(result: AttestationResult) -> str:
+def verdict(result: AttestationResult, service: tuple[Check, ...] = ()) -> str:
     """One line: the status, and how many checks ended how."""
-    every = [*result.checks, *(check for device in result.devices for check in device.checks)]
+    every = [*result.checks, *(check for device in result.devices for check in device.checks), *service]
     counts = {status: sum(check.status is status for check in every) for status in Status}
     parts = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
     return f"{_WORDS[result.status]}: {', '.join(parts)}"

@@ -10,33 +10,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from strongroom import wire
-from strongroom.app.client.home import pretty, read, reading, reference, write
+from strongroom.app.client.home import read, reading
 from strongroom.attest import detect, registry
 from strongroom.attest.appraisal import Bare, appraise, look, look_at_devices
-from strongroom.attest.appraisal_policy import MAX_POLICY_BYTES, AppraisalPolicy, Reference
-from strongroom.attest.evidence import MAX_ENDORSEMENTS, Endorsements, Evidence, Roots, Terms
+from strongroom.attest.appraisal_policy import AppraisalPolicy
+from strongroom.attest.evidence import MAX_ENDORSEMENTS, Endorsements, Evidence
 from strongroom.attest.keyset import NONCE_BYTES
-from strongroom.attest.result import AttestationResult, first_problem
+from strongroom.attest.result import AttestationResult, DeviceResult, first_problem
 from strongroom.attest.roots import ROOTS
 from strongroom.errors import (
     AttestationError,
-    BadField,
     DeviceNotBound,
     DevicesNotAccepted,
     EndorsementMissing,
+    KeysetExpired,
     NotAffirming,
     NotBound,
     Usage,
 )
 from strongroom.transcript import Check, Status, Transcript
-from strongroom.trust import Root
 
-from . import appraised, shown
-from .place import example, party
+from . import appraised, policies, shown
+from .place import example
+from .policies import policy_in, vendor_roots
 from .screen import Screen
 
 MAX_FILE_BYTES = 4 << 20
+LACKING = "What a vendor has to add, --endorsements FILE brings, or --fetch."
 LAST_MOMENT = 253_402_300_799  # the year 9999
 KEYSET_CHECKS = frozenset({"A5", "A8", "A9"})  # open wherever nobody gave a keyset
 
@@ -112,7 +112,7 @@ strongroom attest adopt policy.json --as hospital                 # signed by it
 
 
 def run(args: Namespace, screen: Screen) -> int:
-    verb = {"verify": verify, "show": show, "policy": policy, "adopt": adopt}[args.what]
+    verb = {"verify": verify, "show": show, "policy": policies.policy, "adopt": policies.adopt}[args.what]
     return verb(args, screen)
 
 
@@ -147,34 +147,39 @@ def verify(args: Namespace, screen: Screen) -> int:
     if args.certificates:
         with reading(args.certificates):
             found = detect.with_certificates(found, read(args.certificates))
+    nonce = _nonce(args.nonce)
     if found.devices and found.evidence is None:
-        return _devices_alone(args, found, at, screen)
+        return _devices_alone(args, found, nonce, at, screen)
     evidence = found.require_evidence()
     if args.event_log:
         with reading(args.event_log):
             evidence = replace(evidence, event_log=read(args.event_log, max_bytes=MAX_FILE_BYTES))
-    devices = evidence.devices or found.devices
-    endorsements = _endorsements(args, (evidence, *found.devices), found.endorsements, at, screen)
-    policy = _policy(args.policy) if args.policy else strict(evidence.platform, devices)
-    nonce = _nonce(args.nonce)
+    if nonce is not None and len(nonce) != NONCE_BYTES and (found.report or _has_keys(found)):
+        raise Usage(f"this report answers a nonce of {NONCE_BYTES} bytes", hint="Give the 64 hex digits that you sent.")
+    policy = policy_in(args.policy) if args.policy else strict(evidence.platform, evidence.devices or found.devices)
+    endorsements, missing = _endorsements(args, (evidence, *found.devices), found.endorsements, at, screen)
     if found.report is not None and nonce is not None:
-        if len(nonce) != NONCE_BYTES:
-            raise Usage(f"this report answers a nonce of {NONCE_BYTES} bytes", hint="Give the 64 hex digits that you sent.")
         result = appraise(evidence, policy=policy, endorsements=endorsements, nonce=nonce, at=at, keyset=found.report.keyset)
     else:
-        result = look(evidence, policy=policy, endorsements=endorsements, bare=Bare(nonce), at=at, devices=found.devices)
+        bare = Bare(found.service.report_data(nonce) if _has_keys(found) and nonce else nonce)
+        result = look(evidence, policy=policy, endorsements=endorsements, bare=bare, at=at, devices=found.devices)
     screen.said("file", f"{args.file}: {found.kind}")
     screen.said("judged at", appraised.when(at))
     screen.line()
     service = _service(args, found, result, nonce)
-    appraised.checks(service, screen)
-    appraised.show(result, screen)
-    return _conclude(result, service, found, args, screen)
+    appraised.show(result, screen, service=service)
+    return _conclude(result, service, found, missing, screen)
+
+
+def _has_keys(found: detect.Found) -> bool:
+    """Whether it is a service's report that names keys."""
+    service = found.service
+    return service is not None and (service.keyset is not None or service.signing_address is not None)
 
 
 def _service(args: Namespace, found: detect.Found, result: AttestationResult, nonce: bytes | None) -> tuple[Check, ...]:
-    """A service's own checks, C1 to C5: which keys the hardware vouches for. Its numbers are of spec/evidence-dstack.md."""
-    if found.service is None:
+    """A service's own checks, C1 to C5 (spec/evidence-dstack.md): which keys the hardware vouches for, if it names any."""
+    if not _has_keys(found):
         return ()
     from strongroom.attest import aci_report
     from strongroom.attest.dstack import DstackVerified
@@ -183,32 +188,38 @@ def _service(args: Namespace, found: detect.Found, result: AttestationResult, no
         return ()
     roots = [_hex(text, "a KMS root") for text in args.kms_root]
     transcript = Transcript(aci_report.STEPS)
-    asked = nonce if nonce is not None and len(nonce) == NONCE_BYTES else None
     with suppress(AttestationError):  # it is in the transcript
-        aci_report.examine(found.service, result.verified, nonce=asked, kms_roots=roots, transcript=transcript)
+        aci_report.examine(found.service, result.verified, nonce=nonce, kms_roots=roots, transcript=transcript)
     return transcript.checks
 
 
 def _conclude(
-    result: AttestationResult, service: tuple[Check, ...], found: detect.Found, args: Namespace, screen: Screen
+    result: AttestationResult, service: tuple[Check, ...], found: detect.Found, missing: list[str], screen: Screen
 ) -> int:
     value = {**result.to_json(), "kind": found.kind, "service": [check.to_json() for check in service]}
     checks = (*result.checks, *(check for device in result.devices for check in device.checks), *service)
     failed = next((check for check in checks if check.status is Status.FAILED), None)
     still_open = [c for c in checks if c.status is Status.NOT_ESTABLISHED]
     if failed is None and {check.number for check in still_open} <= (KEYSET_CHECKS if not result.affirming else set()):
-        if not result.affirming:
-            screen.said("", "No keyset was given: nothing says which keys this evidence vouches for, so send it no secret.")
+        until = found.service.keyset.not_after if service and found.service.keyset else result.at
+        if result.at > until:
+            expired = f"the service's keys counted until {appraised.when(until)}"
+            screen.error(NotAffirming(expired, reason=KeysetExpired.code, hint=KeysetExpired.hint), **value)
+            return 1
+        if service:
+            screen.said("", "The hardware vouches for the service's own keys (C2).")
+        elif not result.affirming:
+            said = "Every check that needs no keyset passed. Nothing says which keys this vouches for: send it no secret."
+            screen.said("", said)
         screen.result(value)
         return 0
-    if result.affirming:
-        screen.result(value)
-        return 0
-    screen.error(_refused(failed, still_open, result, args), **value)
+    for line in missing:
+        screen.note(line)
+    screen.error(_refused(failed, still_open, result), **value)
     return 1
 
 
-def _refused(failed: Check | None, still_open: list[Check], result: AttestationResult, args: Namespace) -> NotAffirming:
+def _refused(failed: Check | None, still_open: list[Check], result: AttestationResult) -> NotAffirming:
     """The one line that people see: what failed, else what is open, and what can be done about it."""
     if failed is not None:
         terms = result.terms_transcript
@@ -219,60 +230,51 @@ def _refused(failed: Check | None, still_open: list[Check], result: AttestationR
         return NotAffirming(said, reason=failed.code, hint=hint)
     asked = [check for check in still_open if check.number not in KEYSET_CHECKS and appraised.reached(check)]
     first, numbers = asked[0], ", ".join(check.number for check in asked)
-    hint = "Say what you expect with --nonce and --policy"
-    if any(check.code == EndorsementMissing.code for check in asked):
-        hint = "What a vendor has to add, " + ("--endorsements brings" if args.fetch else "--endorsements or --fetch brings")
+    lacking = any(check.code == EndorsementMissing.code and check.number[0] != "C" for check in asked)
+    said = f"not established: {numbers} ({first.number} {first.name}: {first.detail})"
     return NotAffirming(
-        f"not established: {numbers} ({first.number} {first.name}: {first.detail})", reason=first.code, hint=hint + "."
+        said, reason=first.code, hint=LACKING if lacking else "Say what you expect: --nonce HEX, --policy FILE"
     )
 
 
-def _devices_alone(args: Namespace, found: detect.Found, at: int, screen: Screen) -> int:
+def _devices_alone(args: Namespace, found: detect.Found, nonce: bytes | None, at: int, screen: Screen) -> int:
     """Devices without a processor: every check of their own is shown, and the end is never good."""
-    policy = _policy(args.policy) if args.policy else strict("", found.devices)
-    endorsements = _endorsements(args, found.devices, found.endorsements, at, screen)
+    if args.event_log:
+        raise Usage("devices have no event log", hint="Give it with the evidence of the machine that they are in.")
+    policy = policy_in(args.policy) if args.policy else strict("", found.devices)
+    endorsements, missing = _endorsements(args, found.devices, found.endorsements, at, screen)
     results = look_at_devices(found.devices, policy=policy, endorsements=endorsements, at=at)
-    nonce = _nonce(args.nonce)
     screen.said("file", f"{args.file}: {found.kind}")
     screen.said("judged at", appraised.when(at))
     for number, device in enumerate(results):
         screen.line()
         appraised.show_device(number, device, screen)
         repeated = getattr(device.verified, "nonce", None)
-        if device.verified is not None and repeated is not None:
-            same = (
-                ""
-                if nonce is None
-                else ": the one that was asked about"
-                if repeated == nonce
-                else ": NOT the one asked about"
-            )
+        if repeated is not None:
+            same = "" if nonce is None else ", the one asked about" if repeated == nonce else ", NOT the one asked about"
             screen.said("nonce", repeated.hex() + same)
     screen.line()
-    problem = first_problem(check for device in results for check in device.checks)
+    for line in missing:
+        screen.note(line)
     value = {"kind": found.kind, "submods": {f"{d.platform}-{n}": d.to_json() for n, d in enumerate(results)}}
+    screen.error(_not_alone(results, found, nonce), **value)
+    return 1
+
+
+def _not_alone(results: tuple[DeviceResult, ...], found: detect.Found, nonce: bytes | None) -> NotAffirming:
+    """Why devices without a processor are not accepted: there is always a reason."""
+    problem = first_problem(check for device in results for check in device.checks)
     if len(results) != len(found.devices):
         said = f"the policy asks for {len(results)} of these {len(found.devices)} devices"
-        screen.error(NotAffirming(said, reason=DevicesNotAccepted.code), **value)
-    elif problem is not None:
+        return NotAffirming(said, reason=DevicesNotAccepted.code)
+    if problem is not None:
         said = f"{problem.number} {problem.status.value}: {problem.name}: {appraised.readable(problem.detail)}"
-        hint = None
-        if problem.code == EndorsementMissing.code:
-            hint = "What a vendor has to add, " + (
-                "--endorsements brings." if args.fetch else "--endorsements or --fetch brings."
-            )
-        screen.error(NotAffirming(said, reason=problem.code, hint=hint), **value)
-    elif nonce is not None and any(getattr(device.verified, "nonce", None) != nonce for device in results):
-        screen.error(NotAffirming("a device answered another nonce", reason=NotBound.code), **value)
-    else:
-        hint = "Look at the evidence of the machine that they are in, which binds theirs."
-        screen.error(
-            NotAffirming(
-                "the devices are genuine, and nothing says which machine uses them", reason=DeviceNotBound.code, hint=hint
-            ),
-            **value,
-        )
-    return 1
+        return NotAffirming(said, reason=problem.code, hint=LACKING if problem.code == EndorsementMissing.code else None)
+    if nonce is not None and any(getattr(device.verified, "nonce", None) != nonce for device in results):
+        return NotAffirming("a device answered another nonce", reason=NotBound.code)
+    hint = "Look at the evidence of the machine that they are in, which binds theirs."
+    said = "the devices are genuine, and nothing says which machine uses them"
+    return NotAffirming(said, reason=DeviceNotBound.code, hint=hint)
 
 
 def strict(platform: str, devices: tuple[Evidence, ...]) -> AppraisalPolicy:
@@ -285,13 +287,9 @@ def strict(platform: str, devices: tuple[Evidence, ...]) -> AppraisalPolicy:
     kinds = [device.platform for device in devices if device.platform in registry.DEVICES]
     return AppraisalPolicy(
         platforms=frozenset({platform} - {""}) - registry.DEVICES,
-        roots=_roots(ROOTS),
+        roots=vendor_roots(ROOTS),
         devices={kind: kinds.count(kind) for kind in kinds},
     )
-
-
-def _roots(names: Any) -> dict[str, Roots]:
-    return {name: Roots(certificates=tuple(ROOTS[name].values())) for name in names if name in ROOTS}
 
 
 def _nonce(text: str | None) -> bytes | None:
@@ -305,19 +303,11 @@ def _hex(text: str, what: str) -> bytes:
         raise Usage(f"{what} is hex digits") from None
 
 
-def _policy(path: Path) -> AppraisalPolicy:
-    """A policy, signed or not: whoever names it on the command line takes it as it is."""
-    with reading(path):
-        value = wire.loads(read(path, max_bytes=MAX_POLICY_BYTES))
-        if isinstance(value, dict) and "payload" in value:
-            value = wire.decode(wire.Envelope.from_json(value).payload, max_bytes=MAX_POLICY_BYTES)
-        return AppraisalPolicy.from_json(value)
-
-
 def _endorsements(
     args: Namespace, members: tuple[Evidence, ...], own: Endorsements, at: int, screen: Screen
-) -> Endorsements:
-    """What came along, what the files hold, what is kept, and, where it is asked for, what the vendors say."""
+) -> tuple[Endorsements, list[str]]:
+    """What came along, what the files hold, what is kept, and, where it is asked for, what the vendors say; and a line for
+    each document that could not be had."""
     from strongroom.app.endorsements.bundle import open_bundle
     from strongroom.app.endorsements.cache import Cache, default_folder
     from strongroom.app.endorsements.provider import EndorsementProvider
@@ -329,13 +319,12 @@ def _endorsements(
     )
     if args.fetch:
         screen.note("asking the vendors for what is missing …")
-    found = dict.fromkeys(own.documents)
+    found, missing = dict.fromkeys(own.documents), []
     for evidence in members:
         gathered = provider.collect(evidence, at, beside=own)
         found.update(dict.fromkeys(gathered.endorsements.documents))
-        for problem in gathered.problems if args.fetch or carried else ():
-            screen.note(f"{problem.about}: {problem.error.message}")
-    return Endorsements(tuple(found)[:MAX_ENDORSEMENTS])
+        missing += [f"{p.about}: {p.error.message}" for p in gathered.problems if args.fetch or carried]
+    return Endorsements(tuple(found)[:MAX_ENDORSEMENTS]), missing
 
 
 # --- show -------------------------------------------------------------------------------------------------------------
@@ -351,103 +340,4 @@ def show(args: Namespace, screen: Screen) -> int:
         value["fields"][title] = shown.plain(claims)
         shown.lines(value["fields"][title], screen)
     screen.result(value)
-    return 0
-
-
-# --- policies ---------------------------------------------------------------------------------------------------------
-
-
-def _named(words: list[str]) -> tuple[set[str], dict[str, int]]:
-    """The platforms, and how many of which devices. Raises Usage."""
-    platforms: set[str] = set()
-    devices: dict[str, int] = {}
-    for word in words:
-        name, _, count = word.partition("=")
-        if name in registry.DEVICES:
-            if not (count.isascii() and count.isdigit()):
-                raise Usage(f"say how many there must be: {name}=8")
-            devices[name] = int(count[:9])
-        elif word in registry.PLATFORMS:
-            platforms.add(word)
-        else:
-            raise Usage(f"there is no platform {word!r}", hint=f"One of: {', '.join(sorted(registry.PLATFORMS))}.")
-    return platforms, devices
-
-
-def _terms(names: set[str]) -> dict[str, Terms]:
-    """Every platform's strict terms, written out so that they can be edited."""
-    modules = {name: registry.verifier(name) for name in sorted(names)}
-    return {name: module.Terms() for name, module in modules.items() if module and module.TERMS_STEPS is not None}
-
-
-def policy(args: Namespace, screen: Screen) -> int:
-    platforms, devices = _named(args.platform)
-    references, roots = [], _roots({*platforms, *devices})
-    for path in args.reference:
-        values, own = _references(path, args.name, args.build)
-        references += values
-        for root in own:
-            if root.platform in platforms:
-                before = roots.get(root.platform, Roots())
-                roots[root.platform] = replace(before, keys=(*before.keys, root.key))
-    found = AppraisalPolicy(
-        platforms=frozenset(platforms),
-        roots=roots,
-        references=tuple(references),
-        machines=frozenset(args.machine) if args.machine else None,
-        devices=devices,
-        terms=_terms({*platforms, *devices}),
-    )
-    AppraisalPolicy.from_json(found.to_json())  # what is written here is read again elsewhere
-    if args.out:
-        write(args.out, pretty(found.to_json()))
-        screen.said("policy", f"{args.out}   {found.digest}")
-    else:
-        screen.line(pretty(found.to_json()).decode())
-    if not references:
-        screen.note("It has no reference value, and so accepts nothing yet: --reference FILE, or edit `references`.")
-    screen.result(found.to_json())
-    return 0
-
-
-def _references(path: Path, name: str, build: str) -> tuple[list[Reference], tuple[Root, ...]]:
-    """What may run; and roots, where a trust file says them (``strongroom up`` writes one)."""
-    roots: tuple[Root, ...] = ()
-    with reading(path):
-        value = wire.loads(read(path, max_bytes=MAX_FILE_BYTES))
-        if isinstance(value, dict) and "submods" in value:  # what `attest verify --json` said
-            submods = value["submods"].items() if isinstance(value["submods"], dict) else ()
-            said = [
-                s.get("strongroom.measurement") for name, s in submods if name in registry.PLATFORMS and isinstance(s, dict)
-            ]
-            value = {"measurements": [measurement for measurement in said if measurement]}
-        if isinstance(value, dict) and set(value) == {"platform", "registers"}:  # what `measure --json` said
-            value = {"measurements": [value]}
-        if isinstance(value, dict) and "format" in value:
-            values = reference(read(path))
-            found, roots = [Reference(m, name, build) for m in values.measurements], values.roots
-        else:
-            f = wire.Fields(value, "reference values")
-            found = [replace(r, name=name, build=build) for r in f.items("measurements", _reference)]
-            f.end()
-        if not found:
-            raise BadField("there is no measurement")
-    return found, roots
-
-
-def _reference(value: object) -> Reference:
-    return Reference.from_json({"build": "", "measurement": value, "name": ""})
-
-
-def adopt(args: Namespace, screen: Screen) -> int:
-    mine, found = party(args), _policy(args.file)
-    mine.save_trust(mine.trust.with_policy(found.sign(mine.keys.signing)))
-    screen.said("adopted", f"{found.digest}, signed by {mine.name}")
-    for name in sorted(found.platforms):
-        count = sum(r.measurement.platform == name for r in found.references)
-        screen.said("platform", f"{name}: {count} reference values" + ("" if count else ", so that nothing is accepted"))
-    for name, count in found.devices.items():
-        screen.said("device", f"{name}: exactly {count}")
-    screen.said("machines", "any" if found.machines is None else f"{len(found.machines)} by name")
-    screen.result({"adopted": found.digest, "party": mine.name})
     return 0
