@@ -166,7 +166,7 @@ def test_a_platform_beneath_without_terms(monkeypatch):
     verified = of(GOOD).verified
     monkeypatch.setattr(azure, "verifier", lambda _: SimpleNamespace(TERMS_STEPS=None))
     transcript = Transcript(azure.TERMS_STEPS)
-    AZURE_SNP.judge(verified, SnpTerms(object()), at=0, transcript=transcript)
+    AZURE_SNP.judge(verified, SnpTerms(pki_amd.TERMS), at=0, transcript=transcript)
     assert transcript.checks[0].detail == "the hardware has no terms"
 
 

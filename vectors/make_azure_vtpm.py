@@ -198,8 +198,13 @@ def _quote(case: Case) -> None:
 
 def _terms(case: Case) -> None:
     case("tcb-too-old", "a processor below the TCB that the policy asks for", TCB, "ZT1", terms=SnpTerms())
-    low = replace(pki_amd.TERMS, vmpls=frozenset({1}))
-    case("not-the-paravisors-level", "a level that the policy does not accept", TERMS, "ZT1", terms=SnpTerms(low))
+    case(
+        "not-the-paravisors-level",
+        "a report that somebody above the paravisor asked for",
+        TERMS,
+        "ZT1",
+        hardware={"vmpl": 1},
+    )
     case(
         "tdx-sept-ve-off",
         "the host can inject exceptions: a paravisor of Azure's preview",

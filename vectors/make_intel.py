@@ -338,6 +338,9 @@ def _td_terms(add: Callable[..., None]) -> None:
     add("qe-out-of-date", "an old quoting enclave", TCB, "T1", replace(TD, qe={"isv_svn": b"\x07\x00"}))
     add("relaunch-advised", "started under an old TDX module that has been replaced since", TCB, "T1",
         replace(V5, td={"tee_tcb_svn": pki.OLD_SVN, "tee_tcb_svn2": SVN_1}))  # fmt: skip
+    quiet = [module(levels=[level({"isvsvn": 11}), level({"isvsvn": 5}, "OutOfDate")])]
+    add("fallen-behind", "launched under a current TDX module; the machine has an old one now, with no advisory", TCB, "T1",
+        replace(V5, td={"tee_tcb_svn2": pki.OLD_SVN}, info={"tdxModuleIdentities": quiet}))  # fmt: skip
     hardening = level(pki.components(tdx=pki.ZERO_TDX), "SWHardeningNeeded", "INTEL-SA-00615")
     add("hardening-needed", "software has to protect itself", TCB, "T1", replace(TD, info={"tcbLevels": [hardening]}))
     no_status = tdx.Terms(statuses=frozenset())

@@ -240,6 +240,12 @@ def _malformed(case: Case) -> None:
         ("decoder-malformed", "a decoder that is neither on nor off", {"opaque": {11: b"\0"}}),
         ("mode-malformed", "a protected PCIe status that is none", {"opaque": {21: b"\0"}}),
         ("mode-contradiction", "a report that contradicts itself on its mode", {"opaque": {36: b"\2\0"}}),
+        ("mode-unknown", "a mode that is not known", {"opaque": {36: b"\3\0"}}),
+        (
+            "name-two-lines",
+            "a device whose name goes on on another line",
+            {"certificates": {0: {"issuer": "GH100 A01\nG2"}, 1: {"subject": "GH100 A01\nG2"}}},
+        ),
         ("chip-unknown", "a chip that is not known", {"chip": "GR100"}),
         ("chip-differs", "a leaf of another chip than the device's", {"certificates": {0: {"subject": "GB100 A01"}}}),
     ):
@@ -399,6 +405,9 @@ def _revocation(case: Case) -> None:
         ("refused", "an OCSP response that is a refusal", {"response_status": 6}),
     ):
         case(f"answer-{suffix}", description, JUNK, "G5", answers=_spoiled(0, **changes))
+    crowd = tuple(responder(GPU.names[2], ec_key(GPU.names[2]), subject=f"responder {n}") for n in range(5))
+    crowded = _spoiled(0, responders=crowd)
+    case("answer-crowded", "an OCSP response with a crowd of responders beside it", JUNK, "G5", answers=crowded)
     junk = Endorsement(OCSP_RESPONSE, b"\x30\x03\x0a\x01")
     case("answer-junk", "an OCSP response that cannot be read", JUNK, "G5", others=(junk,))
     case("answer-long", "an OCSP response over its limit", JUNK, "G5", others=(Endorsement(OCSP_RESPONSE, bytes(20_000)),))
@@ -569,6 +578,8 @@ def _manifest_signatures(case: Case) -> None:
         answers=(),
     )
     wrapped = lambda d: d.replace(b"</ns0:Payload>", b"</ns0:Payload>\n", 1)  # noqa: E731
+    behind = lambda d: d.replace(b"</ds:Signature>", b"</ds:Signature>\n")  # noqa: E731
+    case("manifest-spaced-behind", "the same behind it", JUNK, "G7", manifests=(vbios_manifest(after=behind), driver))
     case("manifest-spaced", "white space that was not signed", JUNK, "G7", manifests=(vbios_manifest(after=wrapped), driver))
 
 
@@ -590,6 +601,17 @@ def _shortened(text: str) -> str:
     return before + "<ds:DigestValue>AAAA" + rest[rest.index("</ds:DigestValue>") :]
 
 
+def _slow(case: Case) -> None:
+    """What a canonical form puts in order by comparing each with each."""
+    for name, description, before, more in (
+        ("manifest-namespaces", "a manifest that declares a crowd of namespaces", "xmlns:ns0", 'xmlns:a{0}="urn:{0}" '),
+        ("manifest-attributes", "a manifest with an element of a crowd of attributes", "role=", 'a{0}="" '),
+    ):
+        crowd = "".join(more.format(n) for n in range(200))
+        manifest = driver_manifest(text=lambda text, b=before, c=crowd: text.replace(b, c + b, 1))
+        case(name, description, JUNK, "G6", manifests=(manifest, vbios_manifest()), answers=())
+
+
 def _signer_paths(case: Case) -> None:
     driver = driver_manifest()
 
@@ -599,6 +621,9 @@ def _signer_paths(case: Case) -> None:
     good = signers()
     case("manifest-root-not-pinned", "manifests of another maker", UNKNOWN, "G8", pinned=(DEVICE_ROOT,))
     spoiled("signer-forged", "a signer that another key certified", CERTIFICATE, signers(signer=FORGER))
+    answering = signers(purposes=("1.3.6.1.5.5.7.3.9",))
+    spoiled("signer-for-answers", "a signer that is certified to answer OCSP requests", CERTIFICATE, answering)
+    spoiled("signer-no-usage", "a signer whose certificate does not say what it is for", CERTIFICATE, signers(usages=None))
     spoiled("signer-alone", "a signer without a path", CERTIFICATE, good[:1])
     spoiled("signer-order", "certificates in another order", CERTIFICATE, (good[0], good[2], good[1], good[3]))
     spoiled("signer-early", "a signer that is not valid yet", EARLY, signers(since=AT + 1))
@@ -734,7 +759,7 @@ def device_cases() -> dict[str, tuple[str, str, str, World]]:
         assert name not in found, name
         found[name] = (description, expect, fails, World(**changes))
 
-    groups = (_good, _malformed, _path, _signed, _revocation, _manifests_missing, _manifest_signatures, _signer_paths)
+    groups = (_good, _malformed, _path, _signed, _revocation, _manifests_missing, _slow, _manifest_signatures, _signer_paths)
     for group in (*groups, _measurements, _terms):
         group(case)
     return found
@@ -812,6 +837,7 @@ def _malformed_tokens(case: Case) -> None:
         ("no-ueid", "a token without a device's number", {"ueid": ...}),
         ("ueid-hex", "a device's number that is none", {"ueid": "0x1"}),
         ("model-unknown", "a model that is not known", {"hwmodel": "GR100"}),
+        ("model-unspeakable", "a model whose name no text can hold", {"hwmodel": "GH100 \ud800"}),
         ("no-driver", "a token without the driver's version", {"x-nvidia-gpu-driver-version": ...}),
         ("driver-malformed", "a driver version that is none", {"x-nvidia-gpu-driver-version": "new"}),
         ("vbios-malformed", "a VBIOS version that is none", {"x-nvidia-gpu-vbios-version": "new"}),

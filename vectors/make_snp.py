@@ -271,6 +271,7 @@ def lists() -> Cases:
             with_documents(ark=ark("genoa", may=usage())),
         ),
         "issuer-revoked": ("an ASK that AMD revoked", REVOKED, "S5", with_documents(crl=crl("genoa", (0x10001,)))),
+        "root-revoked": ("a root that its own list names", REVOKED, "S5", with_documents(crl=crl("genoa", (0x10000,)))),
         "issuer-revoked-long-ago": ("an ASK revoked by an old list, beside a new one", REVOKED, "S5", beside),
         "leaf-revoked": ("a key whose certificate has a number of its own, revoked", REVOKED, "S5", numbered),
         "vcek-revoked": (

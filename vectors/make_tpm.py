@@ -84,7 +84,14 @@ def _good(case: Case) -> None:
     case(
         "good-endorsement-purpose", "a certificate with the purpose of endorsement keys", "ok", "", leaf={"purposes": (EK,)}
     )
-    case("good-no-purpose", "a certificate without a purpose", "ok", "", leaf={"purposes": ()})
+    instance = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.1.21"), b"\x30\x00")
+    case(
+        "good-no-purpose",
+        "a certificate without a purpose that names a machine of Google's",
+        "ok",
+        "",
+        leaf={"purposes": (), "others": ((instance, False),)},
+    )
     case(
         "good-old-list-beside",
         "an old revocation list beside the current one",
@@ -324,6 +331,13 @@ def _revocation_and_key(case: Case) -> None:
         CERTIFICATE_BAD,
         "M9",
         bare=True,
+        leaf={"purposes": ()},
+    )
+    case(
+        "no-purpose",
+        "a certificate that says nothing of TPMs: its key may be anybody's, and sign what he writes",
+        CERTIFICATE_BAD,
+        "M9",
         leaf={"purposes": ()},
     )
     case(

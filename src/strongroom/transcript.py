@@ -13,6 +13,8 @@ from enum import StrEnum
 
 from .wire import JSON
 
+MAX_DETAIL = 2000  # characters
+
 
 class Status(StrEnum):
     """How a check ended."""
@@ -68,6 +70,13 @@ class Steps:
         return iter(self.names.items())
 
 
+def _one_line(text: str) -> str:
+    """What can stand on one line and in a signed document: no line ends, no escape sequences, no lone surrogates."""
+    if len(text) > MAX_DETAIL:
+        text = text[: MAX_DETAIL - 1] + "…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 class Transcript:
     """Collects the outcome of every declared check.
 
@@ -82,6 +91,8 @@ class Transcript:
     def record(self, number: str, passed: bool | None, detail: str = "", *, code: str = "") -> bool:
         """Set check ``number``: ``True`` passed, ``False`` failed, ``None`` not established. Each is set once.
 
+        The detail is cut to one line of 2,000 characters that a terminal prints as they are: others chose some of it.
+
         Returns:
             whether it passed.
         """
@@ -89,7 +100,8 @@ class Transcript:
             raise ValueError(f"check {number} was set twice")
         # Only ``True`` passes: a list or a match object that happens to be true is no answer.
         status = Status.NOT_ESTABLISHED if passed is None else Status.PASSED if passed is True else Status.FAILED
-        self._found[number] = Check(number, self._steps.names[number], status, detail, "" if passed is True else code)
+        said = _one_line(detail)
+        self._found[number] = Check(number, self._steps.names[number], status, said, "" if passed is True else code)
         return passed is True
 
     @property

@@ -95,9 +95,11 @@ class Trust:
         return replace(self, parties=tuple(sorted((*self.parties, party), key=lambda p: p.name)))
 
     def unpin(self, name: str) -> Trust:
-        """The trust without this party. Raises NotPinned."""
+        """The trust without this party. Raises NotPinned: it is not pinned, or it signed the appraisal policy in force."""
         self.party(name)
-        return replace(self, parties=tuple(p for p in self.parties if p.name != name))
+        found = replace(self, parties=tuple(p for p in self.parties if p.name != name))
+        found.signed_policy()
+        return found
 
     def with_enclaves(self, roots: Iterable[Root], measurements: Iterable[Measurement]) -> Trust:
         """The trust that also accepts these roots and measurements."""
@@ -138,14 +140,16 @@ class Trust:
         """
         signed = self.signed_policy()
         own = frozenset(r.platform for r in self.roots) & frozenset(m.platform for m in self.measurements)
-        roots = dict(signed.roots)
+        unnamed = own - signed.platforms  # of these, what the signed policy holds counts for nothing: it accepts none
+        roots = {name: found for name, found in signed.roots.items() if name not in unnamed}
         for platform in {r.platform for r in self.roots}:
             before = roots.get(platform, Roots())
             keys = (*before.keys, *(r.key for r in self.roots if r.platform == platform))
             roots[platform] = replace(before, keys=keys)
-        named = {r.measurement for r in signed.references}
-        references = (Reference(m) for m in self.measurements if m not in named)
-        return replace(signed, platforms=signed.platforms | own, roots=roots, references=(*signed.references, *references))
+        kept = [r for r in signed.references if r.measurement.platform not in unnamed]
+        named = {r.measurement for r in kept}
+        references = (*kept, *(Reference(m) for m in self.measurements if m not in named))
+        return replace(signed, platforms=signed.platforms | own, roots=roots, references=references)
 
     def to_json(self) -> dict[str, JSON]:
         return {

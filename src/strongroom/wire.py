@@ -28,6 +28,8 @@ MAX_INT = 2**53 - 1
 MAX_DEPTH = 32
 MAX_BYTES = 4 << 20  # a document; sealed files and outputs are streams and have their own limits
 
+MAX_VALUES = 1 << 16  # in a document; reading one takes as long as it has values, not bytes
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
@@ -95,20 +97,27 @@ def _integer(text: str) -> int:
     return int(text)
 
 
+def _require_few(data: bytes, most: int) -> None:
+    """Every value but the first stands after one of these characters. In strings they count too: that is soon told."""
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
+        raise TooLarge(f"more than {most} values")
+
+
 def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> JSON:
     """Parse canonical JSON, refusing every other spelling of it.
 
     Args:
         data: the bytes of one document.
-        max_bytes: the largest size accepted, in bytes.
+        max_bytes: the largest size accepted, in bytes; 65,536 values are, or one for each 64 of these bytes.
 
     Raises:
-        TooLarge: more than ``max_bytes``.
+        TooLarge: more than ``max_bytes``, or more values.
         NotJson: not JSON in UTF-8.
         NotCanonical: JSON, but not its one canonical spelling.
     """
     if len(data) > max_bytes:
         raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
+    _require_few(data, max(MAX_VALUES, max_bytes // 64))
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -126,15 +135,17 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> JSON:
     return value  # type: ignore[no-any-return]
 
 
-def loads(data: bytes, *, max_bytes: int = MAX_BYTES) -> Any:
+def loads(data: bytes, *, max_bytes: int = MAX_BYTES, max_values: int | None = None) -> Any:
     """Parse foreign JSON: any spelling, floats allowed, duplicate members and non-numbers refused.
 
     Raises:
-        TooLarge: more than ``max_bytes``.
+        TooLarge: more than ``max_bytes``, or more than ``max_values`` of the characters ``,``, ``[`` and ``{``.
         NotJson: not JSON, or a member twice.
     """
     if len(data) > max_bytes:
         raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
+    if max_values is not None:
+        _require_few(data, max_values)
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_no_number)
     except (UnicodeDecodeError, ValueError, RecursionError, NotCanonical) as error:

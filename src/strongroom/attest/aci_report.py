@@ -152,6 +152,8 @@ def parse(data: bytes) -> Report:
             raise BadEvidence("not a service's report")
         if "gateway_attestation" in found:  # a router and its models, each with a report of its own: this is the router's
             found = found["gateway_attestation"]
+            if not isinstance(found, dict):
+                raise BadEvidence("a router's report is not an object")
         if "api_version" in found:
             return _aci(found)
         if "intel_quote" in found:
@@ -160,7 +162,7 @@ def parse(data: bytes) -> Report:
             return Report(layout=Layout.GET_QUOTE, evidence=_evidence(found, "quote"))
         if "attestation" in found:
             return _container(found)
-    except (WireError, TypeError) as error:
+    except (WireError, UnicodeEncodeError) as error:  # the second: a lone surrogate, which JSON can spell and no text holds
         raise BadEvidence(f"not a service's report: {error}") from error
     raise BadEvidence("not a service's report in any layout that this version knows")
 
@@ -380,8 +382,11 @@ def _issued(report: Report, app_id: bytes, roots: Collection[bytes], transcript:
     signing = {entry.raw for entry in keyset.receipt_signing_keys}
     listed = signing | {entry.raw for entry in keyset.e2ee_public_keys}
     chained = {custody.public_key for custody in report.custody}
+    algorithms = {entry.raw: entry.algo for entry in (*keyset.receipt_signing_keys, *keyset.e2ee_public_keys)}
     if not chained <= listed or not signing <= chained:
         raise EvidenceForged("the custody that came along is not of this keyset's keys")
+    if any("secp256k1" in algorithms[c.public_key] and not c.is_the_issued_key for c in report.custody):
+        raise EvidenceForged("a key of the keyset's has the custody of another key of the KMS's")
     try:
         found = {dstack_kms.root_of(custody, app_id, roots) for custody in report.custody}
     except EndorsementMissing as error:

@@ -153,7 +153,12 @@ class _Appraisal:
 
     def genuine(self, by: Verifier, evidence: Evidence, transcript: Transcript) -> Verified:
         roots = self.policy.roots.get(evidence.platform, Roots())
-        found: Verified = by.verify(evidence, self.endorsements, roots=roots, at=self.at, transcript=transcript)
+        try:
+            found: Verified = by.verify(evidence, self.endorsements, roots=roots, at=self.at, transcript=transcript)
+        except AttestationError:
+            raise
+        except Exception as error:  # a fault of the module's: whoever knows bytes that find one must gain nothing by it
+            raise BadEvidence(f"the platform's verifier failed on it: {type(error).__name__}") from error
         if not transcript.ok:  # a platform module that forgets a check must not pass for one that made it
             raise BadEvidence("a check of the platform was not made")
         return found
@@ -233,7 +238,11 @@ class _Appraisal:
             self.transcript.record("A11", passed=True, detail="the platform has no terms")
             self.vector = replace(self.vector, configuration=AFFIRMED)
             return
-        self.terms_transcript, judged = self.judged(by, self.evidence.platform, verified)
+        try:
+            self.terms_transcript, judged = self.judged(by, self.evidence.platform, verified)
+        except TermsNotMet as error:
+            self.transcript.record("A11", False, error.message, code=error.code)
+            raise
         executables = self.vector.executables
         problem = first_problem(self.terms_transcript.checks)
         self.vector = replace(judged, executables=executables, configuration=UNACCEPTABLE if problem else AFFIRMED)
@@ -247,7 +256,10 @@ class _Appraisal:
     def judged(self, by: Verifier, name: str, verified: Verified) -> tuple[Transcript, TrustVector]:
         assert by.TERMS_STEPS is not None
         transcript = Transcript(by.TERMS_STEPS)
-        return transcript, by.judge(verified, self.policy.terms_of(name), at=self.at, transcript=transcript)
+        try:
+            return transcript, by.judge(verified, self.policy.terms_of(name), at=self.at, transcript=transcript)
+        except Exception as error:  # likewise: terms that were not judged to the end are not met
+            raise TermsNotMet(f"the platform's terms could not be judged: {type(error).__name__}") from error
 
     def machine(self, verified: Verified) -> None:
         """A12."""
@@ -274,18 +286,21 @@ class _Appraisal:
         expected, counts = dict(self.policy.devices), dict.fromkeys(self.policy.devices, 0)
         for device in self.devices:
             counts[device.platform] = counts.get(device.platform, 0) + 1
-        problem = next(((d, p) for d in self.devices if (p := first_problem(d.checks))), None)
+        bad = next((device for device in self.devices if device.status is not Tier.AFFIRMING), None)
         machines = [device.verified.machine for device in self.devices if device.verified]
-        if problem is not None:
-            kind, check = problem[0].platform, problem[1]
-            said = f"{kind}: {check.number} {check.name}: {check.detail}"
-            failed = check.status is Status.FAILED
-            self.transcript.record("A14", False if failed else None, said, code=check.code or DevicesNotAccepted.code)
+        allowed = self.policy.machines
+        if bad is not None:
+            check = first_problem(bad.checks)
+            said = f"{bad.platform}: " + (f"{check.number} {check.name}: {check.detail}" if check else "terms not judged")
+            code = check.code if check and check.code else DevicesNotAccepted.code
+            self.transcript.record("A14", False if bad.status is Tier.CONTRAINDICATED else None, said, code=code)
             raise DevicesNotAccepted(said)
         if counts != expected:
             why = f"the policy asks for {_counted(expected)}, and there is {_counted(counts)}"
         elif None in machines or len(set(machines)) != len(machines):
             why = "a device stands there twice, or does not say which it is"
+        elif allowed is not None and not allowed.issuperset(machines):
+            why = f"the policy does not name the machine {next(m for m in machines if m not in allowed)}"
         elif any(device.verified is None or device.verified.debug is not False for device in self.devices):
             why = "a device can be debugged"
         else:

@@ -17,6 +17,7 @@ from strongroom import wire
 from strongroom.errors import (
     AttestationError,
     BadEvidence,
+    BadField,
     EndorsementMissing,
     EvidenceForged,
     TermsNotMet,
@@ -50,6 +51,7 @@ __all__ = [
     "unb64url",
 ]
 
+PARAVISOR_VMPL = 0
 STATIC_PCRS = 16  # registers 0 to 15 are reset by a start of the machine alone; the others by whoever is in it
 STEPS = Steps(
     "Z",
@@ -122,8 +124,15 @@ class AzureTerms:
 
 
 class SnpTerms(AzureTerms):
+    """Raises BadField: privilege levels other than the paravisor's. Above it the guest chooses what a report holds."""
+
     __slots__ = ()
     HARDWARE = "sev_snp"
+
+    def __post_init__(self) -> None:
+        AzureTerms.__post_init__(self)
+        if not self.hardware.vmpls <= {PARAVISOR_VMPL}:
+            raise BadField("terms of an Azure machine: a paravisor's report is from VMPL 0, and from no other")
 
 
 class TdxTerms(AzureTerms):

@@ -21,6 +21,7 @@ from .evidence import Endorsements, Evidence
 from .keyset import AttestationReport
 
 MAX_BYTES = 4 << 20
+MAX_VALUES = 1 << 18  # of JSON; some write bytes down as lists of numbers
 _KNOWN = (
     "Known are quotes of TDX and SGX, SEV-SNP reports, Nitro documents, TPM and vTPM evidence, NVIDIA's reports and tokens, "
     "and reports of services."
@@ -31,6 +32,8 @@ _ENDORSEMENT = frozenset(
 _DER = b"\x30\x82"
 _TEE_SGX, _TEE_TDX = 0, 0x81
 _SNP_BYTES = 1184
+_SPACE = b" \t\n\v\f\r"
+_STANDARD = bytes.maketrans(b"-_", b"+/")  # of the two alphabets of base64 (RFC 4648)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,16 +312,16 @@ def unb64_loose(text: object) -> bytes:
     """Base64 in either alphabet, with or without padding, as others write it. Raises BadEvidence."""
     if not isinstance(text, str):
         raise BadEvidence("base64 was expected")
-    bare = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
     try:
-        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
-    except (binascii.Error, ValueError) as error:
+        bare = text.encode("ascii").translate(_STANDARD, _SPACE).rstrip(b"=")
+        return base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:  # of which a UnicodeEncodeError is one
         raise BadEvidence("not base64") from error
 
 
 def _unwrapped(data: bytes) -> bytes:
     """The bytes inside a text of hex or base64; else the same bytes."""
-    text = b"".join(data.split())
+    text = data.translate(None, _SPACE)
     if len(text) < 64 or not text.isascii():
         return data
     try:
@@ -355,7 +358,7 @@ def _token(data: bytes) -> Found | None:
     parts = data.split(b".") if data.startswith(b"eyJ") else []
     if len(parts) != 3:
         return None
-    claims = wire.loads(unb64_loose(parts[1].decode("ascii", "replace")), max_bytes=MAX_BYTES)
+    claims = wire.loads(unb64_loose(parts[1].decode("ascii", "replace")), max_bytes=MAX_BYTES, max_values=MAX_VALUES)
     kind = "the claims of an EAR, whose signature was not looked at"
     return Found(kind, claims=(("claims", claims),)) if _is_ear(claims) else None
 
@@ -365,7 +368,7 @@ def _detect(data: bytes) -> Found | None:
         return _token(data.strip())
     if b"\0" in data or data.lstrip()[:1] not in {b"{", b"["}:  # no JSON holds a zero byte
         return next((reader(data) for begins, reader in _BINARY if begins(data)), None)
-    value = wire.loads(data, max_bytes=MAX_BYTES)
+    value = wire.loads(data, max_bytes=MAX_BYTES, max_values=MAX_VALUES)
     for looks, read in _JSON:
         if looks(value):
             return read(value, data)
@@ -373,7 +376,7 @@ def _detect(data: bytes) -> Found | None:
 
 
 def _refuse(data: bytes) -> Found:
-    if data.lstrip()[:10] == b"-----BEGIN" or data.lstrip()[:1] == b"<" or data[:2] == _DER:
+    if b"-----BEGIN" in data[:4096] or data.lstrip()[:1] == b"<" or data[:2] == _DER:
         return _beside()
     raise BadEvidence("of no kind that is known here", hint=_KNOWN)
 

@@ -50,6 +50,13 @@ class Custody:
         if any(len(signature) != SIGNATURE_BYTES for signature in self.signatures):
             raise BadEvidence("a signature of the KMS's is not 65 bytes long")
 
+    @property
+    def is_the_issued_key(self) -> bool:
+        """Whether the published key is the issued one itself: compressed, or whole (SEC 1, section 2.3.3)."""
+        if len(self.public_key) == 2 * COMPRESSED_BYTES - 1 and self.public_key[0] == 4:
+            return self.kms_public_key == bytes([2 + self.public_key[-1] % 2]) + self.public_key[1:COMPRESSED_BYTES]
+        return self.kms_public_key == self.public_key
+
 
 def _recover(message: bytes, signature: bytes) -> bytes:
     """The compressed key that signed the message's Keccak-256. Raises EvidenceForged, EndorsementMissing."""

@@ -23,6 +23,8 @@ INTEL_QE_IDENTITY = "application/vnd.intel.enclave-identity+json"  # likewise
 NVIDIA_RIM = "application/swid+xml"  # a reference integrity manifest, byte for byte
 JWK_SET = "application/jwk-set+json"  # RFC 7517
 
+MAX_CERTIFICATES = 64  # single and in chains, together
+
 
 def of_type(endorsements: Endorsements, media_type: str) -> tuple[Endorsement, ...]:
     """The documents of one type, in their order."""
@@ -38,6 +40,8 @@ def certificates(endorsements: Endorsements) -> tuple[Certificate, ...]:
                 found.setdefault(document.data, certificate(document.data))
             elif document.media_type == PEM_CHAIN:
                 found.update({c.der: c for c in from_pem(document.data)})
+            if len(found) > MAX_CERTIFICATES:
+                raise BadEndorsement(f"more than {MAX_CERTIFICATES} certificates came along")
     except BadCertificate as error:
         raise BadEndorsement(f"an endorsement is not the certificate that it should be: {error}") from error
     return tuple(found.values())

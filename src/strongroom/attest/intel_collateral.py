@@ -81,11 +81,16 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Tcb:
-    """What follows from all levels: the merged status, the oldest date (unix seconds), and every advisory with its level."""
+    """What follows from all levels: the merged status, the oldest date (unix seconds), and every advisory with its level.
+
+    ``now`` is the merged status of what the machine has since the TD was launched; ``None`` where the report says nothing
+    of it (an enclave's, a TD's report 1.0).
+    """
 
     status: TcbStatus
     date: int
     advisories: tuple[Advisory, ...]
+    now: TcbStatus | None = None
 
 
 # --- signed JSON --------------------------------------------------------------------------------------------------------
@@ -367,7 +372,8 @@ def merge(levels: list[Level]) -> Tcb:
 def _relaunch(launched: Tcb, now: Tcb) -> Tcb:
     """A TD that was started under an old TDX module, on a machine that has a current one by now, should be started anew.
 
-    ``TEE_TCB_SVN2`` says what the machine has now. A revoked part counts whenever it was loaded.
+    ``TEE_TCB_SVN2`` says what the machine has now. A revoked part counts whenever it was loaded. Otherwise the merged status
+    is that of the launch, so that what the machine has now is kept beside it.
     """
     status = launched.status
     if TcbStatus.REVOKED in {launched.status, now.status}:
@@ -378,4 +384,4 @@ def _relaunch(launched: Tcb, now: Tcb) -> Tcb:
         status = TcbStatus.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED if configure else advised
     known = {one.id for one in launched.advisories}
     later = (replace(one, now=True) for one in now.advisories if one.id not in known)
-    return Tcb(status, min(launched.date, now.date), (*launched.advisories, *later))
+    return Tcb(status, min(launched.date, now.date), (*launched.advisories, *later), now.status)

@@ -65,16 +65,23 @@ def judge_tcb(
     tcb = processor.tcb
     late = sorted({one.id for one in tcb.advisories if at > advisories.get(one.id, -1)})
     seen = f"not tolerated at {at}: {', '.join(late)}" if late else named(tcb.advisories)
+    now = "" if tcb.now in {None, tcb.status} else f", now {tcb.now}"
     return (
-        (tcb.status in statuses, f"{tcb.status}, levels of {tcb.date}"),
+        (tcb.status in statuses and (_current(tcb.now) or tcb.now in statuses), f"{tcb.status}{now}, levels of {tcb.date}"),
         (not late, seen),
         (processor.evaluation >= floor, f"evaluation {processor.evaluation}, floor {floor}"),
     )
+
+
+def _current(now: TcbStatus | None) -> bool:
+    """Whether nothing is to be said of what the machine has now."""
+    return now in {None, TcbStatus.UP_TO_DATE}
 
 
 def hardware(processor: Processor, *, accepted: bool) -> int:
     """What to claim of the hardware (AR4SI, section 2.3.4): current; vulnerable, and tolerated; or not accepted."""
     if not accepted:
         return UNACCEPTABLE
-    current = processor.tcb.status is TcbStatus.UP_TO_DATE and not processor.tcb.advisories
+    tcb = processor.tcb
+    current = tcb.status is TcbStatus.UP_TO_DATE and _current(tcb.now) and not tcb.advisories
     return AFFIRMED if current else KNOWN_VULNERABLE

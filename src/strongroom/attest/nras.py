@@ -177,7 +177,7 @@ class _Verification:
     def key_found(self) -> str:
         named = {token.header.get("kid") for token in self.tokens}
         kid = named.pop()
-        if named or not isinstance(kid, str) or not kid:
+        if named or not isinstance(kid, str) or not kid or not (kid.isascii() and kid.isprintable()):
             raise EvidenceForged("the tokens do not name one key")
         found = {key.spki: key for key in keys(self.endorsements, kid)}
         if not found:
@@ -336,14 +336,18 @@ def judge(verified: NrasVerified, terms: TokenTerms, *, at: int, transcript: Tra
 
 
 def _shown(value: object) -> str:
-    return "not said" if value is None else str(value)[:40]
+    return "not said" if value is None else _printable(str(value)[:40])
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _failed(claims: Claims) -> tuple[str, ...]:
     """The service's checks that did not pass, were not made, or of which it warns."""
     prefix = "x-nvidia-gpu-"
     missing = [name for name in CHECKED if claims.said(prefix + name) is not True]
-    untrue = [name.removeprefix(prefix) for name, value in claims.device.payload.items() if value is False]
+    untrue = [_printable(name.removeprefix(prefix)) for name, value in claims.device.payload.items() if value is False]
     warned = claims.said("x-nvidia-attestation-warning")
     return (*sorted({*missing, *untrue}), *([f"warning: {_shown(warned)}"] if warned is not None else []))
 

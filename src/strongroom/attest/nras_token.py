@@ -28,6 +28,7 @@ PLATFORM = "nras"
 MAX_EVIDENCE_BYTES = 64 << 10
 MAX_TOKEN_BYTES = 16 << 10
 MAX_KEY_SET_BYTES = 1 << 20
+MAX_KEY_SETS = 2  # the service's own, and the one before it
 MAX_KEYS = 256
 MAX_UEID_BYTES = 32
 
@@ -136,8 +137,8 @@ class Claims:
 
 def _text(payload: Mapping[str, Any], name: str) -> str:
     found = payload.get(name)
-    if not isinstance(found, str) or len(found) > 128:
-        raise BadEvidence(f"a token has no {name}")
+    if not isinstance(found, str) or len(found) > 128 or not (found.isascii() and found.isprintable()):
+        raise BadEvidence(f"a token has no {name} that is printable text")
     return found
 
 
@@ -237,9 +238,12 @@ class Key:
 def keys(endorsements: Endorsements, kid: str) -> tuple[Key, ...]:
     """The keys of this name in the key sets that came along. Raises BadEndorsement."""
     found: list[Key] = []
-    for document in of_type(endorsements, JWK_SET):
+    sets = dict.fromkeys(document.data for document in of_type(endorsements, JWK_SET))
+    if len(sets) > MAX_KEY_SETS:
+        raise BadEndorsement(f"more than {MAX_KEY_SETS} key sets")
+    for data in sets:
         try:
-            value = wire.loads(document.data, max_bytes=MAX_KEY_SET_BYTES)
+            value = wire.loads(data, max_bytes=MAX_KEY_SET_BYTES)
         except WireError as error:
             raise BadEndorsement(f"not a key set: {error}") from error
         held = value.get("keys") if isinstance(value, dict) else None

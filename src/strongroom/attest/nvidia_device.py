@@ -29,6 +29,7 @@ GPU_MEASUREMENTS = 64
 NVDEC_INDEX = 35  # of the manifests: left out where the decoder is switched off, as the vendor's own verifiers do
 ENABLED, DISABLED = 0xAA, 0x55
 PROTECTED_PCIE_FEATURE = 2
+FEATURES = frozenset({None, 0, 1, PROTECTED_PCIE_FEATURE})  # one device, several with protected links, protected PCIe
 
 _FWID = "2.23.133.5.4.1"  # TCG DICE: a composite device id, which ends in the firmware's digest
 _TCB_INFO = "2.23.133.5.4.1.1"  # TCG DICE: a list of firmware digests, of which the first is the device's own
@@ -100,6 +101,8 @@ class Claims:
             raise BadEvidence(
                 f"a GPU reports {len(self.report.measurements)} measurements, where there must be {GPU_MEASUREMENTS}"
             )
+        if not all(c.common_name.isascii() and c.common_name.isprintable() for c in self.certificates[:2]):
+            raise BadEvidence("a device's name is not printable text")
         leaf, device = self.certificates[0].common_name.split(" "), self.certificates[1].common_name.split(" ")
         if leaf[:1] != device[:1] or architecture_of(leaf[0]) is not self.architecture:
             raise BadEvidence("a device's certificates are for another chip than its evidence says")
@@ -170,12 +173,14 @@ class Claims:
         """Whether the device is in the mode that protects its bus alone, and leaves the links between devices in the clear.
 
         Raises:
-            BadEvidence: the report contradicts itself.
+            BadEvidence: the report contradicts itself, or names a mode that is not known here.
         """
         status = self.report.number(spdm.PROTECTED_PCIE_STATUS, size=1)
         feature = self.report.number(spdm.FEATURE_FLAG, size=2)
         if status not in {None, ENABLED, DISABLED}:
             raise BadEvidence("the report's protected PCIe status is none")
+        if feature not in FEATURES:
+            raise BadEvidence(f"the device is in mode {feature}, which is not known here")
         if status is not None and feature is not None and (status == ENABLED) is not (feature == PROTECTED_PCIE_FEATURE):
             raise BadEvidence("the report contradicts itself on its mode")
         return status == ENABLED or feature == PROTECTED_PCIE_FEATURE

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from strongroom import wire
 from strongroom.errors import (
@@ -33,8 +33,12 @@ from .evidence import Endorsements
 from .x509 import Certificate, require_valid
 
 MAX_OCSP_BYTES = 16 << 10
+MAX_RESPONDERS = 4  # certificates beside an answer, which nothing signs
 MAX_SIGNATURE_BYTES = 126  # of an elliptic curve; its length is one byte in DER
+MAX_ANSWERS = 8  # about one certificate
 LASTS_S = 86_400  # how long a response counts that does not say until when
+_READ_CRITICAL = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE})
+_UNREADABLE = (UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)  # no ValueErrors, these
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Response:
             raise BadEndorsement(f"an OCSP response is longer than {MAX_OCSP_BYTES} bytes")
         try:
             found = _read(self.der)  # all of it now: the library reads many parts only when they are asked for
-        except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+        except (ValueError, TypeError, OverflowError, *_UNREADABLE) as error:
             raise BadEndorsement("not an OCSP response") from error
         for name, value in found.items():
             object.__setattr__(self, name, value)
@@ -102,6 +106,9 @@ class Response:
                 raise BadCertificate(f"{responder.subject} may not answer OCSP requests") from None
             if ExtendedKeyUsageOID.OCSP_SIGNING not in usage:
                 raise BadCertificate(f"{responder.subject} may not answer OCSP requests")
+            unread = [e.oid.dotted_string for e in responder.extensions() if e.critical and e.oid not in _READ_CRITICAL]
+            if unread:
+                raise BadCertificate(f"{responder.subject} has a critical extension that is not known here: {unread[0]}")
             found.append(responder)
         return found
 
@@ -142,6 +149,8 @@ def _read(der: bytes) -> dict[str, object]:
         raise BadEndorsement("an OCSP response is not exactly one answer about one certificate")
     if any(e.critical for e in (*whole.extensions, *whole.single_extensions)):
         raise BadEndorsement("an OCSP response has a critical extension that is not known here")
+    if len(whole.certificates) > MAX_RESPONDERS:
+        raise BadEndorsement(f"an OCSP response came with more than {MAX_RESPONDERS} certificates of responders")
     signature = whole.signature
     if len(signature) > MAX_SIGNATURE_BYTES or bytes([0x03, len(signature) + 1, 0]) + signature not in der:
         raise BadEndorsement("an OCSP response is not signed by whole bytes of an elliptic curve's signature")
@@ -215,6 +224,8 @@ def require_standing(pairs: Iterable[tuple[Certificate, Certificate]], answers: 
         if not about:
             unknown.append(certificate.subject)
             continue
+        if len(about) > MAX_ANSWERS:
+            raise BadEndorsement(f"{len(about)} answers about {certificate.subject}, where at most {MAX_ANSWERS} are read")
         for answer in about:
             answer.require_authentic(issuer, at)
         latest = next((a for a in reversed(about) if a.this_update <= at), None)

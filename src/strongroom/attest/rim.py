@@ -17,10 +17,12 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.x509.oid import ExtensionOID
 from lxml import etree
 
 from strongroom import wire
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 MAX_MANIFEST_BYTES = 256 << 10
 MAX_ELEMENTS = 512
+MAX_ATTRIBUTES = 128  # of one element: canonical forms are put in order by comparing each with each
+MAX_NAMESPACES = 32  # declared in a whole manifest, for the same reason
 MAX_ALTERNATIVES = 64
 MEASUREMENT_BYTES = 48
 MAX_INDEX = 63  # manifests count from 0, reports from 1
@@ -123,15 +127,31 @@ def require_signers(manifest: Manifest, *, roots: Iterable[str], at: int) -> Sig
     it did is in the answer, and a policy's terms say how long ago that may be. One not yet valid *is* a failure.
 
     Raises:
-        BadCertificate: a link does not hold, or the root is not the one for manifests.
+        BadCertificate: a link does not hold, the signer is for something else, or the root is not the one for manifests.
         UnknownRoot: the root is not pinned.
         EndorsementNotYetValid: they are not valid yet at that time, unix seconds, or never were together.
     """
     found = Signers(max(c.not_before for c in manifest.path), min(c.not_after for c in manifest.path))
     require_path(manifest.path, roots=roots, at=min(at, found.until))
+    _require_signer(manifest.path[0])
     if manifest.path[-1].common_name != ROOT_NAME:
         raise BadCertificate(f"the signer of a manifest comes from {manifest.path[-1].subject}, which signs no manifests")
     return found
+
+
+def _require_signer(certificate: Certificate) -> None:
+    """Require that the certificate is for a key that signs, and for no other purpose. Raises BadCertificate."""
+    extensions = certificate.extensions()
+    try:
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        raise BadCertificate(f"{certificate.subject} does not say what its key is for") from None
+    if (
+        not usage.digital_signature
+        or usage.key_cert_sign
+        or any(e.oid == ExtensionOID.EXTENDED_KEY_USAGE for e in extensions)
+    ):
+        raise BadCertificate(f"{certificate.subject} is not for a key that signs manifests")
 
 
 def _refuse(why: str) -> BadEndorsement:
@@ -146,6 +166,8 @@ def _document(data: bytes) -> _Element:
     body = data[declaration.end() :] if declaration else data
     if not body.isascii() or b"<!" in body or b"<?" in body or b"&" in body or not body.startswith(b"<"):
         raise _refuse("it holds a document type, an entity, a comment or an instruction, or is not plain ASCII")
+    if body.count(b"xmlns") > MAX_NAMESPACES:
+        raise _refuse(f"it declares more than {MAX_NAMESPACES} namespaces")
     parser = etree.XMLParser(
         encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, dtd_validation=False, huge_tree=False
     )
@@ -157,6 +179,8 @@ def _document(data: bytes) -> _Element:
     for count, element in enumerate(root.iter(), 1):
         if count > MAX_ELEMENTS:
             raise _refuse(f"it has more than {MAX_ELEMENTS} elements")
+        if len(element.attrib) > MAX_ATTRIBUTES:
+            raise _refuse(f"an element has more than {MAX_ATTRIBUTES} attributes")
         if any(name.startswith(_XML) for name in element.attrib):
             raise _refuse("it has an attribute of the xml namespace")
     return root
@@ -233,6 +257,7 @@ def _signature(root: _Element) -> tuple[bytes, bytes, bytes, bytes, tuple[Certif
     said, signature, signed = _base64(digest_value), _base64(value), _canonical(info, canonical)
     if len(signature) != SIGNATURE_BYTES or len(said) != MEASUREMENT_BYTES:
         raise _refuse("its signature or digest is of another length")
+    root[-2].tail = (root[-2].tail or "") + (element.tail or "")  # what follows the signature stays, and is signed
     root.remove(element)
     return said, hashlib.sha384(_canonical(root, form)).digest(), signed, signature, path
 

@@ -102,8 +102,7 @@ def require_same(data: bytes, quote: Quote, used: Collateral, tcb: Tcb, at: int)
     other = _import()
     if other is None:
         return ""
-    name = f"dcap-qvl {other.__version__}"
-    root = used.root
+    name, root = f"dcap-qvl {getattr(other, '__version__', 'of no version')}", used.root
     try:
         collateral = other.QuoteCollateralV3(
             pck_crl_issuer_chain=_chain(used.issuer, root),
@@ -117,6 +116,7 @@ def require_same(data: bytes, quote: Quote, used: Collateral, tcb: Tcb, at: int)
             qe_identity_signature=used.identity.signature,
         )
         found = other.verify_with_root_ca(data, collateral, root.der, at)
+        status, advisories = str(found.status), set(map(str, found.advisory_ids))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # whatever it raises is a refusal; a panic of its runtime is no Exception
@@ -126,7 +126,7 @@ def require_same(data: bytes, quote: Quote, used: Collateral, tcb: Tcb, at: int)
             return f"{name} refuses it only for what we see too: {said}"
         raise SecondOpinionDiffers(f"{name} refuses what we find genuine: {said[:200]}") from error
     ours = {one.id for one in tcb.advisories if not one.now}  # it names those that touched the TD at its launch
-    if found.status != tcb.status or set(found.advisory_ids) != ours:
-        theirs = f"{found.status} with {', '.join(sorted(set(found.advisory_ids))) or 'no advisories'}"
+    if status != tcb.status or advisories != ours:
+        theirs = f"{status} with {', '.join(sorted(advisories)) or 'no advisories'}"
         raise SecondOpinionDiffers(f"{name} finds {theirs}, we {tcb.status} with {', '.join(sorted(ours)) or 'none'}")
     return f"{name} agrees"

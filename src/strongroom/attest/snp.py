@@ -237,7 +237,7 @@ def _came_along(claims: Claims, signed: bytes, endorsements: Endorsements) -> tu
 def _require_not_revoked(
     path: tuple[Certificate, Certificate, Certificate], endorsements: Endorsements, at: int
 ) -> tuple[list[RevocationList], int]:
-    """Every list that names the root is the root's own, and none of them names the issuer or the leaf; one must be current.
+    """Every list that names the root is the root's own, and none of them names one of the path; one must be current.
 
     AMD gives all VCEKs the serial number 0, so that a list can revoke an ASK and not one chip's key; what is wrong with
     a chip shows in its TCB. A list that named 0 would be believed, and revoke every chip of the line.
@@ -249,9 +249,9 @@ def _require_not_revoked(
         EndorsementMissing: no list.
         BadEndorsement, BadCertificate: one is not what it says.
         EndorsementNotYetValid, EndorsementExpired: none is current.
-        Revoked: one names the issuer or the leaf.
+        Revoked: one names the leaf, the issuer or the root.
     """
-    leaf, issuer, root = path
+    root = path[-1]
     lists = [one for one in revocation_lists(endorsements) if one.issued_by(root)]
     if not lists:
         raise EndorsementMissing(f"no revocation list of {root.common_name} came along")
@@ -262,8 +262,8 @@ def _require_not_revoked(
             counted.append(one.require_current(root, at))
         except (EndorsementNotYetValid, EndorsementExpired) as error:  # after its signature was found good
             late = error
-        one.require_not_revoked(issuer)
-        one.require_not_revoked(leaf)
+        for certificate in path:
+            one.require_not_revoked(certificate)
     if late is not None and not counted:
         raise late
     return lists, max(counted)

@@ -85,9 +85,21 @@ class Terms:
         for words, names in ((self.guest_policy, _POLICY_NAMES), (self.platform_info, _PLATFORM_NAMES)):
             if words.keys() != set(names) or not frozenset(WORDS).issuperset(words.values()):
                 raise BadField("terms of sev_snp: a bit that is not known, or that nothing is said of")
+        self._require_bounds()
         object.__setattr__(self, "minimum_tcb", MappingProxyType(dict(sorted(self.minimum_tcb.items()))))
         object.__setattr__(self, "guest_policy", MappingProxyType(dict(sorted(self.guest_policy.items()))))
         object.__setattr__(self, "platform_info", MappingProxyType(dict(sorted(self.platform_info.items()))))
+
+    def _require_bounds(self) -> None:
+        """Raises BadField: a word, a number or an identity that the JSON form could not say."""
+        if not frozenset(WORDS).issuperset((self.id_key, self.author_key)):
+            raise BadField(f"terms of sev_snp: an ID or author key is none of {', '.join(WORDS)}")
+        if self.minimum_report_version not in VERSIONS or not 0 <= self.minimum_guest_svn < 1 << 32:
+            raise BadField("terms of sev_snp: no report has that version, or no guest that security version")
+        if not all(0 <= number <= 255 for number in self.minimum_abi) or not 0 <= self.mitigations < 1 << 64:
+            raise BadField("terms of sev_snp: no ABI has that number, or no vector of mitigations that bit")
+        if not all(len(one) == 16 for ids in (self.family_ids, self.image_ids) for one in ids or ()):
+            raise BadField("terms of sev_snp: a family or an image is not 16 bytes long")
 
     def to_json(self) -> dict[str, JSON]:
         major, minor = self.minimum_abi

@@ -27,6 +27,7 @@ from .x509 import MAX_PATH, Certificate, RevocationList
 
 # TCG EK Credential Profile, section 3.5: what a TPM's certificates may be for.
 _ATTESTATION_PURPOSE, _ENDORSEMENT_PURPOSE = "2.23.133.8.3", "2.23.133.8.1"
+_GOOGLE_INSTANCE = "1.3.6.1.4.1.11129.2.1.21"  # names the machine; Google puts it into its certificates of TPMs' keys alone
 ALTERNATIVE_NAME, PURPOSES, _CRL_POINTS = "2.5.29.17", "2.5.29.37", "2.5.29.31"
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 
@@ -74,6 +75,10 @@ def path_of(leaf: Certificate, pool: tuple[Certificate, ...]) -> tuple[Certifica
         named = [c for c in pool if c.parsed.subject == path[-1].parsed.issuer and c not in path]
         if not named or len(path) == MAX_PATH:
             raise EndorsementMissing(f"the issuer of {path[-1].subject} did not come along")
+        if len(named) > MAX_PATH:
+            raise BadCertificate(
+                f"{len(named)} issuers of {path[-1].subject} came along, where at most {MAX_PATH} are tried"
+            )
         path.append(next((c for c in named if _signed(path[-1], c)), named[0]))
     return tuple(path)
 
@@ -146,6 +151,9 @@ def require_attestation_key(
 ) -> str:
     """Require that the key was made in its TPM and signs only what that TPM makes.
 
+    The quote binds the key's attributes; but a key without restriction could sign a quote that names any. That it has them
+    rests on the authority, which certifies keys of TPMs after it has looked at them.
+
     Args:
         described: the key as its TPM describes it, or ``None``; the certificate must then call it an attestation key.
         parent: the qualified name, or the handle, of what it was made under.
@@ -161,9 +169,11 @@ def require_attestation_key(
     """
     for certificate in path[:-1]:
         purposes = _purposes(certificate)
-        # Google's certificates of attestation keys bear the purpose of endorsement keys, or none.
+        # Google's certificates of attestation keys bear the purpose of endorsement keys, or none and the machine's name.
         if purposes is not None and not purposes & {_ATTESTATION_PURPOSE, _ENDORSEMENT_PURPOSE}:
             raise BadCertificate(f"{certificate.subject} is not for the keys of TPMs")
+    if _purposes(path[0]) is None and path[0].extension(_GOOGLE_INSTANCE) is None:
+        raise BadCertificate(f"{path[0].subject} does not say that it is for the key of a TPM")
     try:
         usage = path[0].extensions().get_extension_for_class(x509.KeyUsage).value
     except x509.ExtensionNotFound:
