@@ -291,6 +291,25 @@ def test_devices_bound_by_the_keysets_own_key_are_affirmed():
     assert result.valid_until == found.not_after
 
 
+def test_a_result_is_valid_no_longer_than_an_advisory_is_tolerated():
+    found, last = keyset(), NOW + 60
+    machine = replace(MACHINE, td={"tee_tcb_svn": pki_intel.OLD_SVN})
+    terms = tdx.Terms(
+        statuses=frozenset({TcbStatus.UP_TO_DATE, TcbStatus.OUT_OF_DATE}),
+        advisories={"INTEL-SA-01192": last + 30, "INTEL-SA-01245": last},
+    )
+    result = appraise(
+        Td(machine).produce(report_data(found.digest, NONCE)),
+        policy=replace(POLICY, terms={"tdx": terms}),
+        endorsements=Td(machine).endorsements(),
+        nonce=NONCE,
+        at=NOW,
+        keyset=found,
+    )
+    assert result.affirming, ends(result)
+    assert result.valid_until == last < found.not_after
+
+
 def test_devices_bound_by_a_strangers_key_are_refused():
     found = keyset()
     assert ends(composite(report_data(found.digest, NONCE), found, STRANGER)) == ("A15", "attest.device_not_bound")

@@ -532,6 +532,32 @@ def test_entries_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
         broken.require_not_revoked(LEAF)
 
 
+def crowded(parts: int) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATIONAL_UNIT_NAME, "u" * 60)] * parts)
+
+
+def test_a_name_of_thousands_of_parts_is_not_read() -> None:
+    """Reading one that fills a list took half a second and 50 MB."""
+    builder = x509.CertificateRevocationListBuilder().last_update(when(BEGIN)).next_update(when(END))
+    for parts, good in ((57, True), (60, False)):
+        made = builder.issuer_name(crowded(parts)).sign(ec_key("root"), hashes.SHA384(), ecdsa_deterministic=True)
+        data = made.public_bytes(Encoding.DER)
+        if good:
+            assert RevocationList(data).issuer_name == crowded(parts)
+            continue
+        with pytest.raises(BadCertificate, match="name"):
+            RevocationList(data)
+
+
+def test_a_certificate_with_too_long_a_name_is_not_read() -> None:
+    builder = x509.CertificateBuilder().serial_number(1).public_key(ec_key("leaf").public_key())
+    builder = builder.not_valid_before(when(BEGIN)).not_valid_after(when(END))
+    for subject, issuer in ((crowded(60), crowded(1)), (crowded(1), crowded(60))):
+        made = builder.subject_name(subject).issuer_name(issuer).sign(ec_key("root"), hashes.SHA384())
+        with pytest.raises(BadCertificate, match="name"):
+            Certificate(made.public_bytes(Encoding.DER))
+
+
 @pytest.mark.parametrize("data", [b"", b"\x30\x00", LIST.der + b"\0", LIST.der[:-1], LEAF.der, bytes(MAX_CRL_BYTES + 1)])
 def test_what_is_no_list(data: bytes) -> None:
     with pytest.raises(BadCertificate):

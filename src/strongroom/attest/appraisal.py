@@ -9,7 +9,7 @@ See ``spec/appraisal.md``; the checks A1 to A15 are numbered as there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from strongroom.errors import (
@@ -33,7 +33,7 @@ from strongroom.transcript import Status, Steps, Transcript
 
 from . import binding
 from .appraisal_policy import AppraisalPolicy
-from .evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Roots, Verified, Verifier
+from .evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Roots, Verified, Verifier, tolerated
 from .keyset import NONCE_BYTES, Keyset, report_data
 from .registry import DEVICES, verifier
 from .result import MAKER, AttestationResult, DeviceResult, first_problem, tier_of
@@ -366,11 +366,19 @@ class _Appraisal:
                 seen = "by nothing"
         self.transcript.record("A15", None if self.beside_it else True, seen, code=DeviceNotBound.code)
 
+    def ends(self) -> Iterator[int]:
+        """Until when each member's endorsements hold, and until when its terms tolerate what they do."""
+        for name, verified in ((self.evidence.platform, self.verified), *((d.platform, d.verified) for d in self.devices)):
+            by = verifier(name)
+            if verified is not None and by is not None:
+                yield verified.valid_until
+                if by.TERMS_STEPS is not None:
+                    yield tolerated(by, verified, self.policy.terms_of(name))
+
     def result(self, keyset: Keyset | None, nonce: bytes) -> AttestationResult:
         verified = self.verified
         status = tier_of((self.transcript,))
         affirming = status is Tier.AFFIRMING and verified is not None and keyset is not None
-        ends = [v.valid_until for v in (verified, *(d.verified for d in self.devices)) if v is not None]
         return AttestationResult(
             status=status,
             label=self.label,
@@ -384,7 +392,7 @@ class _Appraisal:
             vector=self.vector,
             collateral=verified.collateral if verified else (),
             at=self.at,
-            valid_until=min(*ends, keyset.not_after) if affirming and keyset else None,
+            valid_until=min(keyset.not_after, *self.ends()) if affirming and keyset else None,
             transcript=self.transcript,
             platform_transcript=self.platform_transcript,
             terms_transcript=self.terms_transcript,

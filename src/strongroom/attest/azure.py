@@ -27,7 +27,7 @@ from strongroom.wire import JSON, Fields
 
 from . import tpm_quote
 from .azure_claims import FORMAT, HASHES, MAX_AZURE_BYTES, MAX_HARDWARE_BYTES, Claims, RuntimeData, parse, unb64url
-from .evidence import Endorsements, Evidence, Measurement, Roots, Verified, Verifier
+from .evidence import Endorsements, Evidence, Measurement, Roots, Verified, Verifier, tolerated
 from .registry import verifier
 from .tpm_key import key_info
 from .tpm_quote import QuoteTerms
@@ -302,6 +302,10 @@ class AzurePlatform:
         if not transcript.ok:  # a module that forgets a check must not pass for one that made it
             raise BadEvidence(f"a check of {self.HARDWARE} was not made")
         return found, transcript.checks
+
+    def tolerated_until(self, verified: AzureVerified, terms: AzureTerms) -> int:
+        """The last second at which the terms tolerate what they were judged to accept, unix."""
+        return tolerated(_hardware(self.HARDWARE), verified.hardware, terms.hardware)
 
     def judge(self, verified: AzureVerified, terms: AzureTerms, *, at: int, transcript: Transcript) -> TrustVector:
         """ZT1 to ZT9: what the policy asks, held against what was verified. Never raises.

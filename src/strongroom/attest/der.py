@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from strongroom.errors import BadCertificate
 
+MAX_NAME_BYTES = 4096  # the library takes a hundred times the room, and as long, for a name of many parts
+
 _INTEGER, _BIT_STRING, _SEQUENCE, _VERSION = 0x02, 0x03, 0x30, 0xA0
 
 
@@ -64,6 +66,13 @@ def require_alike(der: bytes, inside: slice, outside: slice) -> None:
         raise BadCertificate("it names two algorithms for its one signature")
 
 
+def require_short(name: slice) -> slice:
+    """Raises BadCertificate: longer than 4 KiB."""
+    if name.stop - name.start > MAX_NAME_BYTES:
+        raise BadCertificate(f"a name in it is longer than {MAX_NAME_BYTES} bytes")
+    return name
+
+
 def outline(der: bytes) -> Outline:
     """Raises BadCertificate: not exactly one certificate, with no trailing bytes."""
     tbs, inner, algorithm = signed_part(der)
@@ -79,8 +88,8 @@ def outline(der: bytes) -> Outline:
     return Outline(
         tbs=tbs,
         serial=slice(number, after),
-        issuer=slice(issuer, validity),
-        subject=slice(subject, element(der, subject)[2]),
+        issuer=require_short(slice(issuer, validity)),
+        subject=require_short(slice(subject, element(der, subject)[2])),
     )
 
 
@@ -89,4 +98,6 @@ def require_list_alike(der: bytes) -> None:
     _, inner, algorithm = signed_part(der)
     tag, _, after = element(der, inner)
     begin = after if tag == _INTEGER else inner  # the version may be left out
-    require_alike(der, slice(begin, element(der, begin)[2]), algorithm)
+    issuer = element(der, begin)[2]
+    require_alike(der, slice(begin, issuer), algorithm)
+    require_short(slice(issuer, element(der, issuer)[2]))

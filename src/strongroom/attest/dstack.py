@@ -22,7 +22,7 @@ from strongroom.wire import JSON, Fields
 
 from . import dstack_log, registry
 from .dstack_log import RTMR3, App, Entry
-from .evidence import Endorsements, Evidence, Measurement, Roots, Verified, Verifier
+from .evidence import FOREVER, Endorsements, Evidence, Measurement, Roots, Verified, Verifier, tolerated
 from .tcg_log import Found
 from .vector import TrustVector
 
@@ -337,6 +337,12 @@ def _registers(signed: Mapping[str, str], app: App) -> dict[str, str]:
     if signed.get(MRCONFIGID, "").startswith("sha384:03"):
         left_out.add(MRCONFIGID)
     return {**{name: value for name, value in signed.items() if name not in left_out}, **app.registers}
+
+
+def tolerated_until(verified: DstackVerified, terms: Terms) -> int:
+    """The last second at which the terms tolerate what they were judged to accept, unix."""
+    inner = terms.tdx if verified.hardware == TDX else terms.sev_snp
+    return FOREVER if inner is None else tolerated(_hardware(verified.hardware), verified.inner, inner)
 
 
 def judge(verified: DstackVerified, terms: Terms, *, at: int, transcript: Transcript) -> TrustVector:

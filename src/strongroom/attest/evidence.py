@@ -15,7 +15,7 @@ from strongroom import wire
 from strongroom.errors import BadEndorsement, BadEvidence, BadField, BadMeasurement
 from strongroom.party import VerifyKey
 from strongroom.transcript import Steps, Transcript
-from strongroom.wire import JSON, Fields
+from strongroom.wire import JSON, MAX_INT, Fields
 
 from .vector import TrustVector
 
@@ -26,6 +26,7 @@ MAX_BINDING_BYTES = 64 << 10
 MAX_ENDORSEMENT_BYTES = 1 << 20
 MAX_ENDORSEMENTS = 64
 REPORT_DATA_BYTES = 64
+FOREVER = MAX_INT  # of what has no end
 
 PLATFORM_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")  # a name, as in ``wire.Fields.name``
 _REGISTER = re.compile(r"[a-z0-9][a-z0-9_]{0,31}\Z")
@@ -340,3 +341,12 @@ class Verifier(Protocol):
     def judge(self, verified: Any, terms: Any, *, at: int, transcript: Transcript) -> TrustVector:
         """Record every one of ``TERMS_STEPS``, passed or failed with a code, and say what can be claimed. Never raises."""
         ...
+
+
+def tolerated(by: Verifier, verified: Any, terms: Any) -> int:
+    """The last second at which terms that were met tolerate what is not as it should be, unix.
+
+    A platform whose terms tolerate something for a time says until when: its module has a ``tolerated_until``.
+    """
+    until = getattr(by, "tolerated_until", None)
+    return FOREVER if until is None else int(until(verified, terms))

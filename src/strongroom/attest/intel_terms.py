@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from strongroom.errors import BadField
 from strongroom.wire import Fields
 
+from .evidence import FOREVER
 from .intel import Processor, named
 from .intel_collateral import TcbStatus
 from .vector import AFFIRMED, UNACCEPTABLE
@@ -71,6 +72,11 @@ def judge_tcb(
         (not late, seen),
         (processor.evaluation >= floor, f"evaluation {processor.evaluation}, floor {floor}"),
     )
+
+
+def tolerated_until(processor: Processor, advisories: Mapping[str, int]) -> int:
+    """The last second at which every advisory is tolerated; ``FOREVER`` where there is none."""
+    return min((advisories.get(one.id, -1) for one in processor.tcb.advisories), default=FOREVER)
 
 
 def _current(now: TcbStatus | None) -> bool:

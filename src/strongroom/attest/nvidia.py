@@ -356,6 +356,11 @@ def verify(
     return found.verified()
 
 
+def tolerated_until(verified: NvidiaVerified, terms: Terms) -> int:
+    """The last second at which the terms tolerate what they were judged to accept, unix."""
+    return verified.signers_until + terms.signers_expired_days * DAY
+
+
 def judge(verified: NvidiaVerified, terms: Terms, *, at: int, transcript: Transcript) -> TrustVector:
     """Record GT1 to GT7, and say what can be claimed. Arguments as :func:`verify`'s. Never raises."""
     software = terms.architectures.get(verified.architecture)

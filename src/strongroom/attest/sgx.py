@@ -13,7 +13,7 @@ from strongroom.errors import BadEvidence, BadField, TcbNotAccepted, TermsNotMet
 from strongroom.transcript import Steps, Transcript
 from strongroom.wire import JSON, Fields
 
-from . import dcap, intel
+from . import dcap, intel, intel_terms
 from .dcap import EnclaveReport, Quote, Tee
 from .evidence import Endorsements, Evidence, Measurement, Roots
 from .intel import STEPS, Processor
@@ -279,6 +279,11 @@ def verify(
     )
     claims = Claims(quote, quote.enclave)
     return SgxVerified(claims=claims, processor=processor, measurement=claims.measurement, maker=_MAKER)
+
+
+def tolerated_until(verified: SgxVerified, terms: Terms) -> int:
+    """The last second at which the terms tolerate what they were judged to accept, unix."""
+    return intel_terms.tolerated_until(verified.processor, terms.advisories)
 
 
 def judge(verified: SgxVerified, terms: Terms, *, at: int, transcript: Transcript) -> TrustVector:
