@@ -23,15 +23,15 @@ SOURCE = HOME / "src" / "strongroom"
 FLOORS: list[set[str]] = [
     {"errors", "merkle"},
     {"wire"},
-    {"transcript", "party"},
+    {"transcript", "party", "ehbp"},
     {"policy", "checkpoint"},
     {"asset", "attest", "ledger", "budget"},
     {"trust"},
     {"contract"},
     {"delivery", "output"},
     {"broker"},
-    {"receipt"},
-    {"settle", "enclave"},
+    {"receipt", "inference"},
+    {"settle", "enclave", "usage"},
 ]
 FLOOR = {"__version__": -1} | {unit: height for height, units in enumerate(FLOORS) for unit in units}
 LEARNING = {"programs", "lm"}  # the half that knows errors and nothing else of ours
@@ -61,6 +61,7 @@ OF_EVIDENCE = {
     "jwt": {"attest.nras", "attest.nras_token"},
     "coincurve": {"attest.dstack_kms"},
     "Crypto": {"attest.dstack_kms"},
+    "pyhpke": {"ehbp.exchange"},  # not evidence, but who only verifies receipts loads it as little
 }
 SURFACE = [
     "ANY_PARTY", "Bundle", "Change", "Draft", "OutputRule", "Policy", "Receipt", "Room", "Trust", "Wanted", "__version__",

@@ -67,7 +67,7 @@ def other_spellings() -> None:
     check("lone-surrogate-member", "half a pair in a member's name", refused, '{"\\ud83d":1}')
     check("escaped-pair", "a pair, escaped", refused, '"\\ud83d\\ude00"')
     check("depth-33", "a value within 33 lists", refused, "[" * 33 + "1" + "]" * 33)
-    check("depth-65536", "nested deeper than a parser can go", refused, "[" * 65_536)
+    check("depth-32768", "nested deeper than a parser can go", refused, "[" * 32_768)
     check("values-65537", "more values than a document may hold", "wire.too_large", "[" * 65_537)
 
 

@@ -10,9 +10,11 @@
     ├── BrokerError          releases that were refused
     ├── LedgerError          the log and its proofs
     ├── ReceiptError         receipts and their bundles
+    ├── InferenceError       receipts of single requests to a model, and what is counted from them
     ├── EnclaveError         a run that could not be made
     │   └── ProgramError     a program that failed on its inputs
     ├── OutputError          outputs that their rule does not let through
+    ├── EhbpError            encrypted HTTP bodies
     └── AppError             files, addresses and usage at the edge
 
 A leaf has a stable ``code`` (``noun.what``), a message of one line that says what failed and why, and a ``hint`` that says
@@ -549,6 +551,115 @@ class NotVerified(ReceiptError):
     hint = "Read the failed and not-established checks above; do not rely on this receipt."
 
 
+# --- inference ------------------------------------------------------------------------------------------------------
+
+
+class InferenceError(StrongroomError):
+    code = "inference"
+    hint = "Do not rely on this answer; keep it and its receipt, and tell who runs the service."
+
+
+class BadInferenceReceipt(InferenceError):
+    code = "inference.bad_receipt"
+    hint = "This is no receipt of the version `aci/1`; fetch it again by its id."
+
+
+class InferenceNotVerified(InferenceError):
+    """A receipt of a request that its reader may not rely on.
+
+    Args:
+        message: one line, with the number of the check.
+        reason: the stable code of the check that did not pass.
+    """
+
+    code = "inference.not_verified"
+    reason: str = ""
+
+    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+    def to_json(self) -> dict[str, str]:
+        return {**super().to_json(), "reason": self.reason}
+
+
+class OtherKeyset(InferenceError):
+    code = "inference.other_keyset"
+    hint = "The service has new keys, or another service answered: attest it again before anything is sent."
+
+
+class ServedAtAnotherTime(InferenceError):
+    code = "inference.other_time"
+    hint = "Attest the service again; if that does not help, check the clocks of the two machines."
+
+
+class EventsOutOfOrder(InferenceError):
+    code = "inference.bad_events"
+
+
+class OtherRequest(InferenceError):
+    code = "inference.other_request"
+    hint = "The service received other bytes than were sent: something between changed them."
+
+
+class OtherResponse(InferenceError):
+    code = "inference.other_response"
+    hint = "The answer is not the one that the service sent: something between changed it. Do not use it."
+
+
+class OtherOutcome(InferenceError):
+    code = "inference.other_outcome"
+
+
+class RequestRewritten(InferenceError):
+    code = "inference.rewritten"
+
+
+class OtherModel(InferenceError):
+    code = "inference.other_model"
+
+
+class OtherContract(InferenceError):
+    code = "inference.other_contract"
+
+
+class OtherWeights(InferenceError):
+    code = "inference.other_weights"
+
+
+class OtherPolicy(InferenceError):
+    code = "inference.other_policy"
+
+
+class BadUsage(InferenceError):
+    code = "inference.bad_usage"
+    hint = "The figures do not fit the receipts; ask for the receipts and count again."
+
+
+class OtherRoute(InferenceError):
+    code = "inference.other_route"
+
+
+class OtherId(InferenceError):
+    code = "inference.other_id"
+    hint = "The receipt is of another request; fetch the one that the answer names."
+
+
+class ReceiptDoubled(InferenceError):
+    code = "inference.receipt_doubled"
+    hint = "Two receipts that differ have one id: neither is counted. Keep both, and tell who runs the service."
+
+
+class SigningAlgorithm(InferenceError):
+    code = "inference.signing_algorithm"
+    hint = "Ask with signing_algo=ed25519, the one algorithm that is served here."
+
+
+class NoIntelQuote(InferenceError):
+    code = "inference.no_intel_quote"
+    hint = "This platform has no such report; ask for GET /v1/aci/attestation instead."
+
+
 # --- enclave --------------------------------------------------------------------------------------------------------
 
 
@@ -687,6 +798,136 @@ class OutputError(StrongroomError):
 class OutputRefused(OutputError):
     code = "output.refused"
     hint = "The output breaks the rule that was agreed, so nothing of it left the enclave."
+
+
+# --- ehbp -----------------------------------------------------------------------------------------------------------
+
+
+class EhbpError(StrongroomError):
+    """An encrypted HTTP body, or a sealed request or response in one, that is refused."""
+
+    code = "ehbp"
+    hint = "Send the request again as a new exchange; if that fails too, something on the way changes the bodies."
+
+
+class BadKeyConfig(EhbpError):
+    code = "ehbp.bad_key_config"
+    hint = "Take the key from the attested keyset; what the well-known address answers is only compared with it."
+
+
+class UnsupportedSuite(EhbpError):
+    code = "ehbp.unsupported_suite"
+    hint = "Only X25519 with HKDF-SHA256 and AES-256-GCM is spoken here."
+
+
+class BadEncapsulatedKey(EhbpError):
+    code = "ehbp.bad_encapsulated_key"
+    hint = "The header Ehbp-Encapsulated-Key stands once, with 64 lowercase hex digits of a usable X25519 key."
+
+
+class BadResponseNonce(EhbpError):
+    code = "ehbp.bad_response_nonce"
+    hint = "The answer is not encrypted: anybody on the way may have written it. Do not use it."
+
+
+class KeyConfigMismatch(EhbpError):
+    """The body was not encrypted to this key: HTTP 422, problem type ``urn:ietf:params:ehbp:error:key-config``."""
+
+    code = "ehbp.key_config_mismatch"
+    hint = "The enclave has other keys now: verify its attestation again, and send the request again as a new exchange."
+
+
+class FrameAltered(EhbpError):
+    code = "ehbp.frame_altered"
+    hint = "A frame was changed, repeated, left out, moved, or taken from another exchange; use nothing of this body."
+
+
+class FrameTooLarge(EhbpError):
+    code = "ehbp.frame_too_large"
+    hint = "Send the body in smaller frames (spec/ehbp.md)."
+
+
+class BodyTruncated(EhbpError):
+    """A body that ends inside a frame."""
+
+    code = "ehbp.truncated"
+    hint = "The connection was cut; send the request again as a new exchange."
+
+
+class BodyTooLarge(EhbpError):
+    code = "ehbp.body_too_large"
+    hint = "Send a smaller body; the other side says how large one may be."
+
+
+class EmptyFrames(EhbpError):
+    code = "ehbp.empty_frames"
+    hint = "Frames without ciphertext carry nothing and are not authenticated; do not send them."
+
+
+class NoBody(EhbpError):
+    """Nothing of the request was authenticated, so that an answer would be readable by whoever chose its key."""
+
+    code = "ehbp.no_body"
+    hint = "Send a body, be it an empty object: only an encrypted body shows whose encapsulated key it is."
+
+
+class BadRecord(EhbpError):
+    code = "ehbp.bad_record"
+    hint = "The other side does not send sealed requests (spec/ehbp.md); is it Strongroom, and of this version?"
+
+
+class BadPadding(EhbpError):
+    code = "ehbp.bad_padding"
+    hint = "Padding is zeros; the other side's Strongroom is altered or faulty."
+
+
+class NotEnded(EhbpError):
+    """A body without its last frame."""
+
+    code = "ehbp.not_ended"
+    hint = "Somebody on the way may have cut the body; do not act on any of it."
+
+
+class AfterEnd(EhbpError):
+    code = "ehbp.after_end"
+    hint = "Somebody on the way may have added to the body; do not act on any of it."
+
+
+class WrongTarget(EhbpError):
+    code = "ehbp.wrong_target"
+    hint = "The request was made for another address or method; whoever passes it on must not rewrite either."
+
+
+class WrongKeyset(EhbpError):
+    code = "ehbp.wrong_keyset"
+    hint = "The other side means another keyset than this one: verify the attestation again, then send the request anew."
+
+
+class WrongContract(EhbpError):
+    code = "ehbp.wrong_contract"
+    hint = "The request was made under another contract than the one that is served here; compare them."
+
+
+class WrongRequest(EhbpError):
+    code = "ehbp.wrong_request"
+    hint = "The answer is to another request; do not use it."
+
+
+class WrongStatus(EhbpError):
+    code = "ehbp.wrong_status"
+    hint = "Somebody on the way changed the answer's HTTP status; do not use it."
+
+
+class Replayed(EhbpError):
+    code = "ehbp.replayed"
+    hint = "This request was here already. To ask again, send a new exchange with a new encapsulated key."
+
+
+class SeenKeysFull(EhbpError):
+    """The enclave can remember no more requests under its keyset, so that it refuses all."""
+
+    code = "ehbp.seen_keys_full"
+    hint = "The enclave must rotate its keyset: new keys, a new attestation, and the old ones drained."
 
 
 # --- app ------------------------------------------------------------------------------------------------------------

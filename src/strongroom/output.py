@@ -288,7 +288,7 @@ def _merged_classes(
 
 
 def _report(rule: OutputRule, data: bytes) -> bytes:
-    f = Fields(wire.loads(data, max_bytes=rule.max_bytes), "report")
+    f = Fields(wire.loads(data, max_bytes=rule.max_bytes, max_values=rule.max_bytes), "report")
     f.literal("format", REPORT_FORMAT)
     records = _count(f.any("records"))
     if records < rule.min_group:

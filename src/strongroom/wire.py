@@ -28,10 +28,11 @@ MAX_INT = 2**53 - 1
 MAX_DEPTH = 32
 MAX_BYTES = 4 << 20  # a document; sealed files and outputs are streams and have their own limits
 
-MAX_VALUES = 1 << 16  # in a document; reading one takes as long as it has values, not bytes
+MAX_VALUES = 1 << 15  # in a document; reading one takes as long as it has values, not bytes
+MAX_NUMBER_CHARS = 40  # of foreign JSON: integers of 128 bits, and any float that means something
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
-_HEX = re.compile(r"(?:[0-9a-f]{2})*\Z")
+_HEX = re.compile(r"[0-9a-f]*\Z")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/[a-z0-9][a-z0-9.+-]{0,126}\Z")
 
@@ -80,20 +81,51 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _utf16(name: str) -> bytes:
+    return name.encode("utf-16-be", "surrogatepass")
+
+
+def _in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = _pairs(pairs)
+    if list(found) != sorted(found, key=None if "".join(found).isascii() else _utf16):  # ASCII sorts alike, and sooner
+        raise NotCanonical("an object's members are not in order")
+    return found
+
+
+def _require_shallow(value: object) -> None:
+    """As ``_check`` counts: what stands in a list or an object is one level deeper than that."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [item for items in inside for item in items if isinstance(item, dict | list)]
+    if any(level):
+        raise NotCanonical(f"nested deeper than {MAX_DEPTH} levels")
+
+
+# JCS's own spelling of values whose members are in order, several times sooner: tests hold it to the library's.
+_spelled = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+
+
 def _no_number(_text: str) -> NoReturn:
     raise NotCanonical("a number is not an integer")
 
 
 def _finite(text: str) -> float:
-    value = float(text)
+    value = float(text) if len(text) <= MAX_NUMBER_CHARS else math.inf
     if not math.isfinite(value):
         raise NotCanonical("a number is too large")
     return value
 
 
 def _integer(text: str) -> int:
-    if len(text) > 17:
+    if len(text) > 17 or not -MAX_INT <= (value := int(text)) <= MAX_INT:
         raise NotCanonical("an integer is outside ±(2^53-1)")
+    return value
+
+
+def _any_integer(text: str) -> int:
+    if len(text) > MAX_NUMBER_CHARS:
+        raise NotCanonical("a number is too large")
     return int(text)
 
 
@@ -103,12 +135,17 @@ def _require_few(data: bytes, most: int) -> None:
         raise TooLarge(f"more than {most} values")
 
 
-def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> JSON:
+def _most(max_bytes: int, max_values: int | None) -> int:
+    return max(MAX_VALUES, max_bytes // 128) if max_values is None else max_values
+
+
+def decode(data: bytes, *, max_bytes: int = MAX_BYTES, max_values: int | None = None) -> JSON:
     """Parse canonical JSON, refusing every other spelling of it.
 
     Args:
         data: the bytes of one document.
-        max_bytes: the largest size accepted, in bytes; 65,536 values are, or one for each 64 of these bytes.
+        max_bytes: the largest size accepted, in bytes.
+        max_values: how many values are accepted; unsaid, 32,768, or one for each 128 of these bytes.
 
     Raises:
         TooLarge: more than ``max_bytes``, or more values.
@@ -117,39 +154,45 @@ def decode(data: bytes, *, max_bytes: int = MAX_BYTES) -> JSON:
     """
     if len(data) > max_bytes:
         raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
-    _require_few(data, max(MAX_VALUES, max_bytes // 64))
+    _require_few(data, _most(max_bytes, max_values))
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_pairs,
+            object_pairs_hook=_in_order,
             parse_float=_no_number,
             parse_constant=_no_number,
             parse_int=_integer,
         )
+        _require_shallow(value)
     except RecursionError as error:
         raise NotCanonical(f"nested deeper than {MAX_DEPTH} levels") from error
     except ValueError as error:  # of which a UnicodeDecodeError is one
         raise NotJson("the bytes are not JSON in UTF-8") from error
-    if encode(value) != data:
+    if _spelled(value).encode("utf-8", "surrogatepass") != data:  # the bytes are UTF-8: they hold no lone surrogate
         raise NotCanonical("the bytes are JSON, but not in canonical form (RFC 8785)")
     return value  # type: ignore[no-any-return]
 
 
 def loads(data: bytes, *, max_bytes: int = MAX_BYTES, max_values: int | None = None) -> Any:
-    """Parse foreign JSON: any spelling, floats allowed, duplicate members and non-numbers refused.
+    """Parse foreign JSON: any spelling, floats allowed, duplicate members and non-numbers refused. Bounds as in ``decode``.
 
     Raises:
         TooLarge: more than ``max_bytes``, or more than ``max_values`` of the characters ``,``, ``[`` and ``{``.
-        NotJson: not JSON, or a member twice.
+        NotJson: not JSON, a member twice, or a number of more than 40 characters.
     """
     if len(data) > max_bytes:
         raise TooLarge(f"{len(data)} bytes where at most {max_bytes} are allowed")
-    if max_values is not None:
-        _require_few(data, max_values)
+    _require_few(data, _most(max_bytes, max_values))
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_no_number)
+        return json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_pairs,
+            parse_float=_finite,
+            parse_constant=_no_number,
+            parse_int=_any_integer,
+        )
     except (UnicodeDecodeError, ValueError, RecursionError, NotCanonical) as error:
-        raise NotJson("the bytes are not JSON in UTF-8, or hold a member twice") from error
+        raise NotJson("the bytes are not JSON in UTF-8, hold a member twice or a number that is too long") from error
 
 
 def digest(data: bytes) -> str:

@@ -25,6 +25,8 @@ PURPOSE = "aci.report_data.v1"
 RUN_RECEIPT_ALGO = "strongroom-run-receipt-ed25519"
 DEVICE_BINDING_ALGO = "strongroom-device-binding-ed25519"
 RELEASE_ALGO = "strongroom-release-mlkem768-x25519"
+INFERENCE_RECEIPT_ALGO = "ed25519"  # ACI's own name for it
+CHAT_SIGNATURE_ALGO = "strongroom-chat-signature-ed25519"
 
 NONCE_BYTES = 32
 MAX_ENTRIES = 16
@@ -155,7 +157,7 @@ class Keyset:
         if any(hashlib.sha256(head + key).digest() in tls for key in keys for head in (_ED25519_SPKI, _X25519_SPKI)):
             raise BadKeyset("a keyset's TLS key has another role too")
         if any(e.algo == RELEASE_ALGO for e in self.receipt_signing_keys) or any(
-            e.algo in (RUN_RECEIPT_ALGO, DEVICE_BINDING_ALGO) for e in self.e2ee_public_keys
+            e.algo in (RUN_RECEIPT_ALGO, DEVICE_BINDING_ALGO, CHAT_SIGNATURE_ALGO) for e in self.e2ee_public_keys
         ):
             raise BadKeyset("a keyset lists a key under a role that is not the key's own")
 
@@ -184,6 +186,30 @@ class Keyset:
             return VerifyKey(self._one(self.receipt_signing_keys, DEVICE_BINDING_ALGO).raw)
         except BadKey as error:
             raise BadKeyset(f"the device-binding key is unusable: {error}") from error
+
+    def inference_receipt_key(self, key_id: str) -> VerifyKey:
+        """The key of this id, if it signs ACI receipts, and nothing else (ACI section 7.2).
+
+        Raises BadKeyset when no key for receipts has the id, or the one that has it is for another role.
+        """
+        found = [entry for entry in self.receipt_signing_keys if entry.key_id == key_id]
+        if len(found) != 1 or found[0].algo != INFERENCE_RECEIPT_ALGO:
+            raise BadKeyset(f"the keyset has no key {key_id!r} for ACI receipts")
+        try:
+            return VerifyKey(found[0].raw)
+        except BadKey as error:
+            raise BadKeyset(f"the key {key_id!r} is unusable: {error}") from error
+
+    @property
+    def chat_signature_key(self) -> VerifyKey:
+        """The key that signs the hashes of chats as NEAR AI's clients ask for them, and nothing else.
+
+        Raises BadKeyset when there is not exactly one.
+        """
+        try:
+            return VerifyKey(self._one(self.receipt_signing_keys, CHAT_SIGNATURE_ALGO).raw)
+        except BadKey as error:
+            raise BadKeyset(f"the chat-signature key is unusable: {error}") from error
 
     @property
     def release_key(self) -> EncryptionKey:
