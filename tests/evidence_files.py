@@ -350,6 +350,32 @@ def _trustee_tpm() -> bytes:
     return _json({"ak_public": _b64(pki_tpm.key_info(world.key.public_key())), "tpm_quote": quote})
 
 
+def dumped(pcrs: Mapping[int, bytes], *, algorithm: int = 0x000B, banks: int = 1) -> bytes:
+    """As tpm2_quote writes registers: structures in memory, little-endian."""
+    mask = sum(1 << n for n in pcrs).to_bytes(4, "little")
+    selection = banks.to_bytes(4, "little") + algorithm.to_bytes(2, "little") + b"\3" + mask + b"\0"
+    values = list(pcrs.values())
+    groups = [values[i : i + 8] for i in range(0, len(values), 8)]
+    lists = b"".join(
+        len(group).to_bytes(4, "little")
+        + b"".join(len(v).to_bytes(2, "little") + v.ljust(64, b"\0") for v in group).ljust(528, b"\0")
+        for group in groups
+    )
+    return selection.ljust(132, b"\0") + len(groups).to_bytes(4, "little") + lists
+
+
+def _tpm2_quote() -> bytes:
+    world = pki_tpm.World()
+    files = {
+        "message": _b64(world.message),
+        "signature": _b64(world.signed),
+        "pcrs": _b64(dumped(world.presented)),
+        "public": _b64(pki_tpm.sized(world.described)),
+        "parent": world.parent.hex(),
+    }
+    return _json({"tpm2_quote": files})
+
+
 def _trustee_azure(platform: str) -> bytes:
     world, kind = pki_azure.World(platform=platform), {"azure_snp": 2, "azure_tdx": 4}[platform]
     report = world.report if kind == 2 else bytes(1024)
@@ -413,6 +439,7 @@ FILES: Mapping[str, Callable[[], File]] = {
     "dstack's log": lambda: File(pki_dstack.Guest().log, "an event log"),
     "TPM by Google": lambda: File(google(), "a TPM quote as Google's", "tpm", came=1),
     "TPM by trustee": lambda: File(_trustee_tpm(), "a TPM quote", "tpm"),
+    "TPM by tpm2-tools": lambda: File(_tpm2_quote(), "a TPM quote as tpm2-tools", "tpm"),
     "vTPM on SNP by trustee": lambda: File(_trustee_azure("azure_snp"), "Azure's virtual TPM on AMD", "azure_snp", came=1),
     "vTPM on TDX by trustee": lambda: File(_trustee_azure("azure_tdx"), "Azure's virtual TPM on Intel", "azure_tdx"),
     "paravisor on SNP": lambda: File(
@@ -425,6 +452,11 @@ FILES: Mapping[str, Callable[[], File]] = {
     "GPU by the SDK": lambda: File(_json([GPU.device.entry]), "reports of NVIDIA devices (1)", devices=("nvidia_cc",)),
     "GPUs by the SDK": lambda: File(
         _json([gpu.device.entry for gpu in gpus(2, NONCE)]), "reports of NVIDIA devices (2)", devices=("nvidia_cc",) * 2
+    ),
+    "GPUs and switches by the SDK": lambda: File(
+        _json([device.entry for device in pki_nvidia.protected(1, 2)]),
+        "reports of NVIDIA devices (3)",
+        devices=("nvidia_cc", "nvidia_switch", "nvidia_switch"),
     ),
     "GPU in our form": lambda: File(_json(GPU.evidence.to_json()), "evidence of a device (1)", devices=("nvidia_cc",)),
     "NVIDIA's tokens": lambda: File(

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cbor2
@@ -14,7 +14,7 @@ import cbor2
 import pki_amd
 import pki_nitro
 import pki_nvidia
-from strongroom.app.enclave.platforms import nitro, sev_guest
+from strongroom.app.enclave.platforms import nitro, nscq, sev_guest
 
 # --- /dev/sev-guest ---------------------------------------------------------------------------------------------------
 
@@ -118,13 +118,27 @@ class FakeNvml:
         gpus: answer a nonce with a report, and the certificates in PEM.
         confidential: whether confidential mode is on.
         refuse: the function that fails.
+        mode: of several GPUs together; ``None`` of a library that does not know of modes.
+        result: what asking for the mode comes to.
     """
 
     class NVMLError(Exception):
         pass
 
-    def __init__(self, *gpus: Callable[[bytes], tuple[bytes, bytes]], confidential: bool = True, refuse: str = "") -> None:
-        self.gpus, self.confidential, self.refuse = gpus, confidential, refuse
+    class c_nvmlSystemConfComputeSettings_v1_t(ctypes.Structure):
+        _fields_ = tuple(
+            (name, ctypes.c_uint) for name in ("version", "environment", "ccFeature", "devToolsMode", "multiGpuMode")
+        )
+
+    def __init__(
+        self,
+        *gpus: Callable[[bytes], tuple[bytes, bytes]],
+        confidential: bool = True,
+        refuse: str = "",
+        mode: int | None = None,
+        result: int = 0,
+    ) -> None:
+        self.gpus, self.confidential, self.refuse, self.mode, self.result = gpus, confidential, refuse, mode, result
         self.nonces: list[bytes] = []
         self.report_size: int | None = None
         self.chain_size: int | None = None
@@ -140,6 +154,12 @@ class FakeNvml:
 
     def nvmlInit(self) -> None:
         pass
+
+    def nvmlSystemGetConfComputeSettings(self, settings: Any) -> int:
+        if self.mode is None:
+            raise FakeNvml.NVMLError("Function Not Found")
+        settings._obj.ccFeature, settings._obj.multiGpuMode = int(self.confidential), self.mode
+        return self.result
 
     def nvmlSystemGetConfComputeState(self) -> Struct:
         return Struct(environment=2, ccFeature=int(self.confidential), devToolsMode=0)
@@ -160,6 +180,97 @@ class FakeNvml:
         chain = self.gpus[gpu](bytes(32))[1]
         size = len(chain) if self.chain_size is None else self.chain_size
         return Struct(attestationCertChainSize=size, attestationCertChain=array(chain, 0x1400))
+
+
+def _function(answer: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that takes attributes, as those of a library do."""
+
+    def function(*arguments: Any) -> Any:
+        return answer(*arguments)
+
+    return function
+
+
+class FakeNscq:
+    """NVIDIA's library for switches, with some switches; it calls back through C, as the library does.
+
+    Args:
+        switches: answer a nonce with a report, and the certificates in PEM.
+        results: what a function comes to, and what it says of a path's end (``uuid``), where that is not 0.
+        sizes: what it says the size of an answer is.
+        times: how often it calls back about each thing.
+        session: what a session is.
+    """
+
+    def __init__(
+        self,
+        *switches: Callable[[bytes], tuple[bytes, bytes]],
+        results: dict[str, int] | None = None,
+        sizes: dict[str, int] | None = None,
+        times: int = 1,
+        session: int | None = 7,
+    ) -> None:
+        self.switches, self.times, self.session = switches, times, session
+        self.results, self.sizes = results or {}, sizes or {}
+        self.open, self.nonces = 0, [bytes(32)]
+        for name in ("session_create", "session_destroy", "session_path_observe", "session_set_input", "uuid_to_label"):
+            setattr(self, f"nscq_{name}", _function(getattr(self, f"_{name}")))
+
+    def _session_create(self, flags: int) -> Any:
+        assert flags == 1
+        rc = self.results.get("create", 0)
+        self.open += not rc and self.session is not None
+        return nscq._Session(rc, self.session)
+
+    def _session_destroy(self, session: int) -> None:
+        assert session == self.session
+        self.open -= 1
+
+    def _session_set_input(self, _session: int, flags: int, nonce: bytes, size: int) -> int:
+        assert (flags, size) == (0, 32)
+        self.nonces.append(nonce[:size])
+        return self.results.get("set_input", 0)
+
+    def _uuid_to_label(self, uuid: Any, label: Any, flags: int) -> int:
+        assert flags == 0
+        label._obj.data = b"SWX-%d" % uuid.contents[0]
+        return self.results.get("label", 0)
+
+    def _session_path_observe(self, _session: int, path: bytes, callback: Any, data: object, flags: int) -> int:
+        assert (data, flags) == (None, 0)
+        end = path.rsplit(b"/", 1)[1].decode()
+        rc, uuids = self.results.get(end, 0), [nscq._Uuid(n) for n in range(len(self.switches))]
+        if end == "uuid":
+            for uuid in reversed(uuids):
+                given = ctypes.pointer(uuid) if rc != -2 else None
+                nscq._ON_UUID(callback.value)(ctypes.pointer(uuid), rc, given, None)
+            return self.results.get("observe", 0)
+        number = int(path.split(b"/")[1].removeprefix(b"SWX-"))
+        report, chain = self.switches[number](self.nonces[-1])
+        data = report if end == "attestation_report" else chain
+        size = self.sizes.get(end, len(data))
+        for _ in range(self.times):
+            if end == "attestation_report":
+                answer = nscq._Report(size, array(report, nscq.MAX_REPORT_BYTES))
+                nscq._ON_REPORT(callback.value)(ctypes.pointer(uuids[number]), rc, answer, None)
+            else:
+                nscq._ON_CHAIN(callback.value)(
+                    ctypes.pointer(uuids[number]), rc, nscq._Chain(array(chain, nscq.MAX_CHAIN_BYTES), size), None
+                )
+        return 0
+
+
+def machine_of(gpus: int = 2, switches: int = 2) -> tuple[list[Any], list[Any]]:
+    """GPUs in protected PCIe mode and their switches, each as it answers its library."""
+
+    def asked(device: pki_nvidia.Device) -> Callable[[bytes], tuple[bytes, bytes]]:
+        def answer(nonce: bytes) -> tuple[bytes, bytes]:
+            return replace(device, nonce=nonce).report, device.pem
+
+        return answer
+
+    found = [asked(device) for device in pki_nvidia.protected(gpus, switches)]
+    return found[:gpus], found[gpus:]
 
 
 def gpu(name: str = "a", **changes: Any) -> Callable[[bytes], tuple[bytes, bytes]]:

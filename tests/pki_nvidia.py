@@ -24,8 +24,8 @@ from strongroom.attest.binding import gpu_nonce
 from strongroom.attest.endorsements import JWK_SET, NVIDIA_RIM, OCSP_RESPONSE, PEM_CHAIN
 from strongroom.attest.evidence import Endorsement, Endorsements, Evidence, Roots
 from strongroom.attest.nras_token import PLATFORM as NRAS
-from strongroom.attest.nvidia_device import PLATFORM
-from strongroom.attest.nvidia_terms import Terms, TokenTerms
+from strongroom.attest.nvidia_device import PLATFORM, SWITCH_PLATFORM
+from strongroom.attest.nvidia_terms import SwitchTerms, Terms, TokenTerms
 from strongroom.attest.x509 import Certificate
 
 AT = 1_790_000_000  # 2026-09-21, the time in question
@@ -147,6 +147,10 @@ class Device:
         return self.chip.startswith("LS")
 
     @property
+    def platform(self) -> str:
+        return SWITCH_PLATFORM if self.switch else PLATFORM
+
+    @property
     def architecture(self) -> str:
         return "LS10" if self.switch else "HOPPER" if self.chip.startswith("GH") else "BLACKWELL"
 
@@ -190,7 +194,9 @@ class Device:
     def fields(self) -> dict[int, bytes]:
         """The device's own fields, in the order in which devices report them."""
         if self.switch:
-            found: dict[int, bytes | None] = {6: self.vbios.encode(), 22: bytes(range(8)), 23: b"\0\0"}
+            found: dict[int, bytes | None] = {
+                6: self.vbios.encode(), 22: pdi(self.name), 26: pdi("a") + bytes(56) + b"\0" * 18 + b"\xff" * 46, 23: b"\0\0"
+            }  # fmt: skip
         else:
             *high, low = bytes.fromhex(self.vbios.replace(".", ""))
             found = {
@@ -230,7 +236,7 @@ class Device:
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(PLATFORM, wire.encode(self.container))
+        return Evidence(self.platform, wire.encode(self.container))
 
     @property
     def entry(self) -> dict[str, str]:
@@ -241,6 +247,34 @@ class Device:
             "evidence": wire.b64(self.report),
             "nonce": self.nonce.hex(),
         }
+
+
+def pdi(name: str) -> bytes:
+    """What a device's links call it, as switches write it; GPUs write it in reverse."""
+    return hashlib.sha256(b"links " + name.encode()).digest()[:8]
+
+
+def protected(gpus: int = 2, switches: int = 2, **changes: Any) -> tuple[Device, ...]:
+    """GPUs in protected PCIe mode, each linked to every switch, one of its links unused; and then the switches.
+
+    Args:
+        changes: the changes to one device, by its name: ``gpu0``, ``switch1``.
+    """
+    names = [f"gpu{n}" for n in range(gpus)], [f"switch{n}" for n in range(switches)]
+    links = b"".join(pdi(name)[::-1] * 2 for name in names[1]) + bytes(8)
+    table = b"".join(map(pdi, names[0])).ljust(64, b"\0") + b"\xff" * 64
+    mode = {21: ENABLED, 22: links, 34: b"\1\0", 36: b"\2\0"}
+
+    def made(name: str, chip: str, opaque: Mapping[int, bytes], **others: Any) -> Device:
+        changed = dict(changes.get(name, {}))
+        number = {1: {"serial": 0x1000 + int.from_bytes(name.encode(), "big")}}  # as no two devices have the same
+        opaque = {**opaque, **changed.pop("opaque", {})}
+        return Device(name=name, chip=chip, **{"certificates": number, "opaque": opaque, **others, **changed})
+
+    return (
+        *(made(name, "GH100", mode) for name in names[0]),
+        *(made(name, "LS_10", {26: table}, count=31, vbios="96.10.55.00.01") for name in names[1]),
+    )
 
 
 # --- reference manifests ---
@@ -446,7 +480,11 @@ class World:
     data: bytes | None = None
     pinned: tuple[str, ...] = (DEVICE_ROOT, RIM_ROOT)
     at: int = AT
-    terms: Terms = field(default_factory=Terms)
+    terms: Any = None
+
+    def __post_init__(self) -> None:
+        if self.terms is None:
+            object.__setattr__(self, "terms", SwitchTerms() if self.device.switch else Terms())
 
     @cached_property
     def held(self) -> tuple[Manifest, ...]:
@@ -457,7 +495,7 @@ class World:
 
     @property
     def evidence(self) -> Evidence:
-        return self.device.evidence if self.data is None else Evidence(PLATFORM, self.data)
+        return self.device.evidence if self.data is None else Evidence(self.device.platform, self.data)
 
     @property
     def endorsements(self) -> Endorsements:

@@ -32,7 +32,7 @@ from strongroom.attest.keyset import (
     statement,
 )
 from strongroom.attest.result import AttestationResult
-from strongroom.attest.vector import Tier, TrustVector, tier
+from strongroom.attest.vector import Tier, TrustVector, tier, worse, worst_tier
 from strongroom.errors import (
     AttestationError,
     BadAppraisalPolicy,
@@ -627,6 +627,38 @@ def test_the_worst_claim_decides():
     assert TrustVector(hardware=2).worst is Tier.AFFIRMING
     assert TrustVector(hardware=2, executables=33).worst is Tier.WARNING
     assert TrustVector(hardware=97, executables=33).worst is Tier.CONTRAINDICATED
+    assert TrustVector(hardware=97, executables=33).warnings == ("executables",)
+
+
+def test_the_worse_of_two_values_of_a_claim():
+    """What claims nothing gives way, on either side; else the worse tier stays."""
+    for one, other, worst in ((0, 2, 2), (2, 0, 2), (96, 2, 96), (2, 96, 96), (33, 3, 33), (96, 33, 96), (0, 0, 0)):
+        assert worse(one, other) == worst
+    assert worst_tier(Tier.NONE, Tier.AFFIRMING) is Tier.NONE
+    assert worst_tier(*Tier) is Tier.CONTRAINDICATED
+
+
+def test_nothing_decides_by_what_an_ear_says():
+    """A release is decided by the checks; the EAR's tier is written down, and read by nobody here."""
+    named = {"ear_status", "processor_status", "ear.status"}
+    sources = ROOT / "src" / "strongroom"
+    assert {
+        str(path.relative_to(sources)) for path in sources.rglob("*.py") if any(name in path.read_text() for name in named)
+    } == {"attest/result.py"}
+
+
+@pytest.mark.parametrize("path", APPRAISAL_FILES, ids=lambda p: p.stem)
+def test_an_ear_says_nothing_better_than_the_checks_and_every_claim(path):
+    """draft-ietf-rats-ear: no higher trust than the worst claim."""
+    case = load(path)
+    result = ask(make.appraisal_cases()[path.stem][3])
+    order = list(Tier)
+    said = order.index(Tier(result.to_json()["ear.status"]))
+    made = [tier(value) for value in result.vector.to_json().values() if value]
+    assert all(order.index(one) <= said for one in (result.status, *made))
+    assert result.to_json()["strongroom.affirming"] is (case["expect"] == "ok")
+    if case["expect"] != "ok":
+        assert result.ear_status is Tier.CONTRAINDICATED
 
 
 # --- the spec pages ---------------------------------------------------------------------------------------------------

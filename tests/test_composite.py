@@ -13,9 +13,10 @@ import pytest
 import pki_intel
 import pki_nvidia
 from pki_intel import DAY, PLATFORM_CA, ROOT
-from strongroom.attest import binding, nvidia, tdx
+from strongroom.attest import binding, nvidia, nvidia_switch, tdx
 from strongroom.attest.appraisal import Bare, appraise, look, look_at_devices
 from strongroom.attest.appraisal_policy import AppraisalPolicy, Reference
+from strongroom.attest.endorsements import OCSP_RESPONSE
 from strongroom.attest.evidence import Endorsements, Evidence, Measurement
 from strongroom.attest.intel_collateral import TcbStatus
 from strongroom.attest.keyset import DEVICE_BINDING_ALGO, KeyEntry, Keyset, report_data
@@ -308,6 +309,29 @@ def test_a_result_is_valid_no_longer_than_an_advisory_is_tolerated():
     )
     assert result.affirming, ends(result)
     assert result.valid_until == last < found.not_after
+    # What an EAR says is no better than the worst claim; what a release is decided by is whether every check passed.
+    assert result.require() == found
+    assert (result.status, result.processor_status, result.ear_status) == (Tier.AFFIRMING, Tier.WARNING, Tier.WARNING)
+    assert result.tolerated == (("tdx", "hardware", last),)
+    value = result.to_json()
+    assert (value["ear.status"], value["strongroom.affirming"]) == ("warning", True)
+
+
+def test_terms_that_are_not_met_tolerate_nothing():
+    found = keyset()
+    machine = replace(MACHINE, td={"tee_tcb_svn": pki_intel.OLD_SVN})
+    result = appraise(
+        Td(machine).produce(report_data(found.digest, NONCE)),
+        policy=POLICY,
+        endorsements=Td(machine).endorsements(),
+        nonce=NONCE,
+        at=NOW,
+        keyset=found,
+    )
+    assert ends(result)[1] == "attest.tcb_not_accepted"
+    assert (result.tolerated, result.tolerated_until) == ((), None)
+    assert result.ear_status is Tier.CONTRAINDICATED
+    assert result.to_json()["strongroom.affirming"] is False
 
 
 def test_devices_bound_by_a_strangers_key_are_refused():
@@ -345,6 +369,157 @@ def test_a_bare_look_says_by_what_devices_hang_together_with_the_processor(slot:
     last = result.checks[-1]
     assert (last.number, last.status) == ("A15", Status.NOT_ESTABLISHED)
     assert said in last.detail
+
+
+def test_a_gpu_that_fails_leaves_the_processor_its_own_status():
+    """A14 and A15 are about the devices: the processor's submodule does not answer for them, and the whole does."""
+    found = keyset()
+    bound = report_data(found.digest, NONCE)
+    refusing = replace(WITH_GPUS, terms={**POLICY.terms, "nvidia_cc": nvidia.Terms(architectures={})})
+    evidence = replace(
+        Td().produce(bound), devices=asked(bound), device_binding=binding.make(BINDING_KEY, bound, asked(bound))
+    )
+    result = appraise(
+        evidence, policy=refusing, endorsements=Td(beside=DOCUMENTS).endorsements(), nonce=NONCE, at=NOW, keyset=found
+    )
+    assert ends(result)[0] == "A14"
+    assert (result.processor_status, result.ear_status) == (Tier.AFFIRMING, Tier.CONTRAINDICATED)
+    assert [device.ear_status for device in result.devices] == [Tier.CONTRAINDICATED] * 2
+    value = result.to_json()
+    assert value["ear.status"] == "contraindicated"
+    assert {submod["ear.appraisal-policy-id"] for submod in value["submods"].values()} == {refusing.digest}
+    stranger = composite(bound, found, STRANGER)
+    assert ends(stranger)[0] == "A15"
+    assert (stranger.processor_status, stranger.ear_status) == (Tier.AFFIRMING, Tier.CONTRAINDICATED)
+
+
+def test_a_gpu_that_is_tolerated_makes_the_whole_a_warning():
+    found = keyset()
+    bound = report_data(found.digest, NONCE)
+    terms = nvidia.Terms(device_revocation="where-given", signer_revocation="where-given")
+    silent = Endorsements(tuple(d for d in DOCUMENTS.documents if d.media_type != OCSP_RESPONSE))
+    evidence = replace(
+        Td().produce(bound), devices=asked(bound), device_binding=binding.make(BINDING_KEY, bound, asked(bound))
+    )
+    result = appraise(
+        evidence,
+        policy=replace(WITH_GPUS, terms={**POLICY.terms, "nvidia_cc": terms}),
+        endorsements=Td(beside=silent).endorsements(),
+        nonce=NONCE,
+        at=NOW,
+        keyset=found,
+    )
+    assert result.affirming, ends(result)
+    assert (result.processor_status, result.ear_status) == (Tier.AFFIRMING, Tier.WARNING)
+    assert [(name, claim) for name, claim, _ in result.tolerated] == [(f"nvidia_cc-{n}", "hardware") for n in (0, 1)]
+
+
+def linked(devices: tuple[pki_nvidia.Device, ...]) -> AttestationResult:
+    """The appraisal of a processor with devices in protected PCIe mode, as many as the policy asks for."""
+    found = keyset()
+    bound = report_data(found.digest, NONCE)
+    worlds = [pki_nvidia.World(device=replace(one, nonce=binding.gpu_nonce(bound))) for one in devices]
+    beside = tuple(world.evidence for world in worlds)
+    kinds = [one.platform for one in beside]
+    documents = Endorsements(tuple(dict.fromkeys(d for world in worlds for d in world.endorsements.documents)))
+    policy = replace(
+        POLICY,
+        devices={kind: kinds.count(kind) for kind in kinds},
+        roots={**POLICY.roots, **dict.fromkeys(kinds, worlds[0].roots)},
+        terms={
+            **POLICY.terms,
+            "nvidia_cc": nvidia.Terms(protected_pcie=True),
+            "nvidia_switch": nvidia_switch.Terms(),
+        },
+    )
+    return appraise(
+        replace(Td().produce(bound), devices=beside, device_binding=binding.make(BINDING_KEY, bound, beside)),
+        policy=policy,
+        endorsements=Td(beside=documents).endorsements(),
+        nonce=NONCE,
+        at=NOW,
+        keyset=found,
+    )
+
+
+def test_gpus_whose_links_are_open_and_whose_switches_are_there_are_affirmed():
+    result = linked(pki_nvidia.protected(2, 1))
+    assert result.affirming, ends(result)
+    assert result.ear_status is Tier.WARNING  # links in the clear are tolerated, and no more
+
+
+def test_gpus_whose_links_are_open_and_lead_elsewhere_are_refused():
+    """Each is genuine and as many as the policy asks for: a switch that nobody verified reads what they send."""
+    result = linked(pki_nvidia.protected(2, 1)[:2])
+    assert ends(result) == ("A14", "attest.devices_not_accepted")
+    assert "without its switches" in result.problem.detail
+
+
+@pytest.mark.parametrize(
+    ("attributes", "configuration"), [("0100001000000000", 96), ("0000001000000000", 2), ("0000003000000000", 96)]
+)
+def test_a_look_does_not_lose_that_the_enclave_can_be_debugged(attributes: str, configuration: int):
+    """A4 failed, and the terms, judged after it, are met: the worse of the two stays."""
+    machine = Td(replace(MACHINE, td={"attributes": bytes.fromhex(attributes)}))
+    bound = b"\x0d" * 64
+    policy = replace(POLICY, terms={"tdx": tdx.Terms()})
+    result = look(machine.produce(bound), policy=policy, endorsements=machine.endorsements(), bare=Bare(bound), at=NOW)
+    assert result.vector.configuration == configuration
+    assert result.processor_status is (Tier.CONTRAINDICATED if configuration == 96 else Tier.NONE)
+
+
+def test_zeros_are_no_nonce_that_a_slot_could_repeat():
+    """A slot that nobody filled holds zeros; so does the second half of our own report data, and the nonce of a lazy GPU."""
+    zeros = bytes(64)
+    for nonce in (bytes(1), bytes(32), zeros):
+        result = look(Td().produce(zeros), policy=POLICY, endorsements=Td().endorsements(), bare=Bare(nonce), at=NOW)
+        assert ends(result) == ("A6", "attest.not_bound")
+    bound = report_data(keyset().digest, NONCE)
+    devices = tuple(replace(gpu, device=replace(gpu.device, nonce=bytes(32))).evidence for gpu in GPUS)
+    evidence = replace(Td().produce(bound), devices=devices, device_binding=b"{}")
+    beside = Td(beside=DOCUMENTS).endorsements()
+    result = look(evidence, policy=WITH_GPUS, endorsements=beside, bare=Bare(bound), at=NOW)
+    assert result.checks[-1].detail == "by nothing"
+
+
+def test_a_bare_nonce_may_stand_in_the_second_half_of_the_slot():
+    result = look(Td().produce(bytes(32) + NONCE), policy=POLICY, endorsements=Td().endorsements(), bare=Bare(NONCE), at=NOW)
+    assert next(c.detail for c in result.checks if c.number == "A6").endswith("in the second half of the platform's slot")
+
+
+def test_a_gpu_that_the_policy_does_not_name_is_refused():
+    """Where the policy names machines, it names each device too."""
+    found = keyset()
+    bound = report_data(found.digest, NONCE)
+    devices = asked(bound)
+    evidence = replace(Td().produce(bound), devices=devices, device_binding=binding.make(BINDING_KEY, bound, devices))
+    whole = composite(bound, found, BINDING_KEY)
+    machines = {m for m in (whole.verified.machine, *(device.verified.machine for device in whole.devices)) if m}
+    for left_out, number in ((whole.devices[1].verified.machine, "A14"), (whole.verified.machine, "A12"), ("", "")):
+        policy = replace(WITH_GPUS, machines=frozenset(machines - {left_out}))
+        result = appraise(
+            evidence, policy=policy, endorsements=Td(beside=DOCUMENTS).endorsements(), nonce=NONCE, at=NOW, keyset=found
+        )
+        assert (ends(result)[0] if result.problem else "") == number
+
+
+def test_a_look_with_a_keyset_judges_it_and_says_that_no_nonce_was_given():
+    found = keyset()
+    bound = report_data(found.digest, NONCE)
+    asking = {"policy": POLICY, "endorsements": Td().endorsements(), "bare": Bare(keyset=found)}
+    result = look(Td().produce(bound), at=NOW, **asking)
+    left = {check.number: check.detail for check in result.checks if check.status is not Status.PASSED}
+    assert left == {"A5": "no nonce was given", "A6": "no nonce was given"}
+    assert (result.status, result.keyset, result.valid_until) == (Tier.NONE, None, None)
+    assert result.keyset_digest == found.digest
+    late = look(Td().produce(bound), at=found.not_after + 1, **asking)
+    assert ends(late) == ("A8", "attest.keyset_expired")
+    two = replace(found, receipt_signing_keys=())
+    assert ends(look(Td().produce(bound), at=NOW, **{**asking, "bare": Bare(keyset=two)}))[0] == "A9"
+    unknown = look(Td().produce(bound), at=NOW, **{**asking, "policy": AppraisalPolicy()})
+    assert (unknown.keyset_digest, unknown.status) == (found.digest, Tier.CONTRAINDICATED)
+    with pytest.raises(ValueError, match="is appraised"):
+        Bare(NONCE, found)
 
 
 def test_devices_alone_are_looked_at_and_bound_to_nothing():

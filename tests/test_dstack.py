@@ -86,7 +86,7 @@ def problem(transcript: Transcript) -> str:
 
 
 def test_there_are_vectors_of_every_check():
-    found = {json.loads(path.read_bytes())["check"] for path in VECTORS}
+    found = {json.loads(path.read_bytes())["fails"] for path in VECTORS}
     steps = (dstack.STEPS, dstack.TERMS_STEPS, aci_report.STEPS)
     assert found - {""} == {number for one in steps for number, _ in one}
 
@@ -107,12 +107,12 @@ def test_vector(path: Path):
         raised = error.code
     ended = next(((t, problem(t)) for t in transcripts if problem(t)), None)
     if ended is None:
-        assert (case["expect"], case["check"], raised) == ("ok", "", "")
+        assert (case["expect"], case["fails"], raised) == ("ok", "", "")
         return
     found = {check.number: check for check in ended[0].checks if check.code}
     failed = next((check for check in found.values() if check.status is Status.FAILED), None)
     check = failed or found[ended[1]]
-    assert check.number == case["check"]
+    assert check.number == case["fails"]
     assert check.code == case["expect"]
     assert raised in {case["expect"], ""}  # terms are judged without raising, and so is what did not come along
 

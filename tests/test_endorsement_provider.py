@@ -36,7 +36,7 @@ from strongroom.app.endorsements import amd, intel, nvidia, shipped, web
 from strongroom.app.endorsements.bundle import Bundle, about_of, foreign, open_bundle
 from strongroom.app.endorsements.cache import MAX_EDITIONS, Cache, default_folder
 from strongroom.app.endorsements.description import describe
-from strongroom.app.endorsements.provider import MAX_QUESTIONS, EndorsementProvider
+from strongroom.app.endorsements.provider import MAX_QUESTIONS, EndorsementProvider, answers
 from strongroom.app.endorsements.request import SERVICES, Answer, Document, Problem, Request, topic
 from strongroom.app.endorsements.web import Web, checked_url
 from strongroom.attest import registry
@@ -1379,14 +1379,93 @@ def test_another_document_under_a_questions_name_answers_nothing(nvidia_service)
     assert kinds(again.endorsements).count(OCSP_RESPONSE) == 6
 
 
+def loose(*found: Endorsement) -> list[Document]:
+    """As somebody carries them: in the vendor's format, with no word of what they answer."""
+    return [Document(one) for one in found]
+
+
+def test_what_somebody_carries_without_a_label_is_found_by_what_is_in_it(nvidia_service):
+    """Carried goes before fetched: nothing is asked, and nothing is called missing."""
+    documents_of = GPU.endorsements.documents
+    found = provider(nvidia_service, bundle=loose(*documents_of)).collect(GPU.evidence, pki_nvidia.AT)
+    assert (found.problems, found.fetched, nvidia_service.asked) == ((), 0, [])
+    assert {d.digest for d in loose(*documents_of)} <= {d.digest for d in found.documents}
+    assert provider(bundle=loose(*documents_of)).collect(GPU.evidence, pki_nvidia.AT).problems == ()
+
+
+@pytest.mark.parametrize("media_type", [NVIDIA_RIM, OCSP_RESPONSE])
+def test_of_what_somebody_carries_the_missing_one_alone_is_missed(media_type):
+    whole = GPU.endorsements.documents
+    first = next(d for d in whole if d.media_type == media_type)
+    others = loose(*(d for d in whole if d is not first))
+    found = provider(bundle=others).collect(GPU.evidence, pki_nvidia.AT)
+    (problem,) = found.problems
+    service, driver = ("nvidia-rim", ":/v1/rim/NV_GPU_") if media_type == NVIDIA_RIM else ("nvidia-ocsp", ":")
+    assert problem.about.startswith(service + driver)
+
+
+def test_a_carried_key_set_is_found():
+    tokens = pki_nvidia.TokenWorld()
+    (keys,) = (d for d in tokens.endorsements.documents if d.media_type == JWK_SET)
+    assert provider(bundle=loose(keys)).collect(tokens.evidence, pki_nvidia.AT).problems == ()
+    assert provider().collect(tokens.evidence, pki_nvidia.AT).problems
+    assert provider(bundle=loose(Endorsement(JWK_SET, b"{}"))).collect(tokens.evidence, pki_nvidia.AT).problems
+
+
+def manifest_of(**changes: object) -> Endorsement:
+    return Endorsement(NVIDIA_RIM, replace(GPU.held[0], **changes).data)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "fits"),
+    [
+        ("NV_GPU_DRIVER_GH100_580.95.05", {"version": "580.95.05"}, True),
+        ("NV_GPU_CC_DRIVER_GB100_580.95.05", {"version": "580.95.05", "product": "GB100"}, True),
+        ("NV_GPU_DRIVER_GH100_580.95.05", {"version": "580.95.05", "product": "GB100"}, False),
+        ("NV_GPU_DRIVER_GH100_580.95.05", {"version": "580.95"}, False),
+        ("NV_GPU_DRIVER_GH100_580.95.05", {"version": "5809505"}, False),
+        ("NV_GPU_VBIOS_1010_0200_882_96005E0001", {"version": "96.00.5E.00.01"}, True),
+        ("NV_GPU_VBIOS_1010_0200_882_96005E0001", {"version": "96.00.5E.00.02"}, False),
+        ("NV_SWITCH_BIOS_5612_0002_890_96106b0001", {"version": "96.10.6B.00.01"}, True),
+    ],
+)
+def test_a_manifest_without_a_label_answers_for_its_own_version_and_chip(name, changes, fits):
+    assert answers(nvidia.manifest(name), manifest_of(**changes)) is fits
+
+
+def test_junk_answers_nothing():
+    certificate, issuer = from_pem(GPU.device.pem)[:2]
+    for request in (
+        nvidia.manifest("NV_GPU_DRIVER_GH100_580.95.05"),
+        nvidia.standing(certificate, issuer),
+        nvidia.key_set(),
+        intel.tcb_info("tdx", pki_intel.FMSPC),
+        amd.crl("vcek", "milan"),
+    ):
+        for junk in (b"", b"<x/>", b'<SoftwareIdentity name="x" colloquialVersion="580.95.05"/>', b"0", b"{}"):
+            assert not answers(request, Endorsement(request.media_type, junk))
+        assert not answers(request, Endorsement("text/plain", b""))
+
+
+def test_what_came_along_is_not_missed_and_is_asked_for_all_the_same(intel_service):
+    """The machine's own list may be yesterday's, so that the vendor is asked; offline it is not called missing."""
+    own = TDX.endorsements()
+    offline = provider().collect(TDX.evidence(), pki_intel.AT, beside=own)
+    assert offline.problems == ()
+    assert not {d.endorsement for d in offline.documents} & set(own.documents[:4])
+    assert provider(intel_service).collect(TDX.evidence(), pki_intel.AT, beside=own).fetched == 4
+    late = provider().collect(TDX.evidence(), pki_intel.AT + 400 * 86_400, beside=own)
+    assert len(late.problems) == 4
+
+
 def test_no_more_than_can_go_with_evidence_is_given():
-    loose = [
+    many = [
         Document(
             Endorsement(CERTIFICATE, pki_nvidia.Wanted(subject=str(n), issuer="x", not_before=0, not_after=9).make().der)
         )
         for n in range(70)
     ]
-    found = provider(bundle=loose).collect(TDX.evidence(), pki_intel.AT)
+    found = provider(bundle=many).collect(TDX.evidence(), pki_intel.AT)
     assert len(found.endorsements.documents) == MAX_ENDORSEMENTS
     assert isinstance(found.problems[-1].error, TooLarge)
 

@@ -492,15 +492,14 @@ def test_junk_among_the_endorsements_raises_only_what_is_typed(media_type, junk)
     assert outcome.number in {"Q8", "Q10", "Q11", "Q14"}
 
 
-def test_more_documents_than_anybody_needs_are_refused_quickly():
+def test_more_documents_than_anybody_needs_are_refused():
+    """How long one takes to read is measured in ``bench/bounds.py``; how many are read has a cap."""
     for name, media_type in (("tcb info", INTEL_TCB_INFO), ("qe identity", INTEL_QE_IDENTITY)):
         data = TD.documents()[name].data
-        lists = b"[" + b"[]," * ((MAX_COLLATERAL_BYTES - len(data)) // 3 - 10) + b"[]]"
+        lists = b"[" + b"[]," * ((MAX_COLLATERAL_BYTES - len(data)) // 5) + b"[]]"  # as many as JSON may hold
         many = [data.replace(b'"tcbLevels":', b'"x%d":%s,"tcbLevels":' % (n, lists), 1) for n in range(8)]
         for count, number in ((8, "Q11" if name == "tcb info" else "Q14"), (7, "Q12" if name == "tcb info" else "Q15")):
-            began = time.perf_counter()
             outcome = of(TD, extra=tuple(Endorsement(media_type, one) for one in reversed(many[:count])))
-            assert time.perf_counter() - began < 1  # with making the quote, on a busy machine
             assert outcome.code in {"ok", "attest.bad_endorsement"}
             assert outcome.number in {"", number}
 

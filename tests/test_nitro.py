@@ -21,8 +21,11 @@ from pki_nitro import AT, PCRS, REPORT_DATA, World
 from real import cases, read, real
 from strongroom import wire
 from strongroom.attest import nitro, nitro_document
+from strongroom.attest.appraisal import Bare, look
+from strongroom.attest.appraisal_policy import AppraisalPolicy
 from strongroom.attest.evidence import Endorsements, Evidence, Roots
 from strongroom.attest.nitro import Claims, NitroVerified, Terms, parse
+from strongroom.attest.result import AttestationResult
 from strongroom.attest.vector import AFFIRMED, NO_CLAIM, UNACCEPTABLE, UNRECOGNIZED
 from strongroom.errors import BadEvidence, BadField, StrongroomError
 from strongroom.transcript import Transcript
@@ -124,6 +127,41 @@ def test_a_document_that_says_nothing_of_ours_binds_nothing():
     assert not of(World(members={"user_data": None, "nonce": REPORT_DATA, "public_key": REPORT_DATA})).verified.binds(
         REPORT_DATA
     )
+
+
+def looked(data: bytes, nonce: bytes | None, roots: Roots, at: int = AT) -> AttestationResult:
+    policy = AppraisalPolicy(platforms=frozenset({"nitro"}), roots={"nitro": roots}, max_age_s=86_400)
+    return look(Evidence("nitro", data), policy=policy, endorsements=Endorsements(), bare=Bare(nonce), at=at)
+
+
+def a6(result: AttestationResult) -> tuple[str, str]:
+    check = next(check for check in result.checks if check.number == "A6")
+    return check.status.value, check.detail
+
+
+def test_a_bare_nonce_is_found_in_the_slot_for_nonces_or_in_user_data():
+    nonce = bytes(range(16))
+    for members, where in (
+        ({"nonce": nonce}, "the nonce stands in the platform's slot for nonces"),
+        ({"user_data": nonce}, "the nonce stands in the platform's slot"),
+    ):
+        world = World(members=members)
+        assert of(world).verified.nonce == members.get("nonce", b"")
+        assert a6(looked(world.data, nonce, world.roots)) == ("passed", where)
+        for other in (nonce[:-1], nonce + b"\1", bytes(16), b""):
+            assert a6(looked(world.data, other, world.roots))[0] == "failed"
+    world = World(members={"public_key": nonce})
+    assert a6(looked(world.data, nonce, world.roots))[0] == "failed"
+
+
+@pytest.mark.parametrize("terms_met", [True, False])
+def test_a_look_at_a_debugged_enclave_does_not_lose_that_claim(terms_met):
+    world = World(members={"pcrs": {**PCRS, **dict.fromkeys((0, 1, 2), bytes(48))}})
+    terms = Terms() if terms_met else Terms(pcr4=())
+    policy = AppraisalPolicy(platforms=frozenset({"nitro"}), roots={"nitro": world.roots}, terms={"nitro": terms})
+    result = look(world.evidence, policy=policy, endorsements=Endorsements(), bare=Bare(), at=AT)
+    assert result.problem.number == "A4"
+    assert (result.vector.configuration, result.vector.runtime_opaque) == (UNACCEPTABLE, UNACCEPTABLE)
 
 
 def test_an_instance_that_the_policy_does_not_name_is_unrecognized():
@@ -288,6 +326,18 @@ def test_there_are_cases():
 def test_what_aws_signed_does_not_lead_to_another_root():
     data = read("nitro/evervault_beta.cose")
     assert ask(data, World().roots).code == "attest.unknown_root"
+
+
+@real
+@pytest.mark.parametrize("name", ["evervault_beta", "evervault_debug", "fortanix_debug"])
+def test_a_real_documents_own_nonce_is_found_and_debugging_is_not_lost(name):
+    data = read(f"nitro/{name}.cose")
+    claims = parse(data)
+    at = claims.timestamp_ms // 1000 + 3
+    result = looked(data, claims.nonce or b"\7" * 32, AWS, at)
+    assert a6(result)[0] == ("passed" if claims.nonce else "failed")
+    assert result.vector.configuration == (UNACCEPTABLE if claims.debug else AFFIRMED)
+    assert a6(looked(data, b"\7" * 32, AWS, at))[0] == "failed"
 
 
 @real

@@ -6,11 +6,12 @@ import base64
 import importlib.util
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import FrozenInstanceError, replace
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from pki_nvidia import (
     AT,
     DAY,
     DRIVER_INDICES,
+    ENABLED,
     NONCE,
     REPORT_DATA,
     VBIOS_INDICES,
@@ -30,24 +32,28 @@ from pki_nvidia import (
     World,
     answers,
     driver_manifest,
+    pdi,
+    protected,
     signers,
     value,
     vbios_manifest,
 )
 from real import cases, read, real
 from strongroom import wire
-from strongroom.attest import nvidia, nvidia_device, ocsp, rim, spdm
+from strongroom.attest import nvidia, nvidia_device, nvidia_switch, ocsp, registry, rim, spdm
 from strongroom.attest.endorsements import NVIDIA_RIM, documents
 from strongroom.attest.evidence import Endorsement, Endorsements, Evidence, Roots
 from strongroom.attest.nvidia_device import Claims, from_sdk, parse
-from strongroom.attest.nvidia_terms import ANY, Architecture, Software, Terms, TokenTerms, Versions
+from strongroom.attest.nvidia_links import require_together
+from strongroom.attest.nvidia_terms import ANY, Architecture, Software, SwitchTerms, Terms, TokenTerms, Versions
 from strongroom.attest.vector import AFFIRMED, APPROVED_AT_START, NO_CLAIM, UNACCEPTABLE
-from strongroom.errors import BadEndorsement, BadEvidence, BadField, StrongroomError
+from strongroom.errors import BadEndorsement, BadEvidence, BadField, DevicesNotAccepted, StrongroomError
 from strongroom.transcript import Status, Transcript
 
 HOME = Path(__file__).parents[1]
 PAGE = HOME / "spec" / "evidence-nvidia.md"
-FILES = sorted((HOME / "vectors" / "nvidia_cc").glob("*.json"))
+FOLDERS = {"nvidia_cc": nvidia, "nvidia_switch": nvidia_switch}
+FILES = sorted(path for name in FOLDERS for path in (HOME / "vectors" / name).glob("*.json"))
 PARTS = json.loads((HOME / "vectors" / "nvidia_parts.json").read_bytes())
 NVIDIA = Roots(
     certificates=(
@@ -77,7 +83,8 @@ def made() -> tuple[dict, dict]:
 
 
 def of(world: World) -> Outcome:
-    return walk(nvidia, world.evidence, world.endorsements, world.roots, world.at, world.terms)
+    verifier = FOLDERS[world.device.platform]
+    return walk(verifier, world.evidence, world.endorsements, world.roots, world.at, world.terms)
 
 
 # --- vectors and page -------------------------------------------------------------------------------------------------
@@ -86,21 +93,22 @@ def of(world: World) -> Outcome:
 def test_the_vectors_are_those_that_their_script_writes():
     cases, shared = made()
     assert shared == PARTS
-    assert FILES
-    assert {path.stem: json.loads(path.read_bytes()) for path in FILES} == cases["nvidia_cc"]
+    for name in FOLDERS:
+        files = {path.stem: json.loads(path.read_bytes()) for path in FILES if path.parent.name == name}
+        assert files == cases[name] != {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_vector(path):
     case = maker().joined(json.loads(path.read_bytes()), PARTS)
-    outcome = run(nvidia, case)
+    outcome = run(FOLDERS[path.parent.name], case)
     assert (outcome.code, outcome.number) == (case["expect"], case["fails"])
     if case["fails"] != "G1":
         assert parse(wire.unb64(case["evidence"])).encode() == wire.unb64(case["evidence"])
 
 
 def test_every_numbered_check_is_failed_by_some_vector():
-    failed = {json.loads(path.read_bytes())["fails"] for path in FILES} - {""}
+    failed = {json.loads(path.read_bytes())["fails"] for path in FILES if path.parent.name == "nvidia_cc"} - {""}
     assert failed == {number for number, _ in (*nvidia.STEPS, *nvidia.TERMS_STEPS)}
 
 
@@ -113,6 +121,7 @@ def test_the_page_shows_the_terms_as_they_are_written():
     blocks = [block.split("```")[0] for block in PAGE.read_text(encoding="utf-8").split("```json\n")[1:]]
     shown = [json.loads(block) for block in blocks]
     assert Terms().to_json() in shown
+    assert SwitchTerms().to_json() in shown
     assert TokenTerms().to_json() in shown
     assert json.loads(json.dumps(Terms.from_json(shown[0]).to_json())) == shown[0]
 
@@ -225,11 +234,130 @@ def test_only_verify_makes_it():
         of(WORLD).verified.valid_until = 0
 
 
-def test_the_layout_found_in_the_wild():
-    assert nvidia.bound_in_the_wild(bytes(32) + NONCE, NONCE)
-    assert not nvidia.bound_in_the_wild(NONCE + bytes(32), NONCE)
-    assert not nvidia.bound_in_the_wild(NONCE, NONCE)
-    assert nvidia.bind_nonce(REPORT_DATA) == NONCE
+# --- switches, and devices together -----------------------------------------------------------------------------------
+
+SWITCH = World(Device(chip="LS_10", count=31, vbios="96.10.55.00.01"))
+
+
+def proven(device: Device) -> nvidia.NvidiaVerified:
+    return of(World(device, terms=None if device.switch else Terms(protected_pcie=True))).verified
+
+
+def together(devices: Iterable[Device]) -> str:
+    """Why these devices are not accepted together, or ``""``."""
+    try:
+        registry.require_together([(device.platform, proven(device)) for device in devices])
+    except DevicesNotAccepted as error:
+        return error.message
+    return ""
+
+
+def test_a_switch_is_a_kind_of_device_of_its_own():
+    outcome = of(SWITCH)
+    assert outcome.code == "ok"
+    assert SWITCH.evidence.platform == outcome.verified.measurement.platform == nvidia_switch.PLATFORM == "nvidia_switch"
+    assert registry.verifier("nvidia_switch") is nvidia_switch
+    assert {"nvidia_cc", "nvidia_switch"} <= registry.DEVICES
+    assert nvidia_switch.STEPS is nvidia.STEPS
+    assert nvidia_switch.TERMS_STEPS is nvidia.TERMS_STEPS
+    assert nvidia_switch.LABEL != nvidia.LABEL
+    assert set(outcome.verified.measurement.registers) == {"vbios_manifest"}
+    assert outcome.verified.claims.pdi == pdi("a").hex()
+    assert proven(WORLD.device).claims.pdi is None
+    assert nvidia_switch.tolerated_until(outcome.verified, SwitchTerms(signers_expired_days=1)) == AT + 401 * DAY
+
+
+@pytest.mark.parametrize("world", [WORLD, SWITCH], ids=["gpu", "switch"])
+def test_one_kind_of_device_does_not_pass_for_the_other(world):
+    other = {"nvidia_cc": "nvidia_switch", "nvidia_switch": "nvidia_cc"}[world.evidence.platform]
+    evidence = Evidence(other, world.evidence.data)
+    outcome = walk(FOLDERS[other], evidence, world.endorsements, world.roots, world.at)
+    assert (outcome.code, outcome.number) == ("attest.bad_evidence", "G1")
+    assert f"stands where a {other} should" in outcome.check("G1").detail
+
+
+def test_a_switch_that_says_its_mode_is_not_held_to_it():
+    device = replace(SWITCH.device, opaque={21: ENABLED})
+    assert of(World(device)).code == "ok"
+
+
+def test_a_gpu_names_the_switches_that_its_links_lead_to():
+    gpu, _, switch, _ = protected()
+    names = {pdi("switch0").hex(), pdi("switch1").hex()}
+    assert proven(gpu).claims.linked == names
+    assert proven(switch).claims.pdi in names
+    assert proven(switch).claims.linked == {pdi("gpu0").hex(), pdi("gpu1").hex()}
+    assert proven(WORLD.device).claims.linked == frozenset()
+
+
+@pytest.mark.parametrize(("gpus", "switches"), [(1, 1), (2, 2), (8, 4)])
+def test_gpus_in_protected_pcie_mode_are_accepted_with_exactly_their_switches(gpus, switches):
+    devices = protected(gpus, switches)
+    assert together(devices) == ""
+    assert together(reversed(devices)) == ""
+
+
+def test_a_gpu_in_protected_pcie_mode_without_its_switches_is_refused():
+    assert "without its switches" in together(protected(2, 2)[:2])
+
+
+def test_a_switch_that_is_missing_or_another_is_refused():
+    first, second, switch, other = protected()
+    assert "is linked to" in together((first, second, switch))
+    stranger = replace(other, opaque={**other.opaque, 22: pdi("elsewhere")})
+    assert "is linked to" in together((first, second, switch, stranger))
+    assert "is linked to" in together((*protected(), *protected(2, 3)[4:]))
+
+
+def test_a_switch_that_names_itself_as_another_or_not_at_all_is_refused():
+    first, second, switch, other = protected()
+    for name in (pdi("switch0"), None):
+        again = replace(other, opaque={**other.opaque, 22: name})
+        assert "each once and with its name" in together((first, second, switch, again))
+
+
+def test_a_gpu_on_the_links_that_nobody_verified_is_refused():
+    first, second, switch, other = protected()
+    assert "is linked to 2 GPUs or others, and there are 1" in together((first, switch, other))
+    table = switch.opaque[26]
+    elsewhere = replace(other, opaque={**other.opaque, 26: pdi("elsewhere") + table[8:]})
+    assert "GPUs or others" in together((first, second, switch, elsewhere))
+    silent = replace(other, opaque={**other.opaque, 26: None})
+    assert "is linked to 0 GPUs" in together((first, second, switch, silent))
+
+
+def test_a_gpu_that_names_no_switch_or_others_than_its_neighbour_is_refused():
+    first, second, *switches = protected()
+    for links in (None, bytes(16), pdi("switch0")[::-1], pdi("switch0") + pdi("switch1")):
+        silent = replace(second, opaque={**second.opaque, 22: links})
+        assert "is linked to" in together((first, silent, *switches))
+    assert "is linked to nothing" in together((replace(second, opaque={**second.opaque, 22: None}), first, *switches))
+
+
+def test_gpus_in_two_modes_are_refused_together():
+    first, _, *switches = protected()
+    assert "beside one that is not" in together((first, Device(name="gpu1"), *switches))
+
+
+def test_gpus_whose_links_are_protected_stand_with_switches_or_without():
+    assert together((WORLD.device, Device(name="b"))) == ""
+    assert together((WORLD.device, SWITCH.device)) == ""
+    assert together((SWITCH.device,)) == ""
+    assert together(()) == ""
+
+
+def test_devices_of_another_kind_are_not_held_against_nvidias():
+    assert require_together([object()]) is None
+    assert registry.require_together([("nras", object()), ("tdx", object()), ("nobody", object())]) is None
+
+
+def test_a_check_of_devices_together_that_fails_is_not_passed(monkeypatch):
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(nvidia, "require_together", broken)
+    with pytest.raises(DevicesNotAccepted, match="ZeroDivisionError"):
+        registry.require_together([("nvidia_cc", proven(WORLD.device))])
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------
@@ -351,6 +479,7 @@ def test_a_list_of_the_sdk_is_read():
     found = from_sdk(json.dumps([{**two[0], "driver": "x"}, two[1]], indent=2).encode())
     assert found[0] == WORLD.evidence
     assert parse(found[1].data).architecture is Architecture.LS10
+    assert [evidence.platform for evidence in found] == ["nvidia_cc", "nvidia_switch"]
 
 
 @pytest.mark.parametrize(
@@ -371,6 +500,53 @@ def test_a_list_of_the_sdk_is_read():
 def test_another_list_is_refused(data):
     with pytest.raises(BadEvidence):
         from_sdk(data)
+
+
+def test_a_list_of_the_sdk_over_its_limit_is_refused_unread():
+    most = nvidia_device.MAX_SDK_BYTES
+    assert from_sdk(json.dumps([WORLD.device.entry]).encode().ljust(most)) == (WORLD.evidence,)
+    with pytest.raises(BadEvidence, match="bytes"):
+        from_sdk(json.dumps([WORLD.device.entry]).encode().ljust(most + 1))
+    assert "4,194,304 bytes" in PAGE.read_text(encoding="utf-8")
+
+
+_ENTRY = SWITCH.device.entry
+_anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.binary(max_size=8).map(wire.b64),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*_ENTRY, "more"]), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.binary(max_size=300) | _anything.map(lambda value: json.dumps(value).encode()))
+def test_any_list_of_the_sdk_is_refused_or_is_of_devices(data):
+    with pytest.raises(BadEvidence):
+        from_sdk(data)
+
+
+@given(st.sampled_from(sorted(_ENTRY)), _anything)
+def test_a_list_of_the_sdk_with_a_member_of_any_kind_is_refused_or_says_the_same(name, found):
+    try:
+        (evidence,) = from_sdk(json.dumps([{**_ENTRY, name: found}]).encode())
+    except BadEvidence:
+        return
+    assert evidence == SWITCH.evidence
+
+
+@given(st.integers(0, len(json.dumps([_ENTRY])) - 1), st.integers(0, 255))
+def test_a_list_of_the_sdk_with_one_byte_changed_is_refused_or_is_of_a_device(at, byte):
+    data = bytearray(json.dumps([_ENTRY]).encode())
+    data[at] = byte
+    try:
+        found = from_sdk(bytes(data))
+    except BadEvidence:
+        return
+    assert [parse(evidence.data).encode() for evidence in found] == [evidence.data for evidence in found]
 
 
 def test_what_a_library_answers_becomes_evidence():
@@ -462,7 +638,9 @@ def test_the_same_answer_twice_is_one():
         {"architectures": {"RUBIN": {"driver": "any-version", "vbios": "any-version"}}},
         {"architectures": []},
         {"architectures": {"HOPPER": {"driver": None, "vbios": "any-version"}}},
+        {"architectures": {"HOPPER": {"vbios": "any-version"}}},
         {"architectures": {"LS10": {"driver": "any-version", "vbios": "any-version"}}},
+        {"architectures": {"LS10": {"vbios": "any-version"}}},
         {"architectures": {"HOPPER": {"driver": "any", "vbios": "any-version"}}},
         {"architectures": {"HOPPER": {"driver": {"at_least": "new"}, "vbios": "any-version"}}},
         {"architectures": {"HOPPER": {"driver": {"at_least": 580}, "vbios": "any-version"}}},
@@ -484,8 +662,25 @@ def test_terms_that_cannot_be_read_are_refused(change):
         Terms.from_json({**Terms().to_json(), **change})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architectures": {"LS10": {"driver": "any-version", "vbios": "any-version"}}},
+        {"architectures": {"LS10": {"driver": None, "vbios": "any-version"}}},
+        {"architectures": {"HOPPER": {"driver": "any-version", "vbios": "any-version"}}},
+        {"signers_expired_days": 3651},
+        {"device_revocation": "no"},
+        {"protected_pcie": True},
+    ],
+    ids=str,
+)
+def test_terms_of_switches_that_cannot_be_read_are_refused(change):
+    with pytest.raises(BadField):
+        SwitchTerms.from_json({**SwitchTerms().to_json(), **change})
+
+
 def test_every_member_of_the_terms_must_be_there():
-    for kind in (Terms, TokenTerms):
+    for kind in (Terms, SwitchTerms, TokenTerms):
         for name in kind().to_json():
             left = {k: v for k, v in kind().to_json().items() if k != name}
             with pytest.raises(BadField):
@@ -500,6 +695,8 @@ def test_terms_without_sense_are_refused():
         lambda: Versions(one_of=frozenset(map(str, range(65)))),
         lambda: Terms(device_revocation="perhaps"),
         lambda: Terms(signers_expired_days=4000),
+        lambda: Terms({Architecture.HOPPER: Software(ANY, None)}),
+        lambda: SwitchTerms({Architecture.LS10: Software(ANY, ANY)}),
         lambda: TokenTerms(revocation="perhaps"),
         lambda: TokenTerms({Architecture.LS10: Software(ANY, None)}),
         lambda: TokenTerms.from_json(
@@ -545,6 +742,12 @@ def test_terms_come_out_as_they_went_in(architectures, days, pcie):
     assert Terms.from_json(json.loads(wire.encode(terms.to_json()))) == terms
 
 
+@given(_versions, st.integers(0, 3650))
+def test_terms_of_switches_come_out_as_they_went_in(versions, days):
+    terms = SwitchTerms({Architecture.LS10: Software(versions, None)}, signers_expired_days=days)
+    assert SwitchTerms.from_json(json.loads(wire.encode(terms.to_json()))) == terms
+
+
 # --- what NVIDIA's devices said ---------------------------------------------------------------------------------------
 
 
@@ -567,7 +770,8 @@ def test_what_nvidias_devices_said_comes_out_as_the_cases_say(case):
     assert claims.certificates[0].subject == case["leaf"]
     assert claims.report.nonce.hex() == case["nonce"]
     assert case["trailing"] == 0
-    outcome = walk(nvidia, evidence, Endorsements(), NVIDIA, 1_750_000_000)
+    outcome = walk(FOLDERS[evidence.platform], evidence, Endorsements(), NVIDIA, 1_750_000_000)
+    assert (evidence.platform == "nvidia_switch") is ("switch" in case["file"])
     assert case["chain"] is case["nvidia_root"] is True
     assert outcome.check("G2").status is Status.PASSED
     if case["signature"] is not True:
@@ -577,6 +781,20 @@ def test_what_nvidias_devices_said_comes_out_as_the_cases_say(case):
     # Nobody kept the manifests of these devices, nor what was said of their certificates: that is not established.
     assert (outcome.code, outcome.number) == ("attest.endorsement_missing", "G6")
     assert "nothing is said" in outcome.check("G5").detail
+
+
+@real
+def test_what_real_devices_say_of_their_links_is_read():
+    (gpu,) = from_sdk(read("nvidia/sdk_hopper_590.json"))
+    claims = parse(gpu.data)
+    assert claims.protected_pcie
+    assert len(claims.linked) == 4  # the switches of a machine with eight GPUs
+    with pytest.raises(DevicesNotAccepted, match="without its switches"):
+        require_together([SimpleNamespace(claims=claims)])
+    (switch,) = from_sdk(read("nvidia/sdk_switch_ls10.json"))
+    claims = parse(switch.data)
+    assert claims.pdi == "203eb31ad9ed0008"
+    assert len(claims.linked) == 7  # two of the eight that it lists are one
 
 
 @real

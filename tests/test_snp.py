@@ -364,6 +364,8 @@ def test_terms_without_arguments_refuse_every_processor() -> None:
     found = outcome(replace(good(), terms=Terms()))
     assert (found.number, found.code) == ("SP3", "attest.tcb_not_accepted")
     assert found.vector.hardware == UNACCEPTABLE
+    details = {check.number: check.detail for check in found.checks}
+    assert details["SP3"] == "they name none; this is genoa"
 
 
 def test_hardware_is_affirmed_where_the_tcb_is_accepted_whatever_else_is_not() -> None:

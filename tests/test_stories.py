@@ -1,10 +1,10 @@
 """Stories: what somebody types and what the screen says, as transcripts in ``stories/*.txt``.
 
-A story says first what must stand before it begins (``nothing``, ``brokers``, ``roles``). A line ``$ …`` is typed; what
-follows is what it says, errors marked with ``!``, and ``[1]`` its exit status where it is not 0. ``let NAME = word`` takes
-the digest on the last line that began with that word. What differs each time (digests, runs, addresses, times, keys) stands
-as ``<digest>`` and so on. After a change that is meant: ``python tests/test_stories.py`` writes them anew, and a person
-reads the difference.
+A story says first what must stand before it begins (``nothing``, ``evidence``, ``brokers``, ``roles``). A line ``$ …`` is
+typed; what follows is what it says, errors marked with ``!``, and ``[1]`` its exit status where it is not 0. ``let NAME =
+word`` takes the digest on the last line that began with that word. What differs each time (digests, runs, addresses, times,
+keys) stands as ``<digest>`` and so on. After a change that is meant: ``python tests/test_stories.py`` writes them anew, and
+a person reads the difference.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pytest
 
 HERE = Path(__file__).parent / "stories"
 STORIES = sorted(HERE.glob("*.txt"))
-STANDS = ("nothing", "brokers", "roles")
+STANDS = ("nothing", "evidence", "brokers", "roles")
 
 DIFFERS = [
     (re.compile(r"[\w.-]+/ledger-[0-9a-f]{8}\+[0-9a-f]{8}\+[A-Za-z0-9+/=]+"), "<log>"),
@@ -117,7 +117,13 @@ def standing(what: str, cwd: Path, held: Path) -> Iterator[None]:
     (cwd / "files").mkdir()
     for name in ("model.onnx", "records.csv", "mock.csv", "features.json"):
         shutil.copy(held / name, cwd / "files" / name)
-    if what == "nothing":
+    if what == "evidence":
+        from evidence_files import machine
+
+        for name in ("nitro", "report"):
+            (cwd / f"{name}.bin").write_bytes(machine(name).data)
+            (cwd / f"{name}.policy.json").write_text(json.dumps(machine(name).policy.to_json()))
+    if what in ("nothing", "evidence"):
         yield
         return
     draft = {

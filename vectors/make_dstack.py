@@ -4,7 +4,7 @@
 
 One file a case: evidence, endorsements, roots and time; ``terms`` where they are judged; a service's ``report`` with
 ``nonce`` and ``kms_roots`` where that is examined. ``expect``: ``ok``, or the stable code of the first check that fails or
-is not established; ``check`` is its number.
+is not established; ``fails`` is its number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Case:
     name: str
     description: str
     expect: str = "ok"
-    check: str = ""
+    fails: str = ""
     evidence: Evidence
     endorsements: Endorsements
     roots: Roots
@@ -49,7 +49,7 @@ class Case:
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
             "at": self.at,
-            "check": self.check,
+            "fails": self.fails,
             "description": self.description,
             "endorsements": self.endorsements.to_json(),
             "evidence": self.evidence.to_json(),
@@ -105,49 +105,49 @@ def evidence_cases() -> Iterator[Case]:
         "not-a-quote",
         "neither a TDX quote nor an SEV-SNP report",
         expect="attest.bad_evidence",
-        check="K1",
+        fails="K1",
         evidence=sgx,
     )
     bare_quote = Evidence("dstack", GUEST.evidence().data)
-    yield of(GUEST, "no-log", "a quote without its log", expect=log, check="K1", evidence=bare_quote)
+    yield of(GUEST, "no-log", "a quote without its log", expect=log, fails="K1", evidence=bare_quote)
     revoked = replace(GUEST, intel={"lists": {"Intel SGX PCK Platform CA": {"revoked": ("Intel SGX PCK Certificate",)}}})
-    yield of(revoked, "revoked", "a processor whose certificate is revoked", expect="attest.revoked", check="K2")
+    yield of(revoked, "revoked", "a processor whose certificate is revoked", expect="attest.revoked", fails="K2")
     none = Endorsements()
-    yield of(GUEST, "no-endorsements", "no collateral", expect="attest.endorsement_missing", check="K2", endorsements=none)
-    yield of(GUEST, "no-roots", "no root is pinned", expect="attest.unknown_root", check="K2", roots=Roots())
+    yield of(GUEST, "no-endorsements", "no collateral", expect="attest.endorsement_missing", fails="K2", endorsements=none)
+    yield of(GUEST, "no-roots", "no root is pinned", expect="attest.unknown_root", fails="K2", roots=Roots())
     other = pki.changed(app, "compose-hash", payload=hashlib.sha256(b"another app").digest())
-    yield of(told(*SMALL, *other), "other-app", "the log names another app than was measured", expect=log, check="K3")
-    yield of(told(*SMALL, *app[:-2], app[-1]), "event-dropped", "the log leaves an event out", expect=log, check="K3")
+    yield of(told(*SMALL, *other), "other-app", "the log names another app than was measured", expect=log, fails="K3")
+    yield of(told(*SMALL, *app[:-2], app[-1]), "event-dropped", "the log leaves an event out", expect=log, fails="K3")
     swapped = (*app[:1], app[2], app[1], *app[3:])
-    yield of(told(*SMALL, *swapped), "reordered", "the log has two events in the other order", expect=log, check="K3")
+    yield of(told(*SMALL, *swapped), "reordered", "the log has two events in the other order", expect=log, fails="K3")
     lying = pki.changed(app, "compose-hash", digest=bytes(48))
     yield of(
-        told(*SMALL, *lying), "digest-not-of-payload", "a digest that is not of name and payload", expect=log, check="K3"
+        told(*SMALL, *lying), "digest-not-of-payload", "a digest that is not of name and payload", expect=log, fails="K3"
     )
     boot = (replace(SMALL[0], digest=hashlib.sha384(b"other").digest(), payload=b"other"), SMALL[1])
-    yield of(told(*boot, *app), "boot-other", "another firmware event than was measured", expect=log, check="K4")
+    yield of(told(*boot, *app), "boot-other", "another firmware event than was measured", expect=log, fails="K4")
     text = (replace(SMALL[0], payload=b"other"), SMALL[1])
-    yield of(told(*text, *app), "boot-lie", "a firmware event's text that is not what was hashed", expect=log, check="K4")
+    yield of(told(*text, *app), "boot-lie", "a firmware event's text that is not what was hashed", expect=log, fails="K4")
     again = (*app, pki.runtime("compose-hash", bytes(32)))
-    yield of(measured(*SMALL, *again), "redefined", "the app names itself another app, once it runs", expect=log, check="K5")
+    yield of(measured(*SMALL, *again), "redefined", "the app names itself another app, once it runs", expect=log, fails="K5")
     twice = (*app[:3], pki.runtime("compose-hash", bytes(32)), *app[3:])
-    yield of(measured(*SMALL, *twice), "named-twice", "the app is named twice", expect=log, check="K5")
-    yield of(measured(*SMALL, *app[:-1]), "not-ready", "the system was never ready", expect=log, check="K5")
+    yield of(measured(*SMALL, *twice), "named-twice", "the app is named twice", expect=log, fails="K5")
+    yield of(measured(*SMALL, *app[:-1]), "not-ready", "the system was never ready", expect=log, fails="K5")
     no_app = pki.without(app, "compose-hash")
-    yield of(measured(*SMALL, *no_app), "no-app", "no app is named", expect=log, check="K5")
+    yield of(measured(*SMALL, *no_app), "no-app", "no app is named", expect=log, fails="K5")
     shadow = (*app[:-1], pki.runtime("mrowner", b"x"), app[-1])
     yield of(
         measured(*SMALL, *shadow),
         "shadows-hardware",
         "an event has the name of the hardware's register",
         expect=log,
-        check="K5",
+        fails="K5",
     )
     changed = pki.CONFIGURATION.replace(pki.COMPOSE_HASH.hex().encode(), b"ab" * 32)
     yield replace(
         snp_case("snp-other-app", "HOST_DATA commits to another configuration", pki.CONFIGURATION, told=changed),
         expect=log,
-        check="K3",
+        fails="K3",
     )
 
 
@@ -181,14 +181,14 @@ def terms_cases() -> Iterator[Case]:
     yield snp_case("terms-snp", "the policy accepts SEV-SNP", pki.CONFIGURATION, terms=terms(sev_snp=amd))
 
     yield snp_case(
-        "terms-snp-not-named", "nothing is said of SEV-SNP", pki.CONFIGURATION, terms=terms(), expect=not_met, check="KT1"
+        "terms-snp-not-named", "nothing is said of SEV-SNP", pki.CONFIGURATION, terms=terms(), expect=not_met, fails="KT1"
     )
     migratable = replace(GUEST, td={"attributes": bytes.fromhex("0000003000000000")})
-    yield of(migratable, "terms-tdx", "a TD that can be migrated", terms=terms(), expect=not_met, check="KT1")
-    yield of(GUEST, "terms-no-app", "an empty list names no app", terms=terms(app_ids=[]), expect=not_met, check="KT2")
-    yield of(GUEST, "terms-other-app", "another app is named", terms=terms(app_ids=["00" * 20]), expect=not_met, check="KT2")
-    yield of(event, "terms-no-event", "what the app measured is not named", terms=terms(), expect=not_met, check="KT3")
-    yield of(left_out, "terms-whole", "the log leaves something out", terms=terms(), expect=not_met, check="KT4")
+    yield of(migratable, "terms-tdx", "a TD that can be migrated", terms=terms(), expect=not_met, fails="KT1")
+    yield of(GUEST, "terms-no-app", "an empty list names no app", terms=terms(app_ids=[]), expect=not_met, fails="KT2")
+    yield of(GUEST, "terms-other-app", "another app is named", terms=terms(app_ids=["00" * 20]), expect=not_met, fails="KT2")
+    yield of(event, "terms-no-event", "what the app measured is not named", terms=terms(), expect=not_met, fails="KT3")
+    yield of(left_out, "terms-whole", "the log leaves something out", terms=terms(), expect=not_met, fails="KT4")
 
 
 def service_cases() -> Iterator[Case]:
@@ -203,18 +203,18 @@ def service_cases() -> Iterator[Case]:
 
     yield aci("aci", "ACI's report of a dstack service")
     bound, forged, unknown = "attest.not_bound", "attest.forged", "attest.unknown_root"
-    yield aci("other-evidence", "evidence of another service was verified", GUEST, expect=bound, check="C1")
-    yield aci("replayed", "the report answers another nonce", nonce=bytes(32), expect=bound, check="C2")
+    yield aci("other-evidence", "evidence of another service was verified", GUEST, expect=bound, fails="C1")
+    yield aci("replayed", "the report answers another nonce", nonce=bytes(32), expect=bound, fails="C2")
     compose = pki.aci_report(guest, app_compose="{}")
-    yield aci("other-composition", "another composition than was measured", report=compose, expect=forged, check="C3")
-    yield aci("no-kms-root", "no root of a KMS is pinned", kms_roots=(), expect=unknown, check="C4")
+    yield aci("other-composition", "another composition than was measured", report=compose, expect=forged, fails="C3")
+    yield aci("no-kms-root", "no root of a KMS is pinned", kms_roots=(), expect=unknown, fails="C4")
     stranger = pki.aci_report(guest, key_custody=pki.key_custody(b"\xab" * 20))
-    yield aci("other-apps-key", "the key was issued to another app", report=stranger, expect=unknown, check="C4")
+    yield aci("other-apps-key", "the key was issued to another app", report=stranger, expect=unknown, fails="C4")
     for_other = pki.key_custody()
     for_other["keys"][0]["public_key"] = "ab" * 32
     for_other = pki.aci_report(guest, key_custody=for_other)
     yield aci(
-        "other-key", "the custody is of a key that the service does not have", report=for_other, expect=forged, check="C4"
+        "other-key", "the custody is of a key that the service does not have", report=for_other, expect=forged, fails="C4"
     )
 
     for tls in (None, pki.TLS_KEY):
@@ -222,12 +222,12 @@ def service_cases() -> Iterator[Case]:
         said = pki.address_report(signing, tls_cert_fingerprint=tls.hex() if tls else None)
         name = "service-address-tls" if tls else "service-address"
         text = "the report of a model behind a signing address: nothing says where its key comes from"
-        yield of_report(signing, name, text, said, expect="attest.endorsement_missing", check="C4")
+        yield of_report(signing, name, text, said, expect="attest.endorsement_missing", fails="C4")
     signing = replace(pki.address_guest(), entries=GUEST.entries)
     swapped = pki.address_report(signing, signing_address="0x" + "ee" * 20)
-    yield of_report(signing, "service-address-swapped", "another signing address", swapped, expect=bound, check="C2")
+    yield of_report(signing, "service-address-swapped", "another signing address", swapped, expect=bound, fails="C2")
     stale = pki.address_report(signing, nvidia_payload=json.dumps({"evidence_list": [pki.gpu(bytes(32))]}))
-    yield of_report(signing, "service-gpu-replayed", "a GPU's report for another nonce", stale, expect=bound, check="C5")
+    yield of_report(signing, "service-gpu-replayed", "a GPU's report for another nonce", stale, expect=bound, fails="C5")
 
 
 def cases() -> Iterator[Case]:

@@ -1,4 +1,5 @@
-"""Writes ``vectors/nvidia_cc`` and ``vectors/nras``. Deterministic: fixed keys, fixed times, signatures as of RFC 6979.
+"""Writes ``vectors/nvidia_cc``, ``vectors/nvidia_switch`` and ``vectors/nras``. Deterministic: fixed keys and times,
+signatures as of RFC 6979.
 
     python vectors/make_nvidia.py
 
@@ -65,7 +66,7 @@ from strongroom import wire  # noqa: E402
 from strongroom.attest.endorsements import OCSP_RESPONSE  # noqa: E402
 from strongroom.attest.evidence import Endorsement  # noqa: E402
 from strongroom.attest.nvidia_device import Architecture  # noqa: E402
-from strongroom.attest.nvidia_terms import ANY, WHERE_GIVEN, Software, Terms, TokenTerms, Versions  # noqa: E402
+from strongroom.attest.nvidia_terms import ANY, WHERE_GIVEN, Software, SwitchTerms, Terms, TokenTerms, Versions  # noqa: E402
 
 BAD, FORGED, CERTIFICATE, JUNK = "attest.bad_evidence", "attest.forged", "attest.bad_certificate", "attest.bad_endorsement"
 MISSING, UNKNOWN, REVOKED = "attest.endorsement_missing", "attest.unknown_root", "attest.revoked"
@@ -102,13 +103,9 @@ def _running(architecture: Architecture, vbios: Versions = ANY, driver: Versions
     return Terms({architecture: Software(vbios, driver)})
 
 
-_SWITCHES = _running(Architecture.LS10, driver=None)
-
-
 def _good(case: Case) -> None:
     case("good", "a Hopper GPU with both manifests and every standing", "ok", "")
     case("good-blackwell", "a Blackwell GPU", "ok", "", device=BLACKWELL)
-    case("good-switch", "a switch, which has no driver", "ok", "", device=SWITCH, terms=_SWITCHES)
     case("good-decoder", "a GPU whose decoder is measured", "ok", "", **_device(opaque={11: ENABLED}))
     case(
         "good-decoder-off",
@@ -259,8 +256,10 @@ def _malformed(case: Case) -> None:
         **_device(change=lambda d: _opaque(d, fields)),
     )
     case("field-short", "a field that ends outside", BAD, "G1", **_device(change=lambda d: _opaque(d, b"\x03\0\xff\0")))
-    case("switch-driver", "a switch with a driver", BAD, "G1", device=replace(SWITCH, opaque={3: b"580.95.05"}))
-    case("switch-vbios", "a switch whose VBIOS version is none", BAD, "G1", device=replace(SWITCH, opaque={6: b"new"}))
+    links = {21: ENABLED, 22: bytes(12), 36: b"\2\0"}
+    case("links-malformed", "a GPU that names half a switch", BAD, "G1", **_device(opaque=links))
+    switch = SWITCH.evidence.data
+    case("switch-for-a-gpu", "a switch where a GPU should stand", BAD, "G1", data=switch, manifests=(), answers=())
 
 
 def _opaque(unsigned: bytes, fields: bytes) -> bytes:
@@ -651,16 +650,6 @@ def _measurements(case: Case) -> None:
     both = vbios_manifest(indices=(*VBIOS_INDICES, 40))
     case("measurement-in-both", "a measurement that both manifests define", JUNK, "G10", manifests=(driver, both))
     case("manifest-empty", "a manifest that defines nothing", JUNK, "G10", manifests=(driver_manifest(indices=()), vbios))
-    far = vbios_manifest(SWITCH, indices=(0, 31))
-    case(
-        "measurement-absent",
-        "a measurement that the report does not have",
-        OTHER,
-        "G10",
-        device=SWITCH,
-        manifests=(far,),
-        terms=_SWITCHES,
-    )
     case(
         "measurement-other-driver",
         "a driver that measures something else",
@@ -693,7 +682,6 @@ def _terms(case: Case) -> None:
         terms=_running(Architecture.HOPPER),
     )
     case("no-architecture-accepted", "an empty list of architectures accepts none", TERMS, "GT1", terms=Terms({}))
-    case("switch-not-accepted", "a switch, which nobody asked for", TERMS, "GT1", device=SWITCH)
     case(
         "driver-old",
         "a driver older than the floor",
@@ -763,6 +751,53 @@ def device_cases() -> dict[str, tuple[str, str, str, World]]:
     for group in (*groups, _measurements, _terms):
         group(case)
     return found
+
+
+# --- switches ---
+
+
+NO_LINKS = {22: None, 23: None, 26: None}
+
+
+def switch_cases() -> dict[str, tuple[str, str, str, World]]:
+    """Likewise, of what is otherwise with switches."""
+    found: dict[str, tuple[str, str, str, World]] = {}
+
+    def case(name: str, description: str, expect: str, fails: str, /, **changes: Any) -> None:
+        found[name] = (description, expect, fails, World(**{"device": SWITCH, **changes}))
+
+    def otherwise(name: str, description: str, opaque: dict[int, bytes | None]) -> None:
+        case(name, description, BAD, "G1", device=replace(SWITCH, opaque=opaque), answers=())
+
+    case("good", "a switch, which has no driver", "ok", "")
+    case("good-not-linked", "an old report that says nothing of links", "ok", "", device=replace(SWITCH, opaque=NO_LINKS))
+    case("good-one-of", "a version that the policy names", "ok", "", terms=_switches(_one("96.10.55.00.01")))
+    case(
+        "gpu-for-a-switch", "a GPU where a switch should stand", BAD, "G1", data=GPU.evidence.data, manifests=(), answers=()
+    )
+    otherwise("driver", "a switch with a driver", {3: b"580.95.05"})
+    otherwise("vbios-malformed", "a switch whose VBIOS version is none", {6: b"new"})
+    otherwise("name-malformed", "a switch whose name is too short", {22: bytes(range(7))})
+    otherwise("name-zero", "a switch whose name is that of an unused link", {22: bytes(8)})
+    otherwise("links-malformed", "a switch whose table of GPUs ends early", {26: bytes(63)})
+    case("report-forged", "a report that another key signed", FORGED, "G3", device=replace(SWITCH, signer=FORGER))
+    far = (vbios_manifest(SWITCH, indices=(0, 31)),)
+    case("measurement-absent", "a measurement that the report does not have", OTHER, "G10", manifests=far)
+    case("no-vbios-manifest", "no manifest for its VBIOS", MISSING, "G6", manifests=())
+    case("no-architecture-accepted", "an empty list of architectures accepts none", TERMS, "GT1", terms=SwitchTerms({}))
+    case("vbios-old", "a VBIOS older than the floor", TCB, "GT3", terms=_switches(Versions(at_least="96.10.60")))
+    case("device-nothing-said", "nothing is said of its certificates", MISSING, "GT5", answers=answers(SWITCH, _rim())[1:])
+    old = (vbios_manifest(SWITCH, path=signers(until=AT - 1)),)
+    case("signers-expired", "a manifest whose signer has expired", EXPIRED, "GT7", manifests=old)
+    return found
+
+
+def _switches(vbios: Versions) -> SwitchTerms:
+    return SwitchTerms({Architecture.LS10: Software(vbios, None)})
+
+
+def _rim() -> tuple[Manifest, ...]:
+    return (vbios_manifest(SWITCH),)
 
 
 # --- tokens ---
@@ -1002,7 +1037,7 @@ def token_cases() -> dict[str, tuple[str, str, str, TokenWorld]]:
 def all_cases() -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str]]:
     """Folder to name to the case as it stands in the file, and the documents that they share."""
     shared: dict[str, str] = {}
-    worlds: dict[str, Any] = {"nvidia_cc": device_cases(), "nras": token_cases()}
+    worlds: dict[str, Any] = {"nvidia_cc": device_cases(), "nvidia_switch": switch_cases(), "nras": token_cases()}
     counts: dict[bytes, int] = {}
     for cases in worlds.values():
         for *_, world in cases.values():

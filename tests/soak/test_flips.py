@@ -473,15 +473,16 @@ def test_every_bit_of_a_real_devices_report(file: str):
     """Up to the manifests, which nobody kept: G6 is the first check that does not hold."""
     tests = in_platform_tests("nvidia")
     (case,) = [case for case in tests.REAL if case["file"] == file]
-    claims = nvidia.parse(tests.real_evidence(case).data)
-    held = json.loads(tests.real_evidence(case).data)
+    evidence = tests.real_evidence(case)
+    claims = nvidia.parse(evidence.data)
+    held = json.loads(evidence.data)
 
     def accepted(report: bytes) -> bool:
         data = wire.encode({**held, "report": wire.b64(report)})
         transcript = Transcript(nvidia.STEPS)
         with contextlib.suppress(StrongroomError):
             nvidia.verify(
-                Evidence("nvidia_cc", data), Endorsements(), roots=tests.NVIDIA, at=1_750_000_000, transcript=transcript
+                replace(evidence, data=data), Endorsements(), roots=tests.NVIDIA, at=1_750_000_000, transcript=transcript
             )
         return next(check.number for check in transcript.checks if check.code) == "G6"
 

@@ -55,7 +55,7 @@ STEPS = Steps(
         "every device's evidence answers the nonce in the report data",
     ],
 )
-_HEX = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})*)\Z")
+_HEX = re.compile(r"(?:0x)?([0-9a-fA-F]*)\Z")
 _MAKER = object()
 
 
@@ -169,7 +169,7 @@ def parse(data: bytes) -> Report:
 
 def _hex(value: object, what: str, most: int = MAX_EVIDENCE_BYTES) -> bytes:
     found = _HEX.match(value) if isinstance(value, str) and len(value) <= 2 * most + 2 else None
-    if found is None:
+    if found is None or len(found[1]) % 2:
         raise BadEvidence(f"the report's {what} is not hex of at most {most} bytes")
     return bytes.fromhex(found[1])
 

@@ -33,9 +33,9 @@ from strongroom.transcript import Status, Steps, Transcript
 
 from . import binding
 from .appraisal_policy import AppraisalPolicy
-from .evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Roots, Verified, Verifier, tolerated
+from .evidence import FOREVER, REPORT_DATA_BYTES, Endorsements, Evidence, Roots, Verified, Verifier, tolerated
 from .keyset import NONCE_BYTES, Keyset, report_data
-from .registry import DEVICES, verifier
+from .registry import DEVICES, require_together, verifier
 from .result import MAKER, AttestationResult, DeviceResult, first_problem, tier_of
 from .vector import (
     AFFIRMED,
@@ -45,6 +45,7 @@ from .vector import (
     UNRECOGNIZED_EXECUTABLES,
     Tier,
     TrustVector,
+    worse,
 )
 
 MAX_CLOCK_SKEW_S = 300  # how far in the verifier's future evidence may say that it was made
@@ -74,16 +75,32 @@ STEPS = Steps(
 
 @dataclass(frozen=True, slots=True)
 class Bare:
-    """In place of a keyset, when evidence is looked at that is not one of our enclaves' (``strongroom attest verify``).
+    """In place of a keyset and a nonce, when evidence is looked at without one of them (``strongroom attest verify``).
 
-    A5, A8 and A9 are then *not established*: nothing says which keys the evidence vouches for, and no secret can be sent
-    anywhere on the strength of it. A result about a ``Bare`` is never affirming, and every check that can be made is made.
+    Without a keyset A5, A8 and A9 are *not established*: nothing says which keys the evidence vouches for. With one and no
+    nonce A5 and A6 are not: nothing says that the evidence vouches for *these* keys, and that it is new. In either case no
+    secret can be sent anywhere on the strength of it: a result about a ``Bare`` is never affirming, and every check that can
+    be made is made.
 
     Args:
         nonce: what the asker sent, as the evidence must repeat it; ``None`` where nobody knows.
+        keyset: what came with the evidence and, as nobody knows the nonce, cannot be held against it.
+
+    Raises:
+        ValueError: both; they are for :func:`appraise`.
     """
 
     nonce: bytes | None = None
+    keyset: Keyset | None = None
+
+    def __post_init__(self) -> None:
+        if self.nonce is not None and self.keyset is not None:
+            raise ValueError("with a keyset and a nonce evidence is appraised")
+
+    @property
+    def lacks(self) -> str:
+        """What to say of the checks that cannot be made."""
+        return "no keyset was given" if self.keyset is None else "no nonce was given"
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -91,16 +108,16 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _repeated(verified: Verified, nonce: bytes) -> str:
-    """Where the evidence repeats a bare nonce, or ``""``."""
+    """Where the evidence repeats a bare nonce, or ``""``. Zeros stand in every slot that nobody filled: they are none."""
+    slot = verified.report_data
+    own: object = getattr(verified, "nonce", None)  # a platform with a slot for nonces alone (Nitro, a GPU)
+    if not any(nonce):
+        return ""
     if len(nonce) == REPORT_DATA_BYTES and verified.binds(nonce):
         return "in the platform's slot"
-    own: object = getattr(verified, "nonce", None)  # a platform with a slot for nonces alone (Nitro, a GPU)
-    if nonce and own == nonce:
+    if own == nonce:
         return "in the platform's slot for nonces"
-    slot = verified.report_data
-    if not nonce or len(nonce) > len(slot):
-        return ""
-    if slot == nonce.ljust(len(slot), b"\0"):
+    if len(nonce) <= len(slot) and slot == nonce.ljust(len(slot), b"\0"):
         return "in the platform's slot"
     if len(slot) == REPORT_DATA_BYTES and len(nonce) == NONCE_BYTES and slot[NONCE_BYTES:] == nonce:
         return "in the second half of the platform's slot"
@@ -118,6 +135,7 @@ class _Appraisal:
         self.terms_transcript: Transcript | None = None
         self.devices: tuple[DeviceResult, ...] = ()
         self.verified: Verified | None = None
+        self.tolerated_until: int | None = None
         self.build = ""
         self.label = f"platform: {evidence.platform}"
         self.vector = TrustVector()
@@ -236,16 +254,16 @@ class _Appraisal:
         """A11: every term is judged, whatever became of the others."""
         if by.TERMS_STEPS is None:
             self.transcript.record("A11", passed=True, detail="the platform has no terms")
-            self.vector = replace(self.vector, configuration=AFFIRMED)
+            self.vector = replace(self.vector, configuration=worse(self.vector.configuration, AFFIRMED))
             return
         try:
-            self.terms_transcript, judged = self.judged(by, self.evidence.platform, verified)
+            self.terms_transcript, judged, self.tolerated_until = self.judged(by, self.evidence.platform, verified)
         except TermsNotMet as error:
             self.transcript.record("A11", False, error.message, code=error.code)
             raise
-        executables = self.vector.executables
         problem = first_problem(self.terms_transcript.checks)
-        self.vector = replace(judged, executables=executables, configuration=UNACCEPTABLE if problem else AFFIRMED)
+        configuration = worse(self.vector.configuration, UNACCEPTABLE if problem else AFFIRMED)  # A4 may have failed
+        self.vector = replace(judged, executables=self.vector.executables, configuration=configuration)
         if problem is not None:
             self.transcript.record(
                 "A11", False, f"{problem.number}: {problem.detail}", code=problem.code or TermsNotMet.code
@@ -253,13 +271,16 @@ class _Appraisal:
             raise TermsNotMet(f"{problem.number}: {problem.detail}")
         self.transcript.record("A11", passed=True, detail=f"policy {self.policy.digest}")
 
-    def judged(self, by: Verifier, name: str, verified: Verified) -> tuple[Transcript, TrustVector]:
+    def judged(self, by: Verifier, name: str, verified: Verified) -> tuple[Transcript, TrustVector, int | None]:
+        """The terms' transcript, what can be claimed, and, where they are met, until when: ``None`` for ever."""
         assert by.TERMS_STEPS is not None
-        transcript = Transcript(by.TERMS_STEPS)
+        transcript, terms = Transcript(by.TERMS_STEPS), self.policy.terms_of(name)
         try:
-            return transcript, by.judge(verified, self.policy.terms_of(name), at=self.at, transcript=transcript)
+            vector = by.judge(verified, terms, at=self.at, transcript=transcript)
+            until = tolerated(by, verified, terms) if transcript.ok else FOREVER
         except Exception as error:  # likewise: terms that were not judged to the end are not met
             raise TermsNotMet(f"the platform's terms could not be judged: {type(error).__name__}") from error
+        return transcript, vector, None if until == FOREVER else until
 
     def machine(self, verified: Verified) -> None:
         """A12."""
@@ -304,27 +325,37 @@ class _Appraisal:
         elif any(device.verified is None or device.verified.debug is not False for device in self.devices):
             why = "a device can be debugged"
         else:
-            why = ""
+            why = self.apart()
         self.check("A14", not why, DevicesNotAccepted(why), seen=_counted(counts))
+
+    def apart(self) -> str:
+        """Why the devices are not accepted together, or ``""``: what each is linked to is no matter of one device alone."""
+        try:
+            require_together([(device.platform, device.verified) for device in self.devices if device.verified])
+        except DevicesNotAccepted as error:
+            return error.message
+        return ""
 
     def device(self, evidence: Evidence) -> DeviceResult:
         asked_for = evidence.platform in DEVICES and evidence.platform in self.policy.devices
         found = verifier(evidence.platform) if asked_for else None
         if found is None:
             raise self.refused_device(evidence.platform)
-        transcript, terms, verified, vector = Transcript(found.STEPS), None, None, TrustVector()
+        transcript, terms, verified, vector, until = Transcript(found.STEPS), None, None, TrustVector(), None
         try:
             verified = self.genuine(found, evidence, transcript)
-            terms, vector = self.judged(found, evidence.platform, verified)
+            terms, vector, until = self.judged(found, evidence.platform, verified)
         except AttestationError:
             vector = TrustVector(instance_identity=CRYPTO_FAILED if _failed(transcript) else 0)
         return DeviceResult(
             platform=evidence.platform,
             label=found.LABEL,
             vector=vector,
+            policy_digest=self.policy.digest,
             transcript=transcript,
             terms_transcript=terms,
             verified=verified,
+            tolerated_until=until,
             maker=MAKER,
         )
 
@@ -352,28 +383,30 @@ class _Appraisal:
         seen = "by the nonce and by an attested key; that these devices are used rests on what was measured"
         self.transcript.record("A15", passed=True, detail=seen)
 
-    def devices_seen(self, verified: Verified) -> None:
-        """A15, where there is no keyset: by what, if anything, the devices' evidence hangs together with the processor's."""
+    def devices_seen(self, verified: Verified, lacks: str) -> None:
+        """A15, where nothing is bound: by what, if anything, the devices' evidence hangs together with the processor's."""
         seen = "there are none"
         if self.beside_it:
             found = [device.verified for device in self.devices]
             slot = verified.report_data
             if found and all(v is not None and v.binds(slot) for v in found):
-                seen = "by the nonce alone, which is public: no keyset was given"
+                seen = f"by the nonce alone, which is public: {lacks}"
             elif found and all(_repeated(v, slot[NONCE_BYTES:]) if v is not None else False for v in found):
-                seen = "by the second half of the report data alone, which is public: no keyset was given"
+                seen = f"by the second half of the report data alone, which is public: {lacks}"
             else:
                 seen = "by nothing"
         self.transcript.record("A15", None if self.beside_it else True, seen, code=DeviceNotBound.code)
 
     def ends(self) -> Iterator[int]:
         """Until when each member's endorsements hold, and until when its terms tolerate what they do."""
-        for name, verified in ((self.evidence.platform, self.verified), *((d.platform, d.verified) for d in self.devices)):
-            by = verifier(name)
-            if verified is not None and by is not None:
+        for verified, until in (
+            (self.verified, self.tolerated_until),
+            *((device.verified, device.tolerated_until) for device in self.devices),
+        ):
+            if verified is not None:
                 yield verified.valid_until
-                if by.TERMS_STEPS is not None:
-                    yield tolerated(by, verified, self.policy.terms_of(name))
+            if until is not None:
+                yield until
 
     def result(self, keyset: Keyset | None, nonce: bytes) -> AttestationResult:
         verified = self.verified
@@ -398,6 +431,7 @@ class _Appraisal:
             terms_transcript=self.terms_transcript,
             devices=self.devices,
             verified=verified,
+            tolerated_until=self.tolerated_until,
             maker=MAKER,
         )
 
@@ -449,15 +483,16 @@ def look(
     at: int,
     devices: tuple[Evidence, ...] = (),
 ) -> AttestationResult:
-    """What can be said of evidence that comes without a keyset, for people to see: every check that can be made is made.
+    """What can be said of evidence without a keyset or a nonce, for people to see: every check that can be made is made.
 
     Args:
         evidence, policy, endorsements, at: as for :func:`appraise`.
-        bare: what is known in a keyset's place.
+        bare: what is known in their place.
         devices: what came beside evidence that has none of its own, bound by no key of the enclave's.
 
     Returns:
-        a result that is never affirming: A5, A8, A9 and, with devices, A15 are not established.
+        a result that is never affirming: without a keyset A5, A8 and A9 are not established, without a nonce A5 and A6, and
+        with devices A15.
     """
     appraisal = _Appraisal(evidence, policy, endorsements, at)
     appraisal.beside_it = evidence.devices or devices
@@ -472,9 +507,14 @@ def look(
     try:
         by, verified = appraisal.platform()
     except AttestationError:
-        return appraisal.result(None, bare.nonce or b"")
-    for number in ("A5", "A8", "A9"):
-        appraisal.transcript.record(number, None, "no keyset was given", code=BadKeyset.code)
+        return appraisal.result(bare.keyset, bare.nonce or b"")
+    keyset = bare.keyset
+    if keyset is None:
+        for number in ("A5", "A8", "A9"):
+            appraisal.transcript.record(number, None, bare.lacks, code=BadKeyset.code)
+    else:
+        appraisal.transcript.record("A5", None, bare.lacks, code=BadNonce.code)
+        each(lambda: appraisal.keys(keyset))
     each(
         lambda: appraisal.no_debug(verified),
         lambda: appraisal.repeats(verified, bare.nonce),
@@ -484,9 +524,9 @@ def look(
         lambda: appraisal.machine(verified),
         lambda: appraisal.event_log(verified),
         appraisal.beside,
-        lambda: appraisal.devices_seen(verified),
+        lambda: appraisal.devices_seen(verified, bare.lacks),
     )
-    return appraisal.result(None, bare.nonce or b"")
+    return appraisal.result(bare.keyset, bare.nonce or b"")
 
 
 def look_at_devices(

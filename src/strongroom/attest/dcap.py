@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NoReturn
 
 from cryptography.exceptions import InvalidSignature
@@ -28,6 +30,42 @@ MAX_QE_AUTH_BYTES = 1 << 10
 INTEL_QE_VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 PCK_CHAIN = 5  # certification data: certificates in PEM, the PCK's first
 QE_REPORT_DATA = 6  # certification data: the QE's report, and certification data of another type
+CERTIFICATION_TYPES: Mapping[int, str] = MappingProxyType(
+    {
+        1: "PPID in the clear, with the TCB",
+        2: "PPID encrypted for Intel (RSA-2048), with the TCB",
+        3: "PPID encrypted for Intel (RSA-3072), with the TCB",
+        4: "PCK certificate",
+        PCK_CHAIN: "PCK certificate and its issuers",
+        QE_REPORT_DATA: "report of the quoting enclave, and more",
+        7: "platform manifest",
+    }
+)
+# Bits of XFAM and XFRM: the processor's state components (SDM, volume 1, section 13.1).
+XFEATURES: Mapping[str, int] = MappingProxyType(
+    {
+        "x87": 0,
+        "sse": 1,
+        "avx": 2,
+        "mpx_bndregs": 3,
+        "mpx_bndcsr": 4,
+        "avx512_opmask": 5,
+        "avx512_zmm_hi256": 6,
+        "avx512_hi16_zmm": 7,
+        "pt": 8,
+        "pkru": 9,
+        "pasid": 10,
+        "cet_u": 11,
+        "cet_s": 12,
+        "hdc": 13,
+        "uintr": 14,
+        "lbr": 15,
+        "hwp": 16,
+        "amx_tilecfg": 17,
+        "amx_tiledata": 18,
+        "apx": 19,
+    }
+)
 
 _HEADER = 48
 _ECDSA_P256 = 2

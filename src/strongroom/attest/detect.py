@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from strongroom import wire
-from strongroom.errors import BadEventLog, BadEvidence, StrongroomError
+from strongroom.errors import BadEndorsement, BadEventLog, BadEvidence, StrongroomError
 
 from . import registry
 from .endorsements import CERTIFICATE, documents
@@ -21,7 +21,7 @@ from .evidence import Endorsements, Evidence
 from .keyset import AttestationReport
 
 MAX_BYTES = 4 << 20
-MAX_VALUES = 1 << 18  # of JSON; some write bytes down as lists of numbers
+MAX_VALUES = wire.MAX_VALUES  # of JSON: the largest real file has 1,200
 _KNOWN = (
     "Known are quotes of TDX and SGX, SEV-SNP reports, Nitro documents, TPM and vTPM evidence, NVIDIA's reports and tokens, "
     "and reports of services."
@@ -29,9 +29,18 @@ _KNOWN = (
 _ENDORSEMENT = frozenset(
     {"tcbInfo", "enclaveIdentity", "tcb_info", "keys", "documents"}
 )  # Intel's, NVIDIA's, a bundle of ours
+_LOG = (
+    "Give it beside its quote: strongroom attest verify QUOTE --event-log FILE; or look at it: strongroom attest show FILE"
+)
+_EAR = (
+    "A result of somebody else's appraisal is never verified here. Look at it: strongroom attest show FILE; and verify the "
+    "evidence that it is about."
+)
+_TD = "Evidence is the quote that Intel's quoting enclave makes of it, which travels beside it."
 _DER = b"\x30\x82"
 _TEE_SGX, _TEE_TDX = 0, 0x81
 _SNP_BYTES = 1184
+_TDREPORT_BYTES = 1024
 _SPACE = b" \t\n\v\f\r"
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # of the two alphabets of base64 (RFC 4648)
 
@@ -49,6 +58,7 @@ class Found:
         devices: evidence of devices that came without a processor's, or beside one and bound to it by no key of ours.
         report_bytes: a device's report whose certificates are in another file.
         service: the whole report of a service on dstack (``aci_report.Report``).
+        hint: what to do with it, where there is no evidence.
     """
 
     kind: str
@@ -59,12 +69,12 @@ class Found:
     devices: tuple[Evidence, ...] = ()
     report_bytes: bytes = b""
     service: Any = None
+    hint: str = _KNOWN
 
     def require_evidence(self) -> Evidence:
         """Raises BadEvidence: there is none that stands alone."""
         if self.evidence is None:
-            beside = "Its certificates go with it: --certificates FILE" if self.report_bytes else _KNOWN
-            raise BadEvidence(f"{self.kind} is no evidence on its own", hint=beside)
+            raise BadEvidence(f"{self.kind} is no evidence on its own", hint=self.hint)
         return self.evidence
 
 
@@ -127,7 +137,18 @@ def _nitro(data: bytes) -> Found:
 
 
 def _log(data: bytes) -> Found:
-    return Found("an event log", claims=(("events", _events(data)),))
+    return Found("an event log", claims=(("events", _events(data)),), hint=_LOG)
+
+
+def _td_report(data: bytes) -> Found:
+    """Raises BadEvidence, always: that it is none is what its holder must be told."""
+    from . import dcap  # noqa: PLC0415
+
+    try:
+        dcap.parse(data)
+    except BadEvidence as error:
+        raise BadEvidence(error.message, hint=_TD) from error
+    raise AssertionError
 
 
 def _google(data: bytes) -> Found:
@@ -145,7 +166,7 @@ def _paravisor(data: bytes) -> Found:
     report = azure_foreign.HclReport.parse(data)
     claims = (("paravisor's report", report),)
     if report.kind != azure_foreign.SNP:
-        return Found("a paravisor's report on Intel TDX (no quote is in it)", claims=claims)
+        return Found("a paravisor's report on Intel TDX (no quote is in it)", claims=claims, hint=_TD)
     found = _of("a paravisor's report on AMD SEV-SNP", Evidence("sev_snp", report.hardware[:_SNP_BYTES]))
     return replace(found, claims=(*claims, *found.claims))
 
@@ -153,8 +174,8 @@ def _paravisor(data: bytes) -> Found:
 def _gpu(data: bytes) -> Found:
     from . import spdm  # noqa: PLC0415
 
-    kind = "an NVIDIA device's report without its certificates"
-    return Found(kind, claims=(("report", spdm.parse(data)),), report_bytes=data)
+    kind, hint = "an NVIDIA device's report without its certificates", "Its certificates go with it: --certificates FILE"
+    return Found(kind, claims=(("report", spdm.parse(data)),), report_bytes=data, hint=hint)
 
 
 def with_certificates(found: Found, certificates: bytes) -> Found:
@@ -175,6 +196,7 @@ def _is_quote(data: bytes) -> bool:
 
 _BINARY: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Found]], ...] = (
     (lambda d: len(d) == _SNP_BYTES and int.from_bytes(d[:4], "little") in {2, 3, 4, 5}, _snp),
+    (lambda d: len(d) == _TDREPORT_BYTES and d[0] == _TEE_TDX, _td_report),
     (_is_quote, _quote),
     (lambda d: d[:1] == b"\xd2" or d[:2] in {b"\x84\x44", b"\x84\x58"}, _nitro),
     (lambda d: b"Spec ID Event03" in d[:96], _log),
@@ -242,6 +264,12 @@ def _tpm(data: bytes) -> Found:
     return _of("a TPM quote", Evidence("tpm", tpm_foreign.from_trustee(data).encode()))
 
 
+def _tpm2_quote(data: bytes) -> Found:
+    from . import tpm_foreign  # noqa: PLC0415
+
+    return _of("a TPM quote as tpm2-tools write it", Evidence("tpm", tpm_foreign.from_tpm2_json(data).encode()))
+
+
 def _service(data: bytes) -> Found:
     from . import aci_report  # noqa: PLC0415
 
@@ -291,8 +319,9 @@ _JSON: tuple[tuple[Callable[[Any], bool], Callable[[Any, bytes], Found]], ...] =
     (_has("hcl_report", "vcek"), lambda _, d: _azure_snp(d)),
     (_has("hcl_report", "td_quote"), lambda _, d: _azure_tdx(d)),
     (_has("ak_public", "tpm_quote"), lambda _, d: _tpm(d)),
+    (_has("tpm2_quote"), lambda _, d: _tpm2_quote(d)),
     (_has("tdx"), lambda v, _: _google_tdx(v["tdx"])),
-    (_is_ear, lambda v, _: Found("the claims of an EAR, unsigned", claims=(("claims", v),))),
+    (_is_ear, lambda v, _: Found("the claims of an EAR, unsigned", claims=(("claims", v),), hint=_EAR)),
     (_is_sdk, lambda _, d: _gpus(d)),
     (_is_nras, lambda _, d: _nras(d)),
     (lambda v: isinstance(v, list) and bool(v) and _has("imr", "event_type")(v[0]), lambda _, d: _log(d)),
@@ -338,7 +367,7 @@ def detect(data: bytes) -> Found:
     """Read evidence of any kind that this version knows, raw or as a text of hex or base64.
 
     Args:
-        data: at most 4 MiB. **Untrusted.**
+        data: at most 4 MiB, and in JSON 32,768 values. **Untrusted.**
 
     Raises:
         BadEvidence: it is none of the kinds, or not what it begins as.
@@ -360,7 +389,7 @@ def _token(data: bytes) -> Found | None:
         return None
     claims = wire.loads(unb64_loose(parts[1].decode("ascii", "replace")), max_bytes=MAX_BYTES, max_values=MAX_VALUES)
     kind = "the claims of an EAR, whose signature was not looked at"
-    return Found(kind, claims=(("claims", claims),)) if _is_ear(claims) else None
+    return Found(kind, claims=(("claims", claims),), hint=_EAR) if _is_ear(claims) else None
 
 
 def _detect(data: bytes) -> Found | None:
@@ -376,9 +405,19 @@ def _detect(data: bytes) -> Found | None:
 
 
 def _refuse(data: bytes) -> Found:
-    if b"-----BEGIN" in data[:4096] or data.lstrip()[:1] == b"<" or data[:2] == _DER:
+    if b"-----BEGIN" in data[:4096] or data.lstrip()[:1] == b"<" or data[:2] == _DER or _is_table(data):
         return _beside()
     raise BadEvidence("of no kind that is known here", hint=_KNOWN)
+
+
+def _is_table(data: bytes) -> bool:
+    """Whether it is the table of certificates that a host gives its SEV-SNP guest (configfs-tsm's ``auxblob``)."""
+    from . import snp_key  # noqa: PLC0415
+
+    try:
+        return bool(snp_key.certificates_of_auxblob(data).documents)
+    except BadEndorsement:
+        return False
 
 
 def _beside() -> Found:

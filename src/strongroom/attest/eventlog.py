@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from strongroom.errors import BadEventLog
 
@@ -146,7 +146,9 @@ class Shown:
         found: what computing its digest again came to.
         of: what the digest is of, in a few words.
         digest: hex, of the strongest bank.
-        text: what of the event's data can be read, at most 160 characters.
+        text: what of the event's data can be read, at most 1024 characters.
+        digests: hex, by the names of all banks that this version knows.
+        data: the event's data, whole.
     """
 
     register: str
@@ -155,6 +157,8 @@ class Shown:
     of: str
     digest: str
     text: str
+    digests: Mapping[str, str] = field(default_factory=dict)
+    data: bytes = b""
 
 
 def events(log: bytes) -> tuple[Shown, ...]:
@@ -166,7 +170,16 @@ def events(log: bytes) -> tuple[Shown, ...]:
     if log[:1] == b"{":
         said, digest = dstack_log.configuration(log), dstack_log.host_data(log).hex()
         return (
-            Shown("HOST_DATA", "dstack configuration", Found.RECOMPUTED, "of the document", digest, f"app {said.app_id}"),
+            Shown(
+                "HOST_DATA",
+                "dstack configuration",
+                Found.RECOMPUTED,
+                "of the document",
+                digest,
+                f"app {said.app_id}",
+                {"sha256": digest},
+                log,
+            ),
         )
     if log.lstrip(b" \t\r\n")[:1] == b"[":
         return tuple(
@@ -176,6 +189,8 @@ def events(log: bytes) -> tuple[Shown, ...]:
                 *dstack_log.judge(e),
                 e.measured.hex(),
                 _readable(*_named(e.payload)) if not e.name else _readable(e.payload, e.name),
+                {"sha384": e.measured.hex()},
+                e.payload,
             )
             for e in dstack_log.parse(log)
         )
@@ -189,6 +204,8 @@ def events(log: bytes) -> tuple[Shown, ...]:
             *tcg_log.judge(event, bank),
             event.digest(bank).hex(),
             _readable(*_named(event.data)),
+            {tcg_log.ALGORITHMS[n][0]: digest.hex() for n, digest in event.digests if n in tcg_log.ALGORITHMS},
+            event.data,
         )
         for event in parsed.events
     )
@@ -214,4 +231,4 @@ def _readable(data: bytes, label: str = "") -> str:
     plain = data.replace(b"\0", b"")
     runs = re.findall(rb"[ -~]{4,}", plain)
     text = b" ".join(runs).decode("ascii") if 2 * sum(map(len, runs)) >= len(plain) else data[:64].hex()
-    return f"{label} {text}".strip()[:160]
+    return f"{label} {text}".strip()[:1024]

@@ -103,3 +103,38 @@ class PckExtension:
             sgx_type=_value(members, 5, _ENUMERATED, 1)[0],
             smt=_value(configuration, 3, _BOOLEAN, 1) != b"\0" if 3 in configuration else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What else the extension says, which no check reads: for people.
+
+    Attributes:
+        cpu_svn: the versions of its components as the processor itself writes them, 16 bytes.
+        instance: the platform of several packages that it belongs to, 16 bytes.
+        dynamic: whether packages can be added to that platform.
+        cached_keys: whether Intel keeps the platform's root keys.
+    """
+
+    cpu_svn: bytes | None
+    instance: bytes | None
+    dynamic: bool | None
+    cached_keys: bool | None
+
+    @classmethod
+    def parse(cls, der: bytes) -> Platform:
+        """What is not there, or has another form, is ``None``. Raises BadCertificate: no sequence of Intel's."""
+        _, start, end = _element(der, 0)
+        members = _named(der[start:end])
+        tcb = _named(_value(members, 2, _SEQUENCE, None), b"\x02")
+        configuration = _named(_value(members, 7, _SEQUENCE, None), b"\x07") if 7 in members else {}
+
+        def octets(of: dict[int, tuple[int, bytes]], number: int) -> bytes | None:
+            tag, value = of.get(number, (0, b""))
+            return value if tag == _OCTETS and len(value) == 16 else None
+
+        def flag(number: int) -> bool | None:
+            tag, value = configuration.get(number, (0, b""))
+            return value != b"\0" if tag == _BOOLEAN and len(value) == 1 else None
+
+        return cls(octets(tcb, 18), octets(members, 6), flag(1), flag(2))

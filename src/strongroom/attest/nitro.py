@@ -136,6 +136,11 @@ class NitroVerified:
         return self.claims.user_data or b""
 
     @property
+    def nonce(self) -> bytes:
+        """The document's ``nonce``, a slot of its own: it binds nothing, and is compared with a bare nonce (A6)."""
+        return self.claims.nonce or b""
+
+    @property
     def measurement(self) -> Measurement:
         """The registers of the image, its kernel, its programs, and who signed the image."""
         return Measurement(PLATFORM, {f"pcr{n}": f"sha384:{self.claims.pcrs[n].hex()}" for n in MEASURED})

@@ -2,7 +2,8 @@
 what NVIDIA released, and is it what a policy accepts.
 
 A device stands beside a processor, never alone: who owns the processor's evidence asked the device, and only the measured
-guest knows that it is *this* device which is used.
+guest knows that it is *this* device which is used. This module is the verifier of GPUs, and with other terms that of
+switches (``nvidia_switch.py``).
 
 See ``spec/evidence-nvidia.md``; the checks G1 to G11 and GT1 to GT7 are numbered as there.
 """
@@ -20,6 +21,7 @@ from strongroom.errors import (
     AttestationError,
     BadCertificate,
     BadEndorsement,
+    BadEvidence,
     EndorsementExpired,
     EndorsementMissing,
     EvidenceForged,
@@ -37,12 +39,12 @@ from .nvidia_device import (
     PLATFORM,
     Architecture,
     Claims,
-    bound_in_the_wild,
     evidence,
     from_sdk,
     parse,
 )
-from .nvidia_terms import REQUIRED, Software, Terms, Versions
+from .nvidia_links import require_together
+from .nvidia_terms import REQUIRED, Software, SwitchTerms, Terms, Versions
 from .ocsp import Response, Standing
 from .rim import Manifest
 from .vector import AFFIRMED, APPROVED_AT_START, UNACCEPTABLE, TrustVector
@@ -60,15 +62,15 @@ __all__ = [
     "Terms",
     "Versions",
     "bind_nonce",
-    "bound_in_the_wild",
     "evidence",
     "from_sdk",
     "judge",
     "parse",
+    "require_together",
     "verify",
 ]
 
-LABEL = "device: nvidia_cc (NVIDIA confidential computing)"
+LABEL = "device: nvidia_cc (NVIDIA confidential GPU)"
 DEVICE_ROOT_NAME = "NVIDIA Device Identity CA"
 TOLERATED = 32  # AR4SI: hardware that is genuine, and not as well kept as it should be
 DAY = 86_400
@@ -192,6 +194,8 @@ class _Verification:
     def well_formed(self) -> str:
         self.claims = parse(self.evidence.data)
         c = self.claims
+        if c.architecture.platform != self.evidence.platform:
+            raise BadEvidence(f"a {c.architecture.platform} stands where a {self.evidence.platform} should")
         return f"{c.hardware_model}, driver {c.driver_version or 'none'}, VBIOS {c.vbios_version}"
 
     def certified(self) -> str:
@@ -295,7 +299,7 @@ class _Verification:
         registers = {f"{kind}_manifest": manifest.digest for kind, manifest in self.manifests.items()}
         return NvidiaVerified(
             claims=self.claims,
-            measurement=Measurement(PLATFORM, registers),
+            measurement=Measurement(self.evidence.platform, registers),
             valid_until=min(self.ends),
             collateral=digests(*path[1:], *(m.data for m in self.manifests.values()), *used),
             signers_until=self.signers_until,
@@ -317,7 +321,7 @@ def verify(
     """The one maker of an ``NvidiaVerified``: G1 to G11, in order.
 
     Args:
-        evidence: untrusted.
+        evidence: untrusted; of a GPU or of a switch, as its platform says: the report must be of that.
         endorsements: untrusted; reference manifests and OCSP responses are read, and what else came along is left alone.
         roots: the verifier's own: the digests of the roots of devices and of manifests.
         at: the time in question, unix seconds.
@@ -356,12 +360,12 @@ def verify(
     return found.verified()
 
 
-def tolerated_until(verified: NvidiaVerified, terms: Terms) -> int:
+def tolerated_until(verified: NvidiaVerified, terms: Terms | SwitchTerms) -> int:
     """The last second at which the terms tolerate what they were judged to accept, unix."""
     return verified.signers_until + terms.signers_expired_days * DAY
 
 
-def judge(verified: NvidiaVerified, terms: Terms, *, at: int, transcript: Transcript) -> TrustVector:
+def judge(verified: NvidiaVerified, terms: Terms | SwitchTerms, *, at: int, transcript: Transcript) -> TrustVector:
     """Record GT1 to GT7, and say what can be claimed. Arguments as :func:`verify`'s. Never raises."""
     software = terms.architectures.get(verified.architecture)
     transcript.record("GT1", software is not None, verified.architecture.value, code=TermsNotMet.code)
@@ -377,7 +381,10 @@ def judge(verified: NvidiaVerified, terms: Terms, *, at: int, transcript: Transc
 
     open_links = verified.claims.protected_pcie
     seen = "protected PCIe: links between devices are in the clear" if open_links else "every link"
-    transcript.record("GT4", not open_links or terms.protected_pcie, seen, code=TermsNotMet.code)
+    if verified.architecture.is_switch:
+        open_links, seen = False, "a switch has no say in it: GPUs encrypt what it carries, or do not"
+    passed = not open_links or (isinstance(terms, Terms) and terms.protected_pcie)
+    transcript.record("GT4", passed, seen, code=TermsNotMet.code)
 
     for number, asked, unsaid in (
         ("GT5", terms.device_revocation, verified.unsaid_devices),

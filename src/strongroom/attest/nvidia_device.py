@@ -17,11 +17,11 @@ from strongroom.errors import BadCertificate, BadEvidence, WireError
 from strongroom.wire import JSON, Fields
 
 from . import spdm
-from .evidence import REPORT_DATA_BYTES, Evidence
+from .evidence import Evidence
 from .spdm import Report
 from .x509 import MAX_CERTIFICATE_BYTES, Certificate, from_pem
 
-PLATFORM = "nvidia_cc"
+PLATFORM, SWITCH_PLATFORM = "nvidia_cc", "nvidia_switch"
 MAX_EVIDENCE_BYTES = 64 << 10
 MAX_SDK_BYTES = 4 << 20
 PATH = 5  # leaf, device, two issuers, root
@@ -38,6 +38,7 @@ _FWID_LIST = b"\xa6"  # the tag of the list, with a length of one byte after it
 _NAME_PART = re.compile(r"[A-Za-z0-9]{1,16}\Z")
 _DRIVER = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6}){1,3}\Z")
 _VBIOS = re.compile(r"[0-9A-F]{2}(?:\.[0-9A-F]{2}){4}\Z")
+_SWITCH_GPUS = 8  # of which a switch keeps a table
 _SWITCH_BOARD = "5612_0002_890"  # the one board that LS10 switches are on; their reports do not say
 
 
@@ -51,6 +52,11 @@ class Architecture(StrEnum):
     @property
     def is_switch(self) -> bool:
         return self is Architecture.LS10
+
+    @property
+    def platform(self) -> str:
+        """The kind of device that evidence of this generation is: a policy counts GPUs and switches apart."""
+        return SWITCH_PLATFORM if self.is_switch else PLATFORM
 
 
 # What the name of a chip begins with.
@@ -70,11 +76,6 @@ def architecture_of(chip: str) -> Architecture:
     if found is None:
         raise BadEvidence(f"a device with chip {chip[:20]!r} is not known here")
     return found
-
-
-def bound_in_the_wild(report_data: bytes, nonce: bytes) -> bool:
-    """Whether the second half of the processor's 64 bytes is the device's nonce: a layout that others use."""
-    return len(report_data) == REPORT_DATA_BYTES and report_data[spdm.NONCE_BYTES :] == nonce
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Claims:
             raise BadEvidence("a device's certificates are for another chip than its evidence says")
         if self.certificates[1].serial <= 0:
             raise BadEvidence("a device has no number")
-        _ = self.driver_version, self.vbios_version, self.left_out, self.protected_pcie
+        _ = self.driver_version, self.vbios_version, self.left_out, self.protected_pcie, self.linked, self.pdi
 
     @property
     def chip(self) -> str:
@@ -186,6 +187,38 @@ class Claims:
         return status == ENABLED or feature == PROTECTED_PCIE_FEATURE
 
     @property
+    def linked(self) -> frozenset[str]:
+        """What stands at the other end of a device's links, as hex of 8 bytes each: a GPU names switches, a switch GPUs.
+
+        An unused link names nothing, which is zeros. A GPU writes a switch's bytes in reverse of how the switch itself
+        does. No GPU names itself.
+
+        Raises:
+            BadEvidence: that cannot be read.
+        """
+        if self.architecture.is_switch:
+            data, way, table = self.report.opaque.get(spdm.GPU_PDIS, b""), 1, _SWITCH_GPUS * spdm.PDI_BYTES
+            if data and len(data) < table:
+                raise BadEvidence(f"a switch names fewer than {_SWITCH_GPUS} GPUs")
+            data = data[:table]  # which of its ports leads to which of them follows
+        else:
+            data, way = self.report.opaque.get(spdm.SWITCH_PDIS, b""), -1
+            if len(data) % spdm.PDI_BYTES:
+                raise BadEvidence("what a GPU is linked to cannot be read")
+        found = (data[at : at + spdm.PDI_BYTES] for at in range(0, len(data), spdm.PDI_BYTES))
+        return frozenset(name[::way].hex() for name in found if any(name))
+
+    @property
+    def pdi(self) -> str | None:
+        """What GPUs call a switch, hex of 8 bytes; ``None`` of a GPU, or where a switch does not say. Raises BadEvidence."""
+        found = self.report.opaque.get(spdm.SWITCH_PDIS) if self.architecture.is_switch else None
+        if found is None:
+            return None
+        if len(found) != spdm.PDI_BYTES or not any(found):
+            raise BadEvidence("what a switch is called cannot be read")
+        return found.hex()
+
+    @property
     def firmware_id(self) -> bytes | None:
         """The digest of the firmware that the report names, 48 bytes; ``None`` where it names none."""
         return self.report.opaque.get(spdm.FWID)
@@ -240,7 +273,8 @@ class Claims:
         return wire.encode(found)
 
     def evidence(self) -> Evidence:
-        return Evidence(PLATFORM, self.encode())
+        """Evidence of a GPU or of a switch, as the architecture is."""
+        return Evidence(self.architecture.platform, self.encode())
 
 
 def _certificate(value: object) -> Certificate:

@@ -1,4 +1,4 @@
-"""What a policy asks of NVIDIA devices beyond what makes their reports genuine. See ``spec/evidence-nvidia.md``."""
+"""What a policy asks of NVIDIA's devices beyond what makes their reports genuine. See ``spec/evidence-nvidia.md``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 from strongroom.errors import BadField
 from strongroom.wire import JSON, Fields
 
-from .nvidia_device import Architecture
+from .nvidia_device import PLATFORM, SWITCH_PLATFORM, Architecture
 
 ANY_VERSION = "any-version"
 REQUIRED = "required"
@@ -102,7 +103,8 @@ class Software:
     driver: Versions | None
 
     def to_json(self) -> dict[str, JSON]:
-        return {"driver": None if self.driver is None else self.driver.to_json(), "vbios": self.vbios.to_json()}
+        driver = {} if self.driver is None else {"driver": self.driver.to_json()}
+        return {**driver, "vbios": self.vbios.to_json()}
 
 
 # R580 is the oldest branch of the driver that is still kept up. Of the VBIOS any version may do whose certificates stand:
@@ -114,9 +116,13 @@ def _strict() -> dict[Architecture, Software]:
     return {Architecture.BLACKWELL: _KEPT_UP, Architecture.HOPPER: _KEPT_UP}
 
 
+def _strict_switches() -> dict[Architecture, Software]:
+    return {Architecture.LS10: Software(ANY, None)}
+
+
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What a policy asks of NVIDIA devices. Without arguments: GPUs of both generations, with a driver that is kept up.
+class _DeviceTerms:
+    """What a policy asks of NVIDIA's devices of either kind.
 
     Args:
         architectures: accepted architectures, and what may run on each; empty, none is.
@@ -124,51 +130,82 @@ class Terms:
             at only where somebody says so (``where-given``). One that is revoked is refused in either case.
         signer_revocation: likewise for the certificates of those who signed the manifests.
         signers_expired_days: how long ago a manifest's signers may have expired, in days, 0 to 3650; 0: not at all.
-        protected_pcie: whether a device may be in the mode that leaves the links between devices in the clear.
 
     Raises:
-        BadField: outside these bounds, or a driver is asked of a switch, or none of a GPU.
+        BadField: outside these bounds; a device of the other kind is named; or a driver for a switch, or none for a GPU.
     """
 
-    architectures: Mapping[Architecture, Software] = field(default_factory=_strict)
+    NAME: ClassVar[str]
+    architectures: Mapping[Architecture, Software]
     device_revocation: str = REQUIRED
     signer_revocation: str = REQUIRED
     signers_expired_days: int = 0
-    protected_pcie: bool = False
 
     def __post_init__(self) -> None:
         if not {self.device_revocation, self.signer_revocation} <= {REQUIRED, WHERE_GIVEN}:
             raise BadField(f"revocation is neither {REQUIRED!r} nor {WHERE_GIVEN!r}")
         if not 0 <= self.signers_expired_days <= MAX_EXPIRED_DAYS:
             raise BadField(f"signers may not have expired more than {MAX_EXPIRED_DAYS} days ago")
+        if any(a.platform != self.NAME for a in self.architectures):
+            raise BadField(f"the terms of {self.NAME} name another kind of device")
         if any(a.is_switch is not (software.driver is None) for a, software in self.architectures.items()):
             raise BadField("a GPU has a driver, and a switch has none")
         object.__setattr__(self, "architectures", MappingProxyType(dict(sorted(self.architectures.items()))))
 
     def to_json(self) -> dict[str, JSON]:
-        named: dict[str, JSON] = {a.value: software.to_json() for a, software in self.architectures.items()}
         return {
-            "architectures": named,
+            "architectures": {a.value: software.to_json() for a, software in self.architectures.items()},
             "device_revocation": self.device_revocation,
-            "protected_pcie": self.protected_pcie,
             "signer_revocation": self.signer_revocation,
             "signers_expired_days": self.signers_expired_days,
         }
 
     @classmethod
-    def from_json(cls, value: object) -> Terms:
+    def from_json(cls, value: object) -> Self:
         """Raises BadField."""
-        f = Fields(value, "terms of nvidia_cc")
-        choices = (REQUIRED, WHERE_GIVEN)
-        found = cls(
-            _architectures(f),
-            f.text("device_revocation", choices=choices),
-            f.text("signer_revocation", choices=choices),
-            f.integer("signers_expired_days", high=MAX_EXPIRED_DAYS),
-            f.boolean("protected_pcie"),
-        )
+        f = Fields(value, f"terms of {cls.NAME}")
+        found = cls(**cls._members(f))
         f.end()
         return found
+
+    @classmethod
+    def _members(cls, f: Fields) -> dict[str, Any]:
+        choices = (REQUIRED, WHERE_GIVEN)
+        return {
+            "architectures": _architectures(f),
+            "device_revocation": f.text("device_revocation", choices=choices),
+            "signer_revocation": f.text("signer_revocation", choices=choices),
+            "signers_expired_days": f.integer("signers_expired_days", high=MAX_EXPIRED_DAYS),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchTerms(_DeviceTerms):
+    """What a policy asks of NVIDIA's switches. Without arguments: every generation that is known."""
+
+    NAME: ClassVar[str] = SWITCH_PLATFORM
+    architectures: Mapping[Architecture, Software] = field(default_factory=_strict_switches)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms(_DeviceTerms):
+    """What a policy asks of NVIDIA's GPUs. Without arguments: both generations, with a driver that is kept up.
+
+    Args, beside those of every device:
+        protected_pcie: whether a GPU may be in the mode that leaves the links between devices in the clear. It is then
+            accepted only together with the switches that it is linked to.
+    """
+
+    NAME: ClassVar[str] = PLATFORM
+    architectures: Mapping[Architecture, Software] = field(default_factory=_strict)
+    protected_pcie: bool = False
+
+    def to_json(self) -> dict[str, JSON]:
+        return {**super(Terms, self).to_json(), "protected_pcie": self.protected_pcie}
+
+    @classmethod
+    def _members(cls, f: Fields) -> dict[str, Any]:
+        return {**super(Terms, cls)._members(f), "protected_pcie": f.boolean("protected_pcie")}
 
 
 def _architectures(f: Fields) -> dict[Architecture, Software]:
@@ -180,9 +217,8 @@ def _architectures(f: Fields) -> dict[Architecture, Software]:
 
 def _software(value: object) -> Software:
     f = Fields(value, "software")
-    found = Software(
-        Versions.from_json(f.any("vbios"), _VBIOS), f.optional("driver", lambda v: Versions.from_json(v, _DRIVER))
-    )
+    driver = Versions.from_json(f.any("driver"), _DRIVER) if f.has("driver") else None
+    found = Software(Versions.from_json(f.any("vbios"), _VBIOS), driver)
     f.end()
     return found
 

@@ -15,19 +15,25 @@ from strongroom.wire import JSON
 
 from .evidence import Measurement, Verified
 from .keyset import Keyset
-from .vector import Tier, TrustVector
+from .vector import Tier, TrustVector, worst_tier
 
 EAR_PROFILE = "tag:github.com,2023:veraison/ear"
+BESIDE = frozenset({"A14", "A15"})  # what is said of the devices: no part of the processor's own tier
 MAKER = object()  # appraise()'s; a short test sees that nothing else takes it
 
 
 def tier_of(transcripts: Iterable[Transcript | None]) -> Tier:
     """Affirming when every list was made and every check in it passed; contraindicated when one failed; else none."""
     lists = list(transcripts)
-    found = {check.status for transcript in lists if transcript for check in transcript.checks}
+    found = _tier(check.status for transcript in lists if transcript for check in transcript.checks)
+    return Tier.NONE if None in lists and found is Tier.AFFIRMING else found
+
+
+def _tier(statuses: Iterable[Status]) -> Tier:
+    found = set(statuses)
     if Status.FAILED in found:
         return Tier.CONTRAINDICATED
-    return Tier.AFFIRMING if None not in lists and found == {Status.PASSED} else Tier.NONE
+    return Tier.AFFIRMING if found == {Status.PASSED} else Tier.NONE
 
 
 def first_problem(checks: Iterable[Check]) -> Check | None:
@@ -48,17 +54,22 @@ class DeviceResult:
         platform: the kind of device.
         label: how to name it to people.
         vector: its AR4SI trust vector.
+        policy_digest: the digest of the appraisal policy.
         transcript: the device's own checks.
         terms_transcript: the policy's terms for it; ``None`` where they were not reached.
         verified: what its module found signed; ``None`` where that is not established.
+        tolerated_until: the last second at which the terms tolerate what it is, unix; ``None`` where they were not met, or
+            say no end.
     """
 
     platform: str
     label: str
     vector: TrustVector
+    policy_digest: str
     transcript: Transcript
     terms_transcript: Transcript | None
     verified: Verified | None
+    tolerated_until: int | None
     maker: InitVar[object]
 
     def __post_init__(self, maker: object) -> None:
@@ -71,12 +82,19 @@ class DeviceResult:
 
     @property
     def status(self) -> Tier:
+        """By its checks alone: what the appraisal decides by."""
         return tier_of((self.transcript, self.terms_transcript))
+
+    @property
+    def ear_status(self) -> Tier:
+        """What an EAR says of it: the worse of its checks and its worst claim. Nothing here decides by it."""
+        return worst_tier(self.status, self.vector.worst)
 
     def to_json(self) -> dict[str, JSON]:
         """As a submodule of an EAR claims-set."""
         return {
-            "ear.status": self.status.value,
+            "ear.appraisal-policy-id": self.policy_digest,
+            "ear.status": self.ear_status.value,
             "ear.trustworthiness-vector": self.vector.to_json(),
             "strongroom.checks": [check.to_json() for check in self.checks],
             "strongroom.collateral": list(self.verified.collateral) if self.verified else [],
@@ -91,8 +109,9 @@ class AttestationResult:
     """What an appraisal found. Made by ``appraise`` alone.
 
     Attributes:
-        status: ``AFFIRMING`` only when every check passed, those of the devices too; ``CONTRAINDICATED`` when one failed;
-            ``NONE`` when none failed and something is not established.
+        status: by the checks alone, and what everything decides by: ``AFFIRMING`` only when every one passed, those of the
+            devices too; ``CONTRAINDICATED`` when one failed; ``NONE`` when none failed and something is not established.
+            An EAR's own status, ``ear_status``, is no better than the worst claim.
         label: how to name the platform to people.
         platform: the platform's name.
         measurement: what runs, where a platform signed it; ``None`` where that is not established.
@@ -110,6 +129,8 @@ class AttestationResult:
         terms_transcript: the policy's terms, which A11 sums up; ``None`` where there are none or they were not reached.
         devices: the devices beside the processor.
         verified: what the platform's module found signed, for people to see; ``None`` where that is not established.
+        tolerated_until: the last second at which the terms tolerate what the processor is, unix; ``None`` where they were
+            not met, or say no end.
     """
 
     status: Tier
@@ -130,6 +151,7 @@ class AttestationResult:
     terms_transcript: Transcript | None
     devices: tuple[DeviceResult, ...]
     verified: Verified | None
+    tolerated_until: int | None
     maker: InitVar[object]
 
     def __post_init__(self, maker: object) -> None:
@@ -138,7 +160,34 @@ class AttestationResult:
 
     @property
     def affirming(self) -> bool:
+        """Whether every check passed: what a release is decided by. What the terms tolerate has passed."""
         return self.status is Tier.AFFIRMING
+
+    @property
+    def processor_status(self) -> Tier:
+        """What an EAR says of the processor: the worse of its own checks and its worst claim, whatever its devices are."""
+        own = _tier(check.status for check in self.transcript.checks if check.number not in BESIDE)
+        return worst_tier(own, self.vector.worst)
+
+    @property
+    def ear_status(self) -> Tier:
+        """What an EAR says of the whole: the worst of the checks and of every submodule. Nothing here decides by it."""
+        return worst_tier(self.status, self.processor_status, *(device.ear_status for device in self.devices))
+
+    @property
+    def tolerated(self) -> tuple[tuple[str, str, int | None], ...]:
+        """What the terms were met with a warning by: of which member, which claim, and until when (``None``: no end)."""
+        members = (
+            (self.platform, self.vector, self.terms_transcript, self.tolerated_until),
+            *((f"{d.platform}-{n}", d.vector, d.terms_transcript, d.tolerated_until) for n, d in enumerate(self.devices)),
+        )
+        return tuple(
+            (name, claim, until)
+            for name, vector, terms, until in members
+            if terms is not None and terms.ok
+            for claim in vector.warnings
+            if claim != "executables"  # of an image that A10 did not accept; terms do not tolerate any
+        )
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -167,7 +216,7 @@ class AttestationResult:
         """The result in the shape of an EAR claims-set; our own claims begin with ``strongroom.``."""
         submod: dict[str, JSON] = {
             "ear.appraisal-policy-id": self.policy_digest,
-            "ear.status": tier_of((self.transcript,)).value,
+            "ear.status": self.processor_status.value,
             "ear.trustworthiness-vector": self.vector.to_json(),
             "strongroom.build": self.build,
             "strongroom.collateral": list(self.collateral),
@@ -177,11 +226,12 @@ class AttestationResult:
         }
         devices: dict[str, JSON] = {f"{device.platform}-{n}": device.to_json() for n, device in enumerate(self.devices)}
         return {
-            "ear.status": self.status.value,
+            "ear.status": self.ear_status.value,
             "ear.verifier-id": {"build": f"strongroom {__version__}", "developer": "strongroom"},
             "eat_nonce": self.nonce.hex(),
             "eat_profile": EAR_PROFILE,
             "iat": self.at,
+            "strongroom.affirming": self.affirming,
             "strongroom.checks": [check.to_json() for check in self.checks],
             "strongroom.keyset_digest": self.keyset_digest,
             "strongroom.valid_until": self.valid_until,

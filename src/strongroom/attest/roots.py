@@ -50,6 +50,7 @@ ROOTS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "nitro": MappingProxyType(_AMAZON),
         "nras": MappingProxyType(_NRAS),
         "nvidia_cc": MappingProxyType(_NVIDIA),
+        "nvidia_switch": MappingProxyType(_NVIDIA),
         "sev_snp": MappingProxyType(_AMD),
         "sgx": MappingProxyType(_INTEL),
         "tdx": MappingProxyType(_INTEL),

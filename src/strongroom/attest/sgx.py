@@ -54,6 +54,9 @@ INIT, DEBUG, MODE64 = 0, 1, 2
 ATTRIBUTES: Mapping[str, int] = MappingProxyType(
     {"aexnotify": 10, "cet": 6, "einittoken_key": 5, "kss": 7, "provision_key": 4}
 )
+# For people: every bit that is known of ATTRIBUTES, and of MISCSELECT (SDM, table 37-4).
+ATTRIBUTE_BITS: Mapping[str, int] = MappingProxyType({"init": INIT, "debug": DEBUG, "mode64": MODE64, **ATTRIBUTES})
+MISC_BITS: Mapping[str, int] = MappingProxyType({"exinfo": 0, "cpinfo": 1})
 MAX_PRODUCTS, MAX_CONFIGS = 256, 256
 XFRM_REQUIRED = 0x3  # x87 and SSE, which every enclave has
 XFRM_ALLOWED = 0x65AE7  # as in ``tdx``: the enclave's own registers, and nothing that records or traces

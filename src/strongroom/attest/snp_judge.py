@@ -68,7 +68,8 @@ def _signing_key(v: SnpVerified, terms: Terms) -> _Answer:
 
 
 def _named(v: SnpVerified, terms: Terms) -> _Answer:
-    return v.processor.name in terms.minimum_tcb, v.processor.name
+    named = ", ".join(terms.minimum_tcb) or "none"
+    return v.processor.name in terms.minimum_tcb, f"they name {named}; this is {v.processor.name}"
 
 
 def _floors(v: SnpVerified, terms: Terms) -> _Answer:

@@ -21,6 +21,7 @@ REQUEST_BYTES = 37
 SIGNATURE_BYTES = 96  # ECDSA on P-384, r and s
 MEASUREMENT_BYTES = 48  # SHA-384
 NONCE_BYTES = 32
+PDI_BYTES = 8  # what devices call each other on their links
 MAX_MEASUREMENTS = 64
 
 _VERSION, _GET_MEASUREMENTS, _MEASUREMENTS = 0x11, 0xE0, 0x60
@@ -41,7 +42,8 @@ PROJECT = 17
 PROJECT_SKU = 18
 FWID = 20
 PROTECTED_PCIE_STATUS = 21
-SWITCH_PDI = 22
+SWITCH_PDIS = 22  # of a GPU, what each of its links leads to; of a switch, its own name
+GPU_PDIS = 26
 CHIP_INFO = 35
 FEATURE_FLAG = 36
 FIELD_NAMES: Mapping[int, str] = MappingProxyType(
@@ -60,11 +62,11 @@ FIELD_NAMES: Mapping[int, str] = MappingProxyType(
         19: "project sku modifier",
         FWID: "firmware id",
         PROTECTED_PCIE_STATUS: "protected pcie status",
-        SWITCH_PDI: "switch pdis",
+        SWITCH_PDIS: "switch pdis",
         23: "floorswept ports",
         24: "position id",
         25: "lock switch status",
-        26: "gpu pdis",
+        GPU_PDIS: "gpu pdis",
         32: "gpu link connections",
         33: "system enable status",
         34: "opaque data version",

@@ -58,6 +58,10 @@ SEPT_VE_DISABLE, MIGRATABLE, PERFMON = 28, 29, 63
 ATTRIBUTES: Mapping[str, int] = MappingProxyType(
     {"icssd": 16, "kl": 31, "lass": 27, "migratable": MIGRATABLE, "perfmon": PERFMON, "pks": 30, "tpa": 62}
 )
+# For people: every bit that is known, those of TUD among them.
+ATTRIBUTE_BITS: Mapping[str, int] = MappingProxyType(
+    {"debug": 0, "hgs_plus_prof": 4, "perf_prof": 5, "pmt_prof": 6, "sept_ve_disable": SEPT_VE_DISABLE, **ATTRIBUTES}
+)
 MAX_MODULES = MAX_SERVICE_TDS = 256
 XFAM_REQUIRED = 0x3  # x87 and SSE, which every TD has
 XFAM_ALLOWED = 0x65AE7  # and AVX, AVX-512, PKRU, CET, UINTR, AMX: registers of the TD's own, nothing that traces

@@ -40,6 +40,55 @@ RESTRICTED, DECRYPT, SIGN = 1 << 16, 1 << 17, 1 << 18
 _ATTESTATION_KEY = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | RESTRICTED | SIGN
 # Every attribute that the specification knows (revision 1.83, which added the firmware- and SVN-limited keys).
 _KNOWN_ATTRIBUTES = 0x000F_0FF6
+ATTRIBUTE_BITS: Mapping[str, int] = MappingProxyType(
+    {
+        "fixedTPM": 1,
+        "stClear": 2,
+        "fixedParent": 4,
+        "sensitiveDataOrigin": 5,
+        "userWithAuth": 6,
+        "adminWithPolicy": 7,
+        "firmwareLimited": 8,
+        "svnLimited": 9,
+        "noDA": 10,
+        "encryptedDuplication": 11,
+        "restricted": 16,
+        "decrypt": 17,
+        "sign": 18,
+        "x509sign": 19,
+    }
+)
+# For people: algorithms that a quote, a signature or a key may name (section 6.3), and kinds of TPMS_ATTEST (section 6.9).
+ALGORITHMS: Mapping[int, str] = MappingProxyType(
+    {
+        ALG_RSA: "rsa",
+        0x0004: "sha1",
+        ALG_SHA256: "sha256",
+        ALG_SHA384: "sha384",
+        ALG_SHA512: "sha512",
+        ALG_NULL: "null",
+        0x0012: "sm3_256",
+        ALG_RSASSA: "rsassa",
+        ALG_RSAPSS: "rsapss",
+        ALG_ECDSA: "ecdsa",
+        ALG_ECC: "ecc",
+        0x0027: "sha3_256",
+        0x0028: "sha3_384",
+        0x0029: "sha3_512",
+    }
+)
+ATTEST_KINDS: Mapping[int, str] = MappingProxyType(
+    {
+        0x8014: "NV",
+        0x8015: "command audit",
+        0x8016: "session audit",
+        0x8017: "certify",
+        ATTEST_QUOTE: "quote",
+        0x8019: "time",
+        0x801A: "creation",
+        0x801C: "NV digest",
+    }
+)
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 

@@ -20,6 +20,8 @@ from .tpm_quote import BANKS, Quote
 from .x509 import Certificate
 
 MAX_FOREIGN_BYTES = 256 << 10
+MAX_DUMP_BYTES = 136 + 3 * 532  # of registers, three lists of eight
+MAX_KEY_CHARS = 2048  # of a key in PEM
 MAX_NV_BYTES = 16 << 10
 ENDORSEMENT_HIERARCHY = bytes.fromhex("4000000b")  # TPM_RH_ENDORSEMENT: the parent of keys made straight under it
 
@@ -79,6 +81,33 @@ def from_tpm2_tools(
     return Claims(Quote(message, signature, bank, pcrs), public[2:], parent, spki)
 
 
+def from_tpm2_json(data: bytes) -> Claims:
+    """What ``tpm2_quote`` writes, its files put together in one of JSON: ``{"tpm2_quote": {...}}``.
+
+    Its members are ``message``, ``signature`` and ``pcrs`` (``-m``, ``-s`` and ``-o``) in base64, and the key: either
+    ``key_pem``, or ``public`` in base64 and ``parent`` in hex. See :func:`from_tpm2_tools`.
+
+    Raises:
+        BadEvidence: not of that form.
+    """
+    try:
+        f = Fields(wire.loads(data, max_bytes=MAX_FOREIGN_BYTES), "evidence")
+        g = Fields(f.any("tpm2_quote"), "evidence.tpm2_quote")
+        f.end()
+        found = {name: g.base64(name, max_bytes=1024) for name in ("message", "signature")}
+        found["registers"] = g.base64("pcrs", max_bytes=MAX_DUMP_BYTES)
+        if g.has("key_pem"):
+            found["key_pem"] = g.text("key_pem", max_chars=MAX_KEY_CHARS).encode("utf-8", "replace")
+        else:
+            found["public"] = g.base64("public", max_bytes=1024)
+            parent = g.text("parent", max_chars=2 * 66)
+            found["parent"] = Fields({"parent": parent}, "evidence.tpm2_quote").hex("parent", size=len(parent) // 2)
+        g.end()
+    except WireError as error:
+        raise BadEvidence(f"not the files of tpm2_quote: {error}") from error
+    return from_tpm2_tools(**found)
+
+
 def _dumped(data: bytes) -> tuple[str, dict[int, bytes]]:
     """Raises BadEvidence."""
 
@@ -112,7 +141,7 @@ def from_google(data: bytes) -> tuple[Claims, tuple[Certificate, ...]]:
     if len(data) > MAX_FOREIGN_BYTES:
         raise BadEvidence("a message is too long")
     keys, quotes, certificates = [], [], []
-    for number, value in _message(data):
+    for number, value in _message(data, most=64):
         if number == 1:
             keys.append(_bytes(value))
         elif number == 2:
@@ -127,15 +156,15 @@ def from_google(data: bytes) -> tuple[Claims, tuple[Certificate, ...]]:
 
 def _google_quote(data: bytes) -> Quote | None:
     """A ``tpm.Quote`` message: quote (1), raw_sig (2), pcrs (3); ``None`` where it is not of the SHA-256 bank."""
-    found = {number: _bytes(value) for number, value in _message(data)}
+    found = {number: _bytes(value) for number, value in _message(data, most=3)}
     if set(found) != {1, 2, 3}:
         raise BadEvidence("not a quote, a signature and registers")
     bank, pcrs = 0, {}
-    for number, value in _message(found[3]):
+    for number, value in _message(found[3], most=64):
         if number == 1:
             bank = _integer(value)
         elif number == 2:
-            entry = dict(_message(_bytes(value)))
+            entry = dict(_message(_bytes(value), most=2))
             pcrs[_integer(entry.get(1, 0))] = _bytes(entry.get(2, b""))
     selected = [selection.algorithm for selection in Attest.parse(found[1]).selections]
     if bank != BANKS["sha256"] or selected != [bank]:
@@ -155,9 +184,12 @@ def _bytes(value: int | bytes) -> bytes:
     return value
 
 
-def _message(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a protocol buffers message: numbers and bytes, no other wire type. Raises BadEvidence."""
-    at = 0
+def _message(data: bytes, *, most: int) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values of a protocol buffers message: numbers and bytes, no other wire type, and so many fields.
+
+    Raises BadEvidence.
+    """
+    at = fields = 0
 
     def varint() -> int:
         nonlocal at
@@ -173,6 +205,9 @@ def _message(data: bytes) -> Iterator[tuple[int, int | bytes]]:
         raise BadEvidence("a number of a message does not end")
 
     while at < len(data):
+        fields += 1
+        if fields > most:
+            raise BadEvidence(f"a message has more than {most} fields")
         key = varint()
         if key & 7 == 0:
             yield key >> 3, varint()

@@ -38,6 +38,17 @@ def tier(value: int) -> Tier:
     return Tier.WARNING if -97 < value < 96 else Tier.CONTRAINDICATED
 
 
+def worst_tier(*tiers: Tier) -> Tier:
+    """The worst of them, in the order of ``Tier``."""
+    return max(tiers, key=list(Tier).index)
+
+
+def worse(one: int, other: int) -> int:
+    """The worse of two values of one claim; a value that claims nothing gives way to one that does."""
+    order = [Tier.NONE, Tier.AFFIRMING, Tier.WARNING, Tier.CONTRAINDICATED]
+    return max(one, other, key=lambda value: order.index(tier(value)))
+
+
 @dataclass(frozen=True, slots=True)
 class TrustVector:
     """Eight claims, each -128 to 127; zero claims nothing (draft-ietf-rats-ar4si, section 2.3.4)."""
@@ -54,9 +65,13 @@ class TrustVector:
     @property
     def worst(self) -> Tier:
         """The worst tier of the claims that are made; ``NONE`` when none is."""
-        order = list(Tier)
         made = [tier(value) for value in self._claims().values() if tier(value) is not Tier.NONE]
-        return max(made, key=order.index, default=Tier.NONE)
+        return worst_tier(*made) if made else Tier.NONE
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The claims that are made with a warning, by their names in an EAR."""
+        return tuple(name.replace("_", "-") for name, value in self._claims().items() if tier(value) is Tier.WARNING)
 
     def _claims(self) -> dict[str, int]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -362,7 +362,9 @@ class RevocationList:
 
     @classmethod
     def from_pem(cls, data: bytes) -> RevocationList:
-        """Raises BadCertificate."""
+        """At most 2 MiB of text. Raises BadCertificate."""
+        if len(data) > 2 * MAX_CRL_BYTES:
+            raise BadCertificate(f"a revocation list in PEM is longer than {2 * MAX_CRL_BYTES} bytes")
         try:
             return cls(x509.load_pem_x509_crl(data).public_bytes(Encoding.DER))
         except (ValueError, x509.InvalidVersion) as error:

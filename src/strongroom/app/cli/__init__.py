@@ -40,7 +40,7 @@ VERBS = {
     "endorsements": ("endorsements", "what hardware vendors vouch for: fetch it, carry it, list it"),
     "log": ("state", "every decision of your broker; the ledger"),
     "status": ("state", "where your contracts stand; releases without receipts"),
-    "measure": ("state", "what an enclave of this installation would measure"),
+    "measure": ("measure", "what this installation measures, its programs, or an image of your own"),
     "demo": ("demo", "two parties, one secret model, secret records: the whole story"),
     "exchange": ("roles", "serve an exchange"),
     "broker": ("roles", "serve a party's broker"),
@@ -104,7 +104,7 @@ def _run(words: list[str], screen: Screen) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status: 0, 1 for an error, 2 for wrong usage, 130 when interrupted."""
+    """Run one verb; the exit status: 0, 1 for an error, 2 for wrong usage, 3 of `attest verify`, 130 when interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     screen = Screen(as_json="--json" in words)
     status = 1

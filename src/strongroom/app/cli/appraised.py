@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
 
+from strongroom.attest.evidence import FOREVER
 from strongroom.attest.result import AttestationResult, DeviceResult
 from strongroom.attest.vector import Tier, TrustVector, tier
 from strongroom.transcript import Check, Status
@@ -35,21 +36,38 @@ def show(result: AttestationResult, screen: Screen, *, service: tuple[Check, ...
         screen.said("measurement", f"{result.measurement.digest}{f'   {result.build}' if result.build else ''}")
         for name, value in result.measurement.registers.items():
             screen.said(f"  {name}", value)
-    if result.verified is not None and result.verified.machine:
-        screen.said("machine", result.verified.machine)
+    if result.verified is not None:
+        if result.verified.machine:
+            screen.said("machine", result.verified.machine)
+        collateral(result.collateral, screen)
+        end = result.verified.valid_until if result.valid_until is None else result.valid_until
+        screen.said("valid until", until(end, affirming=result.affirming))
     screen.said("trust vector", vector(result.vector))
     screen.said("", result.label)
     screen.said("policy", result.policy_digest)
     screen.said("genuine", genuine(result))
-    screen.said("verdict", screen.paint(verdict(result, service), _STYLES[result.status]))
+    style = _STYLES[Tier.WARNING if result.affirming and result.tolerated else result.status]
+    screen.said("verdict", screen.paint(verdict(result, service), style))
 
 
 def show_device(number: int, device: DeviceResult, screen: Screen) -> None:
     """One device's own checks."""
-    screen.said("device", f"{number}: {_named(device.label)}: {_WORDS[device.status]}")
+    said = _WORDS[device.status]
+    if device.status is Tier.AFFIRMING and device.vector.warnings:
+        said += f", with a warning: {tolerated('', device.vector.warnings, device.tolerated_until)}"
+    screen.said("device", f"{number}: {_named(device.label)}: {said}")
     checks(device.checks, screen)
-    if device.verified is not None and device.verified.machine:
-        screen.said("machine", device.verified.machine)
+    if device.verified is not None:
+        if device.verified.machine:
+            screen.said("machine", device.verified.machine)
+        collateral(device.verified.collateral, screen)
+
+
+def collateral(digests: tuple[str, ...], screen: Screen) -> None:
+    """What vouches for the evidence: how many documents, and which."""
+    screen.said("collateral", f"{len(digests)} document{'' if len(digests) == 1 else 's'}")
+    for digest in digests:
+        screen.said("", digest)
 
 
 def checks(found: Iterable[Check], screen: Screen) -> None:
@@ -77,6 +95,12 @@ def readable(detail: str) -> str:
         return f"{spoken} {found[2]}"
 
     return _AGE.sub(age, _MOMENT.sub(lambda found: f"{found[1]} {when(int(found[2]))}", detail))
+
+
+def until(end: int, *, affirming: bool) -> str:
+    """The last second at which what vouches for evidence holds, or a result does."""
+    whose = "this result" if affirming else "what vouches for it; this is no affirmation"
+    return f"{'no end' if end == FOREVER else when(end)} ({whose})"
 
 
 def when(at: int) -> str:
@@ -116,4 +140,14 @@ def verdict(result: AttestationResult, service: tuple[Check, ...] = ()) -> str:
     every = [*result.checks, *(check for device in result.devices for check in device.checks), *service]
     counts = {status: sum(check.status is status for check in every) for status in Status}
     parts = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
-    return f"{_WORDS[result.status]}: {', '.join(parts)}"
+    said = _WORDS[result.status]
+    if result.status is not Tier.CONTRAINDICATED and result.tolerated:
+        warnings = "; ".join(tolerated(name, (claim,), until) for name, claim, until in result.tolerated)
+        said += f", with a warning: {warnings}"
+    return f"{said}: {', '.join(parts)}"
+
+
+def tolerated(name: str, claims: tuple[str, ...], until: int | None) -> str:
+    """What the terms tolerate, and until when they do."""
+    what = " ".join(part for part in (", ".join(claims), f"of {name}" if name else "") if part)
+    return f"{what} tolerated" + ("" if until is None else f" until {when(until)}")

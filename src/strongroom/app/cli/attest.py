@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,10 +22,13 @@ from strongroom.errors import (
     AttestationError,
     DeviceNotBound,
     DevicesNotAccepted,
+    EndorsementExpired,
     EndorsementMissing,
+    EndorsementNotYetValid,
     KeysetExpired,
     NotAffirming,
     NotBound,
+    NotFresh,
     Usage,
 )
 from strongroom.transcript import Check, Status, Transcript
@@ -37,8 +40,23 @@ from .screen import Screen
 
 MAX_FILE_BYTES = 4 << 20
 LACKING = "What a vendor has to add, --endorsements FILE brings, or --fetch."
+STALE = "It may only be old: --at TIME judges it at another time"
+FIRST_SECONDS = 1_000_000_000  # smaller numbers are years, or days: no unix times that evidence is judged at
 LAST_MOMENT = 253_402_300_799  # the year 9999
+MIN_NONCE_BYTES = 8  # fewer can be guessed
+NO_AFFIRMATION = 3  # an exit status of its own: nothing failed, and nothing says which keys the evidence vouches for
+WITHOUT_DOCUMENTS = frozenset({EndorsementMissing.code, EndorsementExpired.code, EndorsementNotYetValid.code})
+OLD = frozenset({EndorsementExpired.code, KeysetExpired.code, NotFresh.code})
 KEYSET_CHECKS = frozenset({"A5", "A8", "A9"})  # open wherever nobody gave a keyset
+
+
+STATUSES = """\
+exit status:
+  0  affirming: every check passed; or a service's report, whose own keys the hardware vouches for
+  1  a check failed or could not be made, or a file could not be read
+  2  wrong usage
+  3  every check that needs no keyset passed: the evidence is genuine and as you expect, and no affirmation, because
+     nothing says which keys it vouches for"""
 
 
 def declare(_verb: str, parser: ArgumentParser) -> None:
@@ -54,14 +72,22 @@ strongroom attest adopt policy.json --as hospital                 # signed by it
 """,
     )
     verbs = parser.add_subparsers(dest="what", required=True, metavar="verify|show|policy|adopt")
-    verify = verbs.add_parser("verify", help="make every check that can be made, and show each")
+    verify = verbs.add_parser(
+        "verify",
+        help="make every check that can be made, and show each",
+        formatter_class=RawDescriptionHelpFormatter,
+        epilog=STATUSES,
+    )
     verify.add_argument("file", type=Path, help="evidence of any kind: a quote, a report, a token, a service's answer")
     verify.add_argument(
         "--policy", type=Path, metavar="FILE", help="an appraisal policy, else the strict one of each platform"
     )
-    verify.add_argument("--nonce", metavar="HEX", help="what you sent, and the evidence must repeat")
+    verify.add_argument("--nonce", metavar="HEX", help="what you sent, and the evidence must repeat: 8 bytes at least")
     verify.add_argument(
-        "--at", type=moment, metavar="TIME", help="judge at this time (unix seconds or 2026-06-30T12:00:00Z), else now"
+        "--at",
+        type=moment,
+        metavar="TIME",
+        help="judge at this time (2026-06-30, 2026-06-30T12:00:00Z or unix seconds), else now",
     )
     verify.add_argument("--certificates", type=Path, metavar="FILE", help="of an NVIDIA device's bare report, in PEM")
     verify.add_argument("--event-log", type=Path, metavar="FILE", help="what was measured into the registers")
@@ -117,18 +143,22 @@ def run(args: Namespace, screen: Screen) -> int:
 
 
 def moment(text: str) -> int:
-    """Unix seconds of a time on the command line. Raises ArgumentTypeError."""
+    """Unix seconds of a time on the command line: a day, a day and a time, or unix seconds since 2001 (a year is none).
+
+    Raises:
+        ArgumentTypeError: none of these.
+    """
     try:
         if text.isascii() and text.isdigit():
-            at = int(text)
+            at, first = int(text), FIRST_SECONDS
         else:
             found = datetime.fromisoformat(text)
-            at = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
-        if 0 <= at <= LAST_MOMENT:
+            at, first = int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()), 0
+        if first <= at <= LAST_MOMENT:
             return at
     except (ValueError, OverflowError):
         pass
-    raise ArgumentTypeError(f"not a time: {text[:40]!r}; unix seconds, or 2026-06-30T12:00:00Z")
+    raise ArgumentTypeError(f"not a time: {text[:40]!r}; say 2026-06-30, 2026-06-30T12:00:00Z or unix seconds")
 
 
 def found_in(path: Path) -> detect.Found:
@@ -161,14 +191,15 @@ def verify(args: Namespace, screen: Screen) -> int:
     if found.report is not None and nonce is not None:
         result = appraise(evidence, policy=policy, endorsements=endorsements, nonce=nonce, at=at, keyset=found.report.keyset)
     else:
-        bare = Bare(found.service.report_data(nonce) if _has_keys(found) and nonce else nonce)
+        keyset = found.report.keyset if found.report is not None else None
+        bare = Bare(found.service.report_data(nonce) if _has_keys(found) and nonce else nonce, keyset)
         result = look(evidence, policy=policy, endorsements=endorsements, bare=bare, at=at, devices=found.devices)
     screen.said("file", f"{args.file}: {found.kind}")
     screen.said("judged at", appraised.when(at))
     screen.line()
     service = _service(args, found, result, nonce)
     appraised.show(result, screen, service=service)
-    return _conclude(result, service, found, missing, screen)
+    return _conclude(result, service, found, missing, screen, now=args.at is None)
 
 
 def _has_keys(found: detect.Found) -> bool:
@@ -194,8 +225,15 @@ def _service(args: Namespace, found: detect.Found, result: AttestationResult, no
 
 
 def _conclude(
-    result: AttestationResult, service: tuple[Check, ...], found: detect.Found, missing: list[str], screen: Screen
+    result: AttestationResult,
+    service: tuple[Check, ...],
+    found: detect.Found,
+    missing: list[str],
+    screen: Screen,
+    *,
+    now: bool,
 ) -> int:
+    """Say how it ended; the exit status (``STATUSES``)."""
     value = {**result.to_json(), "kind": found.kind, "service": [check.to_json() for check in service]}
     checks = (*result.checks, *(check for device in result.devices for check in device.checks), *service)
     failed = next((check for check in checks if check.status is Status.FAILED), None)
@@ -212,19 +250,23 @@ def _conclude(
             said = "Every check that needs no keyset passed. Nothing says which keys this vouches for: send it no secret."
             screen.said("", said)
         screen.result(value)
-        return 0
-    for line in missing:
-        screen.note(line)
-    screen.error(_refused(failed, still_open, result), **value)
+        return 0 if service or result.affirming else NO_AFFIRMATION
+    if WITHOUT_DOCUMENTS & {check.code for check in checks}:  # else what was not at hand was not missed
+        for line in missing:
+            screen.note(line)
+    screen.error(_refused(failed, still_open, result, now=now), **value)
     return 1
 
 
-def _refused(failed: Check | None, still_open: list[Check], result: AttestationResult) -> NotAffirming:
+def _refused(failed: Check | None, still_open: list[Check], result: AttestationResult, *, now: bool) -> NotAffirming:
     """The one line that people see: what failed, else what is open, and what can be done about it."""
     if failed is not None:
         terms = result.terms_transcript
         hint = None
-        if terms is not None and failed in terms.checks:
+        if now and failed.code in OLD:
+            made = getattr(result.verified, "produced_at", None)
+            hint = _stale(made)
+        elif terms is not None and failed in terms.checks:
             hint = "It is genuine, and your policy's terms refuse it; terms of your own: strongroom attest policy PLATFORM"
         said = f"{failed.number} failed: {failed.name}: {appraised.readable(failed.detail)}"
         return NotAffirming(said, reason=failed.code, hint=hint)
@@ -235,6 +277,12 @@ def _refused(failed: Check | None, still_open: list[Check], result: AttestationR
     return NotAffirming(
         said, reason=first.code, hint=LACKING if lacking else "Say what you expect: --nonce HEX, --policy FILE"
     )
+
+
+def _stale(made: int | None) -> str:
+    """What to do about evidence that nobody said a time for, and that no longer holds now."""
+    own = "" if made is None else f" (--at {datetime.fromtimestamp(made, UTC):%Y-%m-%dT%H:%M:%SZ}: when it was made)"
+    return f"{STALE}{own}. As it stands, send it no secret."
 
 
 def _devices_alone(args: Namespace, found: detect.Found, nonce: bytes | None, at: int, screen: Screen) -> int:
@@ -251,17 +299,36 @@ def _devices_alone(args: Namespace, found: detect.Found, nonce: bytes | None, at
         appraised.show_device(number, device, screen)
         repeated = getattr(device.verified, "nonce", None)
         if repeated is not None:
-            same = "" if nonce is None else ", the one asked about" if repeated == nonce else ", NOT the one asked about"
-            screen.said("nonce", repeated.hex() + same)
+            screen.said("nonce", repeated.hex() + _NONCE_WORDS[_answered(device, nonce)])
+        elif nonce is not None:
+            screen.said("nonce", "NOT compared with the one asked about: the device's own checks did not pass")
     screen.line()
-    for line in missing:
-        screen.note(line)
-    value = {"kind": found.kind, "submods": {f"{d.platform}-{n}": d.to_json() for n, d in enumerate(results)}}
-    screen.error(_not_alone(results, found, nonce), **value)
+    if WITHOUT_DOCUMENTS & {check.code for device in results for check in device.checks}:
+        for line in missing:
+            screen.note(line)
+    value = {
+        "kind": found.kind,
+        "submods": {
+            f"{d.platform}-{n}": {**d.to_json(), "strongroom.nonce": _answered(d, nonce)} for n, d in enumerate(results)
+        },
+    }
+    screen.error(_not_alone(results, found, nonce, now=args.at is None), **value)
     return 1
 
 
-def _not_alone(results: tuple[DeviceResult, ...], found: detect.Found, nonce: bytes | None) -> NotAffirming:
+_NONCE_WORDS = {"not asked about": "", "repeated": ", the one asked about", "another": ", NOT the one asked about"}
+
+
+def _answered(device: DeviceResult, nonce: bytes | None) -> str:
+    """Whether a device repeated the nonce that was asked about."""
+    if nonce is None:
+        return "not asked about"
+    if device.verified is None:
+        return "not compared"
+    return "repeated" if getattr(device.verified, "nonce", None) == nonce else "another"
+
+
+def _not_alone(results: tuple[DeviceResult, ...], found: detect.Found, nonce: bytes | None, *, now: bool) -> NotAffirming:
     """Why devices without a processor are not accepted: there is always a reason."""
     problem = first_problem(check for device in results for check in device.checks)
     if len(results) != len(found.devices):
@@ -269,8 +336,11 @@ def _not_alone(results: tuple[DeviceResult, ...], found: detect.Found, nonce: by
         return NotAffirming(said, reason=DevicesNotAccepted.code)
     if problem is not None:
         said = f"{problem.number} {problem.status.value}: {problem.name}: {appraised.readable(problem.detail)}"
-        return NotAffirming(said, reason=problem.code, hint=LACKING if problem.code == EndorsementMissing.code else None)
-    if nonce is not None and any(getattr(device.verified, "nonce", None) != nonce for device in results):
+        hint = LACKING if problem.code == EndorsementMissing.code else None
+        if now and problem.code in OLD:
+            hint = _stale(None)
+        return NotAffirming(said, reason=problem.code, hint=hint)
+    if any(_answered(device, nonce) == "another" for device in results):
         return NotAffirming("a device answered another nonce", reason=NotBound.code)
     hint = "Look at the evidence of the machine that they are in, which binds theirs."
     said = "the devices are genuine, and nothing says which machine uses them"
@@ -293,7 +363,14 @@ def strict(platform: str, devices: tuple[Evidence, ...]) -> AppraisalPolicy:
 
 
 def _nonce(text: str | None) -> bytes | None:
-    return None if text is None else _hex(text, "a nonce")
+    """What was sent. Raises Usage: what is no nonce, or stands in a slot that nobody filled."""
+    if text is None:
+        return None
+    found = _hex(text, "a nonce")
+    if len(found) < MIN_NONCE_BYTES or not any(found):
+        hint = "Give all the hex digits that you sent; without --nonce, whether it is fresh is left open."
+        raise Usage(f"a nonce is {MIN_NONCE_BYTES} bytes or more, and not zeros alone", hint=hint)
+    return found
 
 
 def _hex(text: str, what: str) -> bytes:
@@ -335,7 +412,7 @@ def show(args: Namespace, screen: Screen) -> int:
     screen.said("file", f"{args.file}: {found.kind}")
     screen.said("", "Nothing here has been verified: strongroom attest verify")
     value: dict[str, Any] = {"kind": found.kind, "fields": {}, "verified": False}
-    for title, claims in found.claims:
+    for title, claims in shown.sections(found):
         screen.heading(title)
         value["fields"][title] = shown.plain(claims)
         shown.lines(value["fields"][title], screen)

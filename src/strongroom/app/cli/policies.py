@@ -101,7 +101,9 @@ def _references(path: Path, name: str, build: str) -> tuple[list[Reference], tup
                 s.get("strongroom.measurement") for name, s in submods if name in registry.PLATFORMS and isinstance(s, dict)
             ]
             value = {"measurements": [measurement for measurement in said if measurement]}
-        if isinstance(value, dict) and set(value) == {"platform", "registers"}:  # what `measure --json` said
+        if isinstance(value, dict) and {"platform", "registers"} <= set(value):  # what `measure --json` said
+            build = build or str(value.pop("build", ""))
+            value.pop("programs", None)  # they are in the package, which is measured
             value = {"measurements": [value]}
         if isinstance(value, dict) and "format" in value:
             values = reference(read(path))

@@ -1,4 +1,4 @@
-"""log, status, measure: what was decided, where things stand, what would be measured."""
+"""log, status: what was decided, and where things stand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN = 5  # refusals on the screen of `status`
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
-    {"log": _declare_log, "status": _declare_status, "measure": _declare_measure}[verb](parser)
+    {"log": _declare_log, "status": _declare_status}[verb](parser)
 
 
 def _time(at: int) -> str:
@@ -105,25 +105,4 @@ def status(args: Namespace, screen: Screen) -> int:
         "unreceipted": [{"at": at, "contract": c, "run_id": r} for c, r, at in missing],
     }
     screen.result(value)
-    return 0
-
-
-def _declare_measure(parser: ArgumentParser) -> None:
-    example(
-        parser,
-        "strongroom measure                     # compare with the measurement in a proposal\nstrongroom measure --json",
-    )
-    parser.set_defaults(run=measure)
-
-
-def measure(_args: Namespace, screen: Screen) -> int:
-    from strongroom.app.enclave.measure import FileDigests, Installation
-
-    screen.note("measuring the package, its dependencies and the interpreter …")
-    found = Installation.here().measure(FileDigests())
-    for name, value in found.registers.items():
-        screen.said(name, value)
-    screen.said("measurement", found.digest)
-    screen.said("", "platform: simulated (no hardware protection)")
-    screen.result(found.to_json())
     return 0

@@ -24,7 +24,7 @@ from strongroom.attest.endorsements import (
 )
 from strongroom.attest.evidence import MAX_ENDORSEMENT_BYTES, Endorsement
 from strongroom.attest.intel_collateral import QeIdentity, TcbInfo
-from strongroom.attest.snp_key import read_key
+from strongroom.attest.snp_key import certificates_of_auxblob, read_key
 from strongroom.attest.x509 import Certificate, from_pem
 from strongroom.errors import BadCertificate, BadEndorsement, BadField, NotFound, StrongroomError, TooLarge
 from strongroom.wire import Fields
@@ -34,11 +34,12 @@ from .description import describe
 from .request import Document
 
 FORMAT = "strongroom.endorsements.v1"
-MAX_BUNDLE_BYTES = 64 << 20
-MAX_DOCUMENTS = 4096
+MAX_BUNDLE_BYTES = 6 << 20  # what eight GPUs, their processor and its neighbours need has a tenth of it
+MAX_DOCUMENTS = 1024
+_MAX_VALUES = 1 << 14  # of a bundle's JSON: sixteen a document, where it has five
 _KNOWN = (
     "Known are TCB information, enclave identities, certificates, revocation lists, OCSP responses, reference manifests and "
-    "key sets as the vendors give them, and dcap-qvl's collateral."
+    "key sets as the vendors give them, a host's table of certificates (auxblob), and dcap-qvl's collateral."
 )
 _DCAP_QVL = {
     "pck_crl",
@@ -61,7 +62,7 @@ class Bundle:
         documents: kept sorted and distinct: of what is the same but for the time, the one fetched last.
 
     Raises:
-        TooLarge: more than 4096.
+        TooLarge: more than 1024.
     """
 
     documents: tuple[Document, ...] = ()
@@ -82,7 +83,7 @@ class Bundle:
     @classmethod
     def parse(cls, data: bytes) -> Bundle:
         """Raises WireError and its leaves; ``parse(data).encode() == data``."""
-        f = Fields(wire.decode(data, max_bytes=MAX_BUNDLE_BYTES), "bundle")
+        f = Fields(wire.decode(data, max_bytes=MAX_BUNDLE_BYTES, max_values=_MAX_VALUES), "bundle")
         f.literal("format", FORMAT)
         documents: tuple[Document, ...] = f.items("documents", Document.from_json, high=MAX_DOCUMENTS)
         f.end()
@@ -130,6 +131,8 @@ def foreign(data: bytes) -> tuple[Document, ...]:
     bare = data.strip()
     if bare.startswith(b"{"):
         return _from_json(data)
+    if b"\0" in data[:64] and (table := _of_table(data)):
+        return table
     if b"-----BEGIN X509 CRL" in data or bare[:2] == b"30":
         return (_labelled(CRL, _crl(data)),)
     if b"-----BEGIN CERTIFICATE" in data:
@@ -146,6 +149,15 @@ def foreign(data: bytes) -> tuple[Document, ...]:
         except BadEndorsement:
             continue
     raise BadEndorsement("no endorsement of a kind that is known here", hint=_KNOWN)
+
+
+def _of_table(data: bytes) -> tuple[Document, ...]:
+    """The documents in the table of certificates that a host gives its SEV-SNP guest; none where it is no such table."""
+    try:
+        found = certificates_of_auxblob(data).documents
+    except BadEndorsement:
+        return ()
+    return tuple(_labelled(one.media_type, one.data) for one in found)
 
 
 def _crl(data: bytes) -> bytes:

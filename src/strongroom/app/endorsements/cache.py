@@ -144,7 +144,7 @@ class Cache:
         try:
             with (self.folder / "index.json").open("rb") as file:
                 data = file.read(MAX_INDEX_BYTES + 1)
-            f = Fields(wire.decode(data, max_bytes=MAX_INDEX_BYTES), "index")
+            f = Fields(wire.decode(data, max_bytes=MAX_INDEX_BYTES, max_values=8 * MAX_ENTRIES), "index")
             f.literal("format", FORMAT)
             found: tuple[_Entry, ...] = f.items("entries", _Entry.from_json, high=MAX_ENTRIES)
             f.end()

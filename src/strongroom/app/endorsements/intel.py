@@ -156,7 +156,9 @@ def _revocation_list(answer: Answer, issuer: str) -> Endorsement:
 
 
 def read_revocation_list(data: bytes) -> RevocationList:
-    """A revocation list in DER, PEM or hex. Raises BadCertificate."""
+    """A revocation list in DER, PEM or hex, at most 2 MiB. Raises BadCertificate."""
+    if len(data) > MAX_CRL_ANSWER:
+        raise BadCertificate(f"a revocation list is longer than {MAX_CRL_ANSWER} bytes")
     if data.lstrip().startswith(b"-----BEGIN"):
         return RevocationList.from_pem(data)
     if data[:2].lower() == b"30":

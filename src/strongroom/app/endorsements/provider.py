@@ -7,11 +7,12 @@ said: the verification then ends as *not established*, never as passed.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from strongroom.attest.endorsements import certificates
+from strongroom.attest.endorsements import NVIDIA_RIM, certificates
 from strongroom.attest.evidence import MAX_ENDORSEMENTS, Endorsement, Endorsements, Evidence
 from strongroom.errors import (
     AttestationError,
@@ -25,12 +26,14 @@ from strongroom.errors import (
 )
 
 from . import amd, intel, nvidia, shipped
+from .bundle import about_of
 from .cache import Cache
 from .description import Description, describe
-from .request import Ask, Document, Problem, Request, topic
+from .request import Answer, Ask, Document, Problem, Request, topic
 from .web import Web
 
 MAX_QUESTIONS = 128  # for one piece of evidence: eight GPUs ask less than half as many
+_VERSION = re.compile(rb'\bcolloquialVersion="([0-9A-Za-z.]{1,64})"')
 _LOG = logging.getLogger("strongroom")
 _OFFLINE = (
     "Give a bundle that holds it: --endorsements FILE; or fetch it where there is a network: strongroom endorsements fetch"
@@ -62,6 +65,39 @@ def said(endorsement: Endorsement) -> Description | None:
         return describe(endorsement)
     except BadEndorsement:
         return None
+
+
+def answers(request: Request, endorsement: Endorsement) -> bool:
+    """Whether a document that nobody labelled is what was asked for, by what is in it.
+
+    A manifest is known by its version (and a driver's by its chip), an OCSP response by the certificate that it is about,
+    a key set by being one, everything else as a service's answer would be.
+    """
+    if endorsement.media_type != request.media_type:
+        return False
+    try:
+        if endorsement.media_type == NVIDIA_RIM:
+            return _names_manifest(request.about, endorsement.data)
+        about = about_of(endorsement)
+        if about:
+            return topic(about) == topic(request.about)
+        request.read(Answer(endorsement.data))
+    except StrongroomError:  # it is not even what its type says
+        return False
+    return True
+
+
+def _names_manifest(about: str, data: bytes) -> bool:
+    """Whether a manifest is the one that NVIDIA's service has under a name, such as ``NV_GPU_DRIVER_GH100_580.95.05`` or
+    ``NV_GPU_VBIOS_1010_0200_882_96005E0001``. Raises BadEndorsement: it is none."""
+    name, found = about.rpartition("/")[2], _VERSION.search(data[:4096])
+    chip = name.partition("_DRIVER_")[2].rpartition("_")[0].replace("_", "")
+    said = found[1].decode() if found else ""
+    if (said if chip else said.replace(".", "")).lower() != name.rpartition("_")[2].lower():
+        return False  # most end here, unread
+    from strongroom.attest import rim
+
+    return not chip or rim.parse(data).product.replace("_", "") == chip
 
 
 class EndorsementProvider:
@@ -113,7 +149,7 @@ class EndorsementProvider:
             beside: what came along with the evidence, and need not be had again.
             anew: ask the vendors even for what is at hand.
         """
-        errand = _Errand(self, at, anew=anew)
+        errand = _Errand(self, at, anew=anew, beside=beside or Endorsements())
         extra: dict[Endorsement, Document] = {}
         for one in (evidence, *evidence.devices):
             for endorsement in shipped.endorsements(one.platform):
@@ -134,8 +170,9 @@ class EndorsementProvider:
         return Gathered(tuple(documents[:MAX_ENDORSEMENTS]), tuple(errand.problems), errand.fetched)
 
     def carried(self, request: Request) -> list[Document]:
-        """What the bundle has for a question."""
-        return self._bundle.get(topic(request.about), [])
+        """What the bundle has for a question: what is labelled so, and what is not labelled and answers it."""
+        loose = [document for document in self._bundle.get("", []) if answers(request, document.endorsement)]
+        return [*self._bundle.get(topic(request.about), []), *loose]
 
     def kept(self, request: Request) -> list[Document]:
         """What the cache has for a question."""
@@ -165,8 +202,8 @@ class EndorsementProvider:
 class _Errand:
     """Asks the questions of one piece of evidence, each once: the ``Ask`` that the vendors' modules are given."""
 
-    def __init__(self, provider: EndorsementProvider, at: int, *, anew: bool) -> None:
-        self._provider, self._at, self._anew = provider, at, anew
+    def __init__(self, provider: EndorsementProvider, at: int, *, anew: bool, beside: Endorsements) -> None:
+        self._provider, self._at, self._anew, self._beside = provider, at, anew, beside.documents
         self._answered: dict[tuple[str, ...], tuple[Endorsement, ...]] = {}
         self._down: dict[str, StrongroomError] = {}  # services that did not answer are not waited for again
         self.found: list[Document] = []
@@ -211,9 +248,18 @@ class _Errand:
                 problems.append(Problem(request.about, error))
                 continue
             return at_hand if _current(at_hand, self._at) and not _current(found, self._at) else found
-        if not _current(at_hand, self._at):
+        if not _current(at_hand, self._at) and not self._came_along(alternatives):
             self.problems.append(problems[0])
         return at_hand
+
+    def _came_along(self, alternatives: Sequence[Request]) -> bool:
+        """Whether the evidence brought what counts: no reason not to ask the vendor, and none to miss it."""
+        return any(
+            _current([Document(endorsement)], self._at)
+            for request in alternatives
+            for endorsement in self._beside
+            if answers(request, endorsement)
+        )
 
 
 def _plan(evidence: Evidence, tcb: str, beside: Endorsements, ask: Ask) -> None:
@@ -231,7 +277,7 @@ def _plan(evidence: Evidence, tcb: str, beside: Endorsements, ask: Ask) -> None:
         intel.plan(data, ask, which=tcb)
     elif platform == "sev_snp":
         amd.plan(data, ask, beside=certificates(beside))
-    elif platform == "nvidia_cc":
+    elif platform in ("nvidia_cc", "nvidia_switch"):
         nvidia.plan(data, ask)
     elif platform == "nras":
         nvidia.plan_tokens(data, ask)

@@ -23,6 +23,7 @@ _VENDORS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "nitro": ("amazon",),
         "nras": ("nvidia",),
         "nvidia_cc": ("nvidia",),
+        "nvidia_switch": ("nvidia",),
         "sev_snp": ("amd",),
         "sgx": ("intel",),
         "tdx": ("intel",),

@@ -21,7 +21,7 @@ from typing import Any
 from strongroom.attest.evidence import Platform
 from strongroom.errors import MissingExtra, NoPlatform, PlatformFailed
 
-from . import nvidia, tsm
+from . import nscq, nvidia, tsm
 from .tpm import Run, Tpm, tools
 
 NAMES = ("azure_snp", "azure_tdx", "dstack", "nitro", "sev_snp", "tdx")
@@ -39,13 +39,15 @@ class Machine:
         root: what stands before every path.
         files: how configfs is reached.
         run: runs a tool of tpm2-tools.
-        nvml: finds NVIDIA's library.
+        nvml: finds NVIDIA's library for GPUs.
+        nscq: finds NVIDIA's library for switches.
     """
 
     root: Path = Path("/")
     files: tsm.Files = field(default_factory=tsm.Kernel)
     run: Run = field(default_factory=tools)
     nvml: Callable[[], Any] = nvidia.library
+    nscq: Callable[[], Any] = nscq.library
 
     def path(self, path: str | Path) -> Path:
         """A path of this machine's."""
@@ -146,18 +148,20 @@ def open_platform(machine: Machine, name: str, *, privlevel: int | None = None) 
 
 
 def devices(machine: Machine) -> tuple[nvidia.Gpus | None, str]:
-    """The GPUs that can prove themselves, or ``None``; and what was seen, for people. Raises nothing."""
+    """The GPUs that can prove themselves, with their switches where they are needed, or ``None``; and what was seen, for
+    people. Raises nothing."""
     if not any(machine.path(path).exists() for path in ("/dev/nvidiactl", "/proc/driver/nvidia")):
         return None, "no NVIDIA GPU is here"
     try:
-        gpus = nvidia.Gpus(machine.nvml)
-        if not gpus.confidential:
-            return None, "NVIDIA GPUs are here, but not in confidential mode: they cannot prove themselves"
-        return gpus, f"{len(gpus)} NVIDIA GPU(s) in confidential mode"
+        gpus = nvidia.Gpus(machine.nvml, machine.nscq)
+        seen = gpus.seen
     except MissingExtra as error:
         return None, f"NVIDIA GPUs are here, but {error.message}. {error.hint}"
     except PlatformFailed as error:
         return None, f"NVIDIA GPUs are here, but {error.message}"
+    if not gpus.confidential:
+        return None, "NVIDIA GPUs are here, but not in confidential mode: they cannot prove themselves"
+    return gpus, seen
 
 
 # --- where to look ----------------------------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
-"""Evidence of NVIDIA GPUs in confidential mode, through NVIDIA's own library where it is installed (``pynvml``).
+"""Evidence of NVIDIA GPUs in confidential mode, through NVIDIA's own library where it is installed (``pynvml``), and of the
+switches between them where they are needed (``nscq.py``).
 
-Each GPU signs a report over a nonce that follows from the processor's report data (``attest/binding.py``).
+Each device signs a report over a nonce that follows from the processor's report data (``attest/binding.py``).
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +15,14 @@ from strongroom.attest.binding import gpu_nonce
 from strongroom.attest.evidence import MAX_DEVICES, Evidence
 from strongroom.errors import BadEvidence, MissingExtra, PlatformFailed
 
+from . import nscq
+
 PLATFORM = "nvidia_cc"
 DISTRIBUTION = "nvidia-ml-py"
 MAX_REPORT_BYTES = 0x2000  # the library's own bounds
 MAX_CHAIN_BYTES = 0x1400
 _FEATURE_ENABLED = 1  # NVML_CC_SYSTEM_FEATURE_ENABLED
+_PROTECTED_PCIE, _PROTECTED_LINKS = 1, 2  # NVML_CC_SYSTEM_MULTIGPU_PROTECTED_PCIE and _NVLE
 
 
 def library() -> Any:
@@ -32,20 +37,23 @@ def library() -> Any:
 
 
 class Gpus:
-    """Every NVIDIA GPU of this machine.
+    """Every NVIDIA GPU of this machine; in protected PCIe mode with every switch, without which they are not accepted.
 
     Args:
         load: finds NVIDIA's module.
+        load_switches: finds NVIDIA's library for switches; it is looked for in that mode alone.
 
     Raises:
-        MissingExtra: the module is not installed.
-        PlatformFailed: from every method, when the library or a GPU gives no usable answer.
+        MissingExtra: the module is not installed; or the library for switches, where it is needed.
+        PlatformFailed: from every method, when a library or a device gives no usable answer.
     """
 
-    def __init__(self, load: Callable[[], Any] = library) -> None:
+    def __init__(self, load: Callable[[], Any] = library, load_switches: Callable[[], Any] = nscq.library) -> None:
         self._nvml = load()
         self._lock = threading.Lock()
         self._call("nvmlInit")
+        self._feature, self._together = self._settings()
+        self._switches = nscq.Switches(load_switches) if self.protected_pcie else None
 
     def _call(self, name: str, *arguments: Any) -> Any:
         try:
@@ -53,19 +61,42 @@ class Gpus:
         except (self._nvml.NVMLError, AttributeError, OSError) as error:
             raise PlatformFailed(f"NVIDIA's library refused {name}: {str(error)[:120]}") from error
 
+    def _settings(self) -> tuple[int, int]:
+        """Whether confidential mode is on, and the mode of several GPUs; drivers before R550 know the first alone."""
+        try:
+            settings = self._nvml.c_nvmlSystemConfComputeSettings_v1_t()
+            result = self._nvml.nvmlSystemGetConfComputeSettings(ctypes.byref(settings))  # the one that is not checked there
+        except (self._nvml.NVMLError, AttributeError):
+            result = -1
+        if result == 0:
+            return int(settings.ccFeature), int(settings.multiGpuMode)
+        return int(self._call("nvmlSystemGetConfComputeState").ccFeature), 0
+
     @property
     def confidential(self) -> bool:
-        """Whether the GPUs are in confidential mode."""
-        return bool(self._call("nvmlSystemGetConfComputeState").ccFeature == _FEATURE_ENABLED)
+        """Whether the GPUs are in confidential mode: each alone, or all together."""
+        return self._feature == _FEATURE_ENABLED or self._together in {_PROTECTED_PCIE, _PROTECTED_LINKS}
+
+    @property
+    def protected_pcie(self) -> bool:
+        """Whether they are in the mode that leaves the links between them in the clear."""
+        return self._together == _PROTECTED_PCIE
+
+    @property
+    def seen(self) -> str:
+        """How many there are, and in which mode, for people."""
+        if self._switches is None:
+            return f"{len(self)} NVIDIA GPU(s) in confidential mode"
+        return f"{len(self)} NVIDIA GPU(s) and {len(self._switches)} switch(es) in protected PCIe mode"
 
     def __len__(self) -> int:
         return int(self._call("nvmlDeviceGetCount"))
 
     def produce(self, report_data: bytes) -> tuple[Evidence, ...]:
-        """Have every GPU sign the nonce that follows from 64 bytes.
+        """Have every GPU, and in protected PCIe mode every switch, sign the nonce that follows from 64 bytes.
 
         Returns:
-            evidence of each, in the library's order, 1 to 16.
+            evidence of each GPU, in the library's order, and then of each switch; 1 to 16 in all.
         """
         from strongroom.attest.nvidia import evidence
 
@@ -81,6 +112,10 @@ class Gpus:
                     found.append(evidence(report, chain, nonce))
                 except BadEvidence as error:
                     raise PlatformFailed(f"GPU {index} gave no usable evidence: {error}") from error
+            if self._switches is not None:
+                found += self._switches.produce(nonce)
+        if len(found) > MAX_DEVICES:
+            raise PlatformFailed(f"there are {len(found)} GPUs and switches, where evidence can be of {MAX_DEVICES}")
         return tuple(found)
 
     def _ask(self, index: int, nonce: bytes) -> tuple[bytes, bytes]:
