@@ -48,7 +48,7 @@ from strongroom.broker import (
     open_release,
     run_subject,
 )
-from strongroom.contract import AssetRef, EnclaveTerms, Grant, Limits, RunRequest, Withdrawal
+from strongroom.contract import AssetRef, Contract, EnclaveTerms, Grant, Limits, RunRequest, Withdrawal
 from strongroom.errors import (
     BadEnvelope,
     BadField,
@@ -1041,13 +1041,15 @@ def test_decision_vector(path: Path) -> None:
         return
     ((slot, _, at),) = book.kept
     assert at == case["at"]
+    serve = Contract.verify(request.contract).proposal.policy.serve
     key = open_release(
         released(decision).answer(),
         slot=slot,
         broker=owner.broker.public,
         nonces=frozenset({request.nonce.hex()}),
         key=DecryptionKey.from_seed(bytes.fromhex(case["release_seed"])),
-    )[1]
+        latest=None if serve is None else case["at"] + serve.lease_s,
+    ).key
     assert key.raw.hex() in {asset["key"] for asset in case["book"]["assets"]}
 
 
@@ -1056,13 +1058,14 @@ def _happen(case: dict[str, Any]) -> None:
         data = wire.encode(case["request"])
         assert ReleaseRequest.parse(data).encode() == data
         return
-    _, key = open_release(
+    key = open_release(
         wire.encode(case["answer"]),
         slot=Slot(**case["slot"]),
         broker=VerifyKey(wire.unb64(case["broker"])),
         nonces=frozenset(case["nonces"]),
         key=DecryptionKey.from_seed(bytes.fromhex(case["release_seed"])),
-    )
+        latest=case.get("latest"),
+    ).key
     assert key.raw.hex() == case["asset_key"]
 
 

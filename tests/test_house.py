@@ -23,7 +23,7 @@ SOURCE = HOME / "src" / "strongroom"
 FLOORS: list[set[str]] = [
     {"errors", "merkle"},
     {"wire"},
-    {"transcript", "party", "ehbp"},
+    {"transcript", "party", "ehbp", "serving"},
     {"policy", "checkpoint"},
     {"asset", "attest", "ledger", "budget"},
     {"trust"},

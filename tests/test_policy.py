@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from strongroom import wire
 from strongroom.errors import BadField, EmptyPolicy, NotPermitted, StrongroomError, UnknownDimension
 from strongroom.policy import ANY_PARTY, MAX_NAMES, OUTPUT_KINDS, OutputRule, Policy, explain
+from strongroom.serving import GUARDS, MAX_LEASE_S, MAX_PADDING, MIN_LEASE_S, OBSERVABILITY, ROUTES, Serving
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors" / "policy").glob("*.json"))
 
@@ -26,10 +27,22 @@ rules = st.builds(
     min_group=st.sampled_from([1, 10, wire.MAX_INT]),
     decimals=st.sampled_from([0, 4, 15]),
 )
+servings = st.builds(
+    Serving,
+    routes=st.frozensets(st.sampled_from(ROUTES)),
+    lease_s=st.sampled_from([MIN_LEASE_S, 600, MAX_LEASE_S]),
+    plain_bodies=st.booleans(),
+    padding=st.sampled_from([0, 256, MAX_PADDING]),
+    observability=st.sampled_from(OBSERVABILITY),
+    retention_s=st.sampled_from([0, 3600]),
+    input_guards=st.frozensets(st.sampled_from(GUARDS)),
+    output_guards=st.frozensets(st.sampled_from(GUARDS)),
+)
 policies = st.builds(
     Policy,
     uses=st.frozensets(st.sampled_from(["evaluate", "train"])),
     outputs=st.dictionaries(st.sampled_from(OUTPUT_KINDS), rules),
+    serve=st.none() | servings,
 )
 
 
@@ -113,9 +126,10 @@ def test_every_refusal_is_explained_and_nothing_else(a: Policy, b: Policy) -> No
 # --- what is absent allows nothing ----------------------------------------------------------------------------------
 
 
-@given(policies, st.sampled_from(["uses", "outputs"]))
-def test_a_policy_without_a_dimension_permits_nothing_that_has_it(a: Policy, dimension: str) -> None:
-    without = replace(a, **{dimension: type(getattr(a, dimension))()} if dimension == "uses" else {"outputs": {}})
+@given(policies, st.sampled_from([("uses", frozenset()), ("outputs", {}), ("serve", None)]))
+def test_a_policy_without_a_dimension_permits_nothing_that_has_it(a: Policy, nothing: tuple[str, object]) -> None:
+    dimension, empty = nothing
+    without = replace(a, **{dimension: empty})
     assert without.permits(a) == (not getattr(a, dimension))
 
 
@@ -125,6 +139,7 @@ def test_a_draft_may_leave_dimensions_out_and_they_allow_nothing(a: Policy) -> N
     assert Policy.draft(written) == a
     assert Policy.draft({"uses": written["uses"]}) == Policy(uses=a.uses)
     assert Policy.draft({"outputs": written["outputs"]}) == Policy(outputs=a.outputs)
+    assert Policy.draft({m: v for m, v in written.items() if m == "serve"}) == Policy(serve=a.serve)
     assert Policy.draft({}) == Policy()
 
 
@@ -269,8 +284,9 @@ def test_from_json_is_total(a: Policy, junk: object) -> None:
 
 def test_the_example_of_the_specification() -> None:
     page = (Path(__file__).parents[1] / "spec" / "policy.md").read_text(encoding="utf-8")
-    example = json.loads(page.split("## Example")[1].split("```json\n")[1].split("```")[0])
-    assert Policy.from_json(example).require().to_json() == example
+    for block in page.split("## Example")[1].split("```json\n")[1:]:
+        example = json.loads(block.split("```")[0])
+        assert Policy.from_json(example).require().to_json() == example
 
 
 # --- vectors --------------------------------------------------------------------------------------------------------

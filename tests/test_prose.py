@@ -17,6 +17,7 @@ from strongroom.attest.evidence import Measurement
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal
 from strongroom.errors import StrongroomError
 from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, OutputRule, Policy
+from strongroom.serving import Serving
 from world import DAY, EDITED, HOUR, MEASUREMENT, NOW, RULE, World, broker_key, card, keys_of, seed
 
 WORLD = World()
@@ -132,6 +133,38 @@ def test_changes_that_come_together_are_shown() -> None:
     assert differences(PLAIN, replace(PLAIN, policy=trained, program=replace(PLAIN.program, use="train")))
     renamed = WORLD.proposal(parties=(card("hospital"), card("lab"), replace(card("auditor"), name="overseer")))
     assert differences(WORLD.proposal(parties=(card("auditor"), card("hospital"), card("lab"))), renamed)
+
+
+SERVING = Serving(frozenset({"chat", "embeddings"}), 3600, input_guards=frozenset({"pii"}))
+STANDING = WORLD.proposal(policy=Policy(frozenset({"evaluate"}), serve=SERVING), outputs=())
+SERVED: list[tuple[dict[str, Any], str]] = [
+    ({"routes": frozenset({"chat"})}, "chat"),
+    ({"lease_s": 3601}, "at least every 3601 seconds"),
+    ({"plain_bodies": True}, "may come in the clear over TLS"),
+    ({"padding": 1024}, "to powers of two from 1,024 bytes"),
+    ({"observability": "aggregate"}, "counts and latencies"),
+    ({"observability": "failures"}, "counts, latencies and the shape of failures, without values"),
+    ({"observability": "full"}, "everything: prompts and answers too"),
+    ({"retention_s": 60}, "60 seconds"),
+    ({"input_guards": frozenset()}, "none"),
+    ({"output_guards": frozenset({"injection", "pii"})}, "injection, pii"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), SERVED, ids=str)
+def test_a_change_of_what_may_be_asked_is_shown(change: dict[str, Any], said: str) -> None:
+    new = replace(STANDING, policy=replace(STANDING.policy, serve=replace(SERVING, **change)))
+    assert [d.new for d in differences(STANDING, new)] == [said]
+    assert [d.old for d in differences(new, STANDING)] == [said]
+
+
+def test_a_standing_contract_says_what_leaves_and_how_long_it_stands_open() -> None:
+    said = {c.about: c.text for c in clauses(STANDING)}
+    assert said["leaves"] == "answers to those who ask, and nothing else"
+    assert said["time that a room is open"] == "at most 5 minutes"
+    assert said["policy: the operator sees"] == "nothing"
+    assert "nothing else leaves" not in said
+    assert differences(PLAIN, STANDING)
 
 
 NARROW = replace(WIDE, recipients=frozenset({"hospital", "lab"}))

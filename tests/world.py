@@ -26,6 +26,7 @@ from strongroom.attest.evidence import Endorsements, Evidence, Measurement
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, AttestationReport, KeyEntry, Keyset, report_data
 from strongroom.attest.simulated import PLATFORM, Claims, PlatformEndorsement
 from strongroom.broker import (
+    LEASE_PURPOSE,
     NONCE_SECONDS,
     RELEASE_TYPE,
     Held,
@@ -223,7 +224,7 @@ class MemoryBook:
 
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
         self._state.runs.setdefault((slot.contract, slot.run_id), slot.keyset_digest)
-        assert slot not in self._state.releases
+        assert slot not in self._state.releases or LEASE_PURPOSE.encode() in kept.envelope.payload
         self._state.releases[slot] = (kept, at)
 
     # what the broker's server does, and what the owner says

@@ -32,6 +32,8 @@ from strongroom.contract import (  # noqa: E402
     Withdrawal,
 )
 from strongroom.party import SigningKey  # noqa: E402
+from strongroom.policy import Policy  # noqa: E402
+from strongroom.serving import Serving  # noqa: E402
 from strongroom.trust import Trust  # noqa: E402
 from strongroom.wire import Envelope, Signature  # noqa: E402
 from world import (  # noqa: E402
@@ -72,6 +74,7 @@ def put(value: Any, path: str, new: Any) -> Any:
 
 WORLD = World()
 PROPOSAL = WORLD.proposal()
+SERVING = Serving(frozenset({"chat"}), 3600)
 CONTRACT = sign_all(PROPOSAL)
 LAB, HOSPITAL, STRANGER = (keys_of(name) for name in ("lab", "hospital", "stranger"))
 
@@ -140,7 +143,12 @@ def rules() -> dict[str, tuple[str, str, Envelope]]:
         "rule-no-assets": ("no asset", field, a(assets=[])),
         "rule-assets-unsorted": ("the roles are out of order", bad, a(assets=[model, data])),
         "rule-asset-in-two-roles": ("an asset in two roles", bad, a(assets=[data, {**data, "role": "model"}])),
-        "rule-no-outputs": ("no output", field, a(outputs=[])),
+        "rule-no-outputs": ("no output", bad, a(outputs=[])),
+        "rule-served-and-an-output": (
+            "what is served leaves as answers, and not as an output",
+            bad,
+            a(policy={**policy, "serve": SERVING.to_json()}),
+        ),
         "rule-output-twice": ("an output stands twice", bad, a(outputs=[output, output])),
         "rule-output-for-nobody": ("an output without recipients", field, a(outputs__0__rule__recipients=[])),
         "rule-output-for-any-party": (
@@ -223,6 +231,14 @@ def contract_cases() -> Cases:
         "ok",
         sign_all(every).envelope,
         digest=every.digest,
+    )
+    standing = WORLD.proposal(policy=Policy(frozenset({"evaluate"}), serve=SERVING), outputs=())
+    verify(
+        "standing",
+        "a standing contract, whose room answers requests",
+        "ok",
+        sign_all(standing).envelope,
+        digest=standing.digest,
     )
     missing, stranger = "contract.signature_missing", "contract.signature_from_stranger"
     doubled, invalid = "contract.signature_doubled", "contract.signature_invalid"

@@ -17,6 +17,24 @@ def policy(*uses: str, **outputs: Any) -> dict[str, Any]:
     return {"egress": [], "outputs": outputs, "uses": list(uses)}
 
 
+def serve(**changes: Any) -> dict[str, Any]:
+    return {
+        "input_guards": ["pii"],
+        "lease_s": 3600,
+        "observability": "aggregate",
+        "output_guards": [],
+        "padding": 1024,
+        "plain_bodies": False,
+        "retention_s": 86400,
+        "routes": ["chat", "embeddings"],
+        **changes,
+    }
+
+
+def serving(**changes: Any) -> dict[str, Any]:
+    return {**policy("infer"), "serve": serve(**changes)}
+
+
 TERMS = policy("evaluate", picture=rule(), report=rule(recipients="any-party"))
 
 PARSE: dict[str, tuple[str, str, Any]] = {
@@ -85,6 +103,21 @@ PARSE: dict[str, tuple[str, str, Any]] = {
     "rule-not-an-object": ("a number is no rule", "wire.bad_field", policy("evaluate", report=7)),
     "outputs-not-an-object": ("a list is no map", "wire.bad_field", {**TERMS, "outputs": []}),
     "not-an-object": ("a list is no policy", "wire.bad_field", []),
+    "serve": ("requests may be answered", "ok", serving()),
+    "serve-unknown-route": ("a route of another version", "policy.unknown_dimension", serving(routes=["images"])),
+    "serve-unknown-guard": ("a guard that is none", "policy.unknown_dimension", serving(input_guards=["politeness"])),
+    "serve-unknown-level": ("a level that is none", "policy.unknown_dimension", serving(observability="some")),
+    "serve-unknown-member": ("a member of another version", "policy.unknown_dimension", serving(more=1)),
+    "serve-no-route": ("what serves nothing has no place in normal form", "wire.bad_field", serving(routes=[])),
+    "serve-null": ("nothing is served by leaving it out", "wire.bad_field", {**policy("infer"), "serve": None}),
+    "serve-lease-too-short": ("a lease of 59 seconds", "wire.bad_field", serving(lease_s=59)),
+    "serve-lease-too-long": ("a lease of more than a week", "wire.bad_field", serving(lease_s=604801)),
+    "serve-padding-odd": ("buckets that are no power of two", "wire.bad_field", serving(padding=1000)),
+    "serve-member-missing": (
+        "no end of retention is not no retention",
+        "wire.bad_field",
+        {**policy("infer"), "serve": {k: v for k, v in serve().items() if k != "retention_s"}},
+    ),
 }
 
 REQUIRE: dict[str, tuple[str, str, Any]] = {
@@ -92,6 +125,8 @@ REQUIRE: dict[str, tuple[str, str, Any]] = {
     "no-use": ("nothing may be done with the data", "policy.empty", policy(report=rule())),
     "no-output": ("nothing may leave", "policy.empty", policy("evaluate")),
     "nothing": ("the bottom", "policy.empty", policy()),
+    "serves": ("a use, and answers to requests", "ok", serving()),
+    "serves-without-a-use": ("answers, and no use", "policy.empty", {**policy(), "serve": serve()}),
 }
 
 PERMITS: dict[str, tuple[str, Any, list[str]]] = {
@@ -132,6 +167,35 @@ PERMITS: dict[str, tuple[str, Any, list[str]]] = {
     ),
 }
 
+SERVED: dict[str, tuple[str, Any, list[str]]] = {
+    "serve-narrower": (
+        "narrower in every member",
+        serving(lease_s=60, observability="none", output_guards=["pii"], padding=4096, retention_s=0, routes=["chat"]),
+        [],
+    ),
+    "serve-wider": (
+        "wider in every member",
+        serving(
+            input_guards=[],
+            lease_s=3601,
+            observability="full",
+            padding=0,
+            plain_bodies=True,
+            retention_s=86401,
+            routes=["chat", "completions"],
+        ),
+        [
+            "serve: completions may be asked; permitted: chat, embeddings",
+            "serve: keys are renewed every 3,601 s; at most 3,600 are permitted",
+            "serve: bodies may come unencrypted by EHBP; that is not permitted",
+            "serve: bodies are padded to 0 bytes; at least 1,024 are asked for",
+            "serve: the operator may see 'full'; at most 'aggregate' is permitted",
+            "serve: receipts are kept for 86,401 s; at most 86,400 are permitted",
+            "serve: pii must guard requests",
+        ],
+    ),
+}
+
 MEET: dict[str, tuple[str, Any, Any, Any]] = {
     "narrowest-of-each": (
         "the narrower of each dimension",
@@ -145,6 +209,20 @@ MEET: dict[str, tuple[str, Any, Any, Any]] = {
         policy("evaluate", report=rule(recipients=["hospital"])),
         policy("evaluate"),
     ),
+    "serve-narrowest-of-each": (
+        "the narrower of each member; what guards for one guards for both",
+        serving(routes=["chat", "completions"], lease_s=60, output_guards=["model"]),
+        serving(padding=256, observability="none", input_guards=["injection"], plain_bodies=True),
+        serving(
+            routes=["chat"], lease_s=60, observability="none", input_guards=["injection", "pii"], output_guards=["model"]
+        ),
+    ),
+    "serve-no-common-route": (
+        "what serves nothing drops out",
+        serving(routes=["chat"]),
+        serving(routes=["embeddings"]),
+        policy("infer"),
+    ),
 }
 
 
@@ -155,14 +233,25 @@ def main() -> None:
         cases[f"parse-{name}"] = {"description": description, "expect": expect, "operation": "parse", "policy": value}
     for name, (description, expect, value) in REQUIRE.items():
         cases[f"require-{name}"] = {"description": description, "expect": expect, "operation": "require", "policy": value}
-    for name, (description, asked, why) in PERMITS.items():
+    permits = [(name, TERMS, *case) for name, case in PERMITS.items()]
+    permits += [(name, serving(), *case) for name, case in SERVED.items()]
+    permits.append(
+        (
+            "serve-nothing",
+            TERMS,
+            "requests, where the terms say nothing of them",
+            {**TERMS, "serve": serve()},
+            ["serve: chat, embeddings may be asked; nothing may be"],
+        )
+    )
+    for name, terms, description, asked, why in permits:
         cases[f"permits-{name}"] = {
             "asked": asked,
             "description": description,
             "expect": "policy.not_permitted" if why else "ok",
             "explanation": why,
             "operation": "permits",
-            "terms": TERMS,
+            "terms": terms,
         }
     for name, (description, one, other, met) in MEET.items():
         cases[f"meet-{name}"] = {

@@ -37,6 +37,7 @@ from strongroom.contract import (  # noqa: E402
 from strongroom.delivery import Delivery, binding  # noqa: E402
 from strongroom.party import EncryptionKey, SigningKey  # noqa: E402
 from strongroom.policy import Policy  # noqa: E402
+from strongroom.serving import Serving  # noqa: E402
 from strongroom.wire import Envelope  # noqa: E402
 from world import (  # noqa: E402
     DAY,
@@ -67,6 +68,8 @@ Cases = dict[str, Case]
 WORLD = World()
 PROPOSAL = WORLD.proposal()
 CONTRACT = sign_all(PROPOSAL)
+SERVED = Policy(frozenset({"evaluate"}), serve=Serving(frozenset({"chat"}), 600))
+STANDING: dict[str, Any] = {"policy": SERVED, "outputs": (), "payments": ()}
 LAB, HOSPITAL, STRANGER = (keys_of(name) for name in ("lab", "hospital", "stranger"))
 
 
@@ -227,6 +230,15 @@ def _unsigned_manifest(world: World, _: Contract) -> None:
     world.brokers["hospital"].book._state.assets[manifest.digest] = forged  # noqa: SLF001
 
 
+def _serving() -> World:
+    return World(terms=dict.fromkeys(("data", "model"), SERVED))
+
+
+def _asked_long_ago(_: World, contract: Contract, enclave: Asker, nonce: bytes) -> ReleaseRequest:
+    asked = RunRequest(contract.digest, "lab", RUN, NOW - 601).sign(LAB.signing)
+    return enclave.request(nonce=nonce, run=asked)
+
+
 def decide_cases() -> Cases:
     trust, two = World.trust(), Limits(2, 300, 1 << 30)
     both = trust.with_enclaves([], [EDITED])
@@ -241,6 +253,15 @@ def decide_cases() -> Cases:
             "the second of two runs", "ok", "", limits=two, prepare=_took("another", OTHER_RUN)
         ),
         "ok-same-keyset": _decide("the same keyset asks again", "ok", "", prepare=_took("enclave", RUN)),
+        "ok-lease": _decide("a standing contract: a lease", "ok", "", **STANDING, world=_serving()),
+        "ok-lease-renewed": _decide(
+            "the room is open, and asks for another lease under the request that opened it", "ok", "", **STANDING,
+            world=_serving(), prepare=_took("enclave", RUN), at=NOW + 299,
+        ),
+        "d8-room-too-old": _decide(
+            "a room that was opened longer ago than it may be open", "wire.bad_field", "D8", **STANDING,
+            world=_serving(), prepare=_took("enclave", RUN), twist=_asked_long_ago,
+        ),
         "ok-granted": _decide("the owner granted another run", "ok", "", prepare=_grant),
         "ok-last-second": _decide("in the contract's last second", "ok", "", world=World(), at=NOW, not_after=NOW + 1),
         "d1-made-up": _decide(
@@ -392,6 +413,7 @@ def open_cases() -> Cases:
         kind: str = RELEASE_TYPE,
         ciphertext: bytes = encrypted,
         more: dict[str, Any] | None = None,
+        latest: int | None = None,
         **asked: Any,
     ) -> None:
         answer = {
@@ -405,6 +427,7 @@ def open_cases() -> Cases:
             "broker": wire.b64(broker.public.raw),
             "description": description,
             "expect": expect,
+            **({} if latest is None else {"latest": latest}),
             "nonces": [nonce.hex()],
             "operation": "open",
             "release_seed": enclave.release_key.seed.hex(),
@@ -442,6 +465,20 @@ def open_cases() -> Cases:
     )
     moved = replace(statement, run_id=OTHER_RUN)
     add("bound-elsewhere", "signed for this run, and encrypted for another", "party.bad_key", said=moved, run_id=OTHER_RUN)
+    lease = replace(draft, until=NOW + 600)
+    leased = KEEP.encrypt(enclave.release_key.public, key.raw, lease.info)
+    lease = replace(lease, encrypted_key=wire.digest(leased))
+    add("lease-ok", "a lease that the contract allows", "ok", said=lease, ciphertext=leased, latest=NOW + 600)
+    add("lease-too-long", "longer than the contract allows", release, said=lease, ciphertext=leased, latest=NOW + 599)
+    add("lease-for-a-run", "a lease, where a run was asked for", release, said=lease, ciphertext=leased)
+    add("run-for-a-lease", "no end, where a lease was asked for", release, latest=NOW + 600)
+    add(
+        "lease-bound-as-a-run",
+        "signed as a lease, and encrypted for the length of a run",
+        "party.bad_key",
+        said=replace(statement, until=NOW + 600),
+        latest=NOW + 600,
+    )
     add("another-type", "another kind of document", "wire.bad_envelope", kind=WITHDRAWAL_TYPE)
     add("unknown-member", "a member of another version", "wire.bad_field", more={"more": 1})
     return cases

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import InitVar, dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from . import wire
 from .asset import AssetKey, Manifest, verify_manifest
@@ -47,6 +47,7 @@ from .wire import JSON, Envelope, Fields
 RELEASE_TYPE = wire.media_type("release")
 REFUSAL_TYPE = wire.media_type("refusal")
 PURPOSE = "strongroom.release.v1"
+LEASE_PURPOSE = "strongroom.lease.v1"
 NONCE_SECONDS = 300
 MAX_REQUEST_BYTES = 4 << 20  # eight GPUs bring their manifests and OCSP answers with them
 
@@ -136,7 +137,9 @@ def run_subject(contract: str, run_id: str) -> str:
     return f"strongroom-run://{contract.removeprefix('sha256:')}/{run_id}"
 
 
-def binding(*, contract: str, manifest: str, keyset_digest: str, nonce: str, run_id: str, broker: str) -> bytes:
+def binding(
+    *, contract: str, manifest: str, keyset_digest: str, nonce: str, run_id: str, broker: str, purpose: str = PURPOSE
+) -> bytes:
     """What an encrypted asset key is bound to: the HPKE ``info``, canonical JSON."""
     return wire.encode(
         {
@@ -145,7 +148,7 @@ def binding(*, contract: str, manifest: str, keyset_digest: str, nonce: str, run
             "keyset_digest": keyset_digest,
             "manifest": manifest,
             "nonce": nonce,
-            "purpose": PURPOSE,
+            "purpose": purpose,
             "run_id": run_id,
         }
     )
@@ -161,6 +164,7 @@ class ReleaseStatement:
         at: the broker's clock, Unix seconds.
         encrypted_key: digest of the encrypted key.
         policy: digest of the appraisal policy under which the evidence was affirmed.
+        until: of a lease the last second at which the key may be held, Unix; ``None`` for the length of a run.
     """
 
     contract: str
@@ -172,10 +176,17 @@ class ReleaseStatement:
     at: int
     encrypted_key: str
     policy: str
+    until: int | None = None
+
+    @property
+    def purpose(self) -> str:
+        return PURPOSE if self.until is None else LEASE_PURPOSE
 
     def encode(self) -> bytes:
+        until: dict[str, JSON] = {} if self.until is None else {"until": self.until}
         return wire.encode(
             {
+                **until,
                 "at": self.at,
                 "broker": self.broker,
                 "contract": self.contract,
@@ -184,7 +195,7 @@ class ReleaseStatement:
                 "manifest": self.manifest,
                 "nonce": self.nonce,
                 "policy": self.policy,
-                "purpose": PURPOSE,
+                "purpose": self.purpose,
                 "run_id": self.run_id,
             }
         )
@@ -198,13 +209,14 @@ class ReleaseStatement:
             nonce=self.nonce,
             run_id=self.run_id,
             broker=self.broker,
+            purpose=self.purpose,
         )
 
     @classmethod
     def verify(cls, envelope: Envelope, broker: VerifyKey) -> ReleaseStatement:
         """What this broker signed. Raises BadSignature, BadEnvelope, WireError, BadRelease (signed under another name)."""
         f = Fields(wire.decode(broker.verify(envelope, RELEASE_TYPE), max_bytes=16 << 10), "release")
-        f.literal("purpose", PURPOSE)
+        purpose = f.text("purpose", choices=(PURPOSE, LEASE_PURPOSE))
         found = cls(
             contract=f.digest("contract"),
             manifest=f.digest("manifest"),
@@ -215,6 +227,7 @@ class ReleaseStatement:
             at=f.integer("at"),
             encrypted_key=f.digest("encrypted_key"),
             policy=f.digest("policy"),
+            until=f.integer("until") if purpose == LEASE_PURPOSE else None,
         )
         f.end()
         if found.broker != broker.keyid:
@@ -322,7 +335,7 @@ class Page(Protocol):
         """The release given under this slot before."""
 
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
-        """Count the run and keep its release; durable when the transaction ends."""
+        """Count the run and keep its release, in the place of an earlier one; durable when the transaction ends."""
 
 
 class Book(Protocol):
@@ -453,8 +466,8 @@ class _Decision:
         return result
 
     def settle(self, contract: Contract, key: AssetKey, result: AttestationResult) -> Release:
-        """D12 to D16 and the release, in one transaction."""
-        run_id = self.request.run_id
+        """D12 to D16 and the release, in one transaction. A lease is given anew each time, and counted once."""
+        run_id, standing_contract = self.request.run_id, contract.proposal.standing
         slot = Slot(contract.digest, run_id, result.keyset_digest, self.request.manifest)
         with self.book.transaction() as page:
             standing = page.standing(contract.digest)
@@ -466,13 +479,22 @@ class _Decision:
             allowed = contract.proposal.limits.runs + standing.granted
             used = len(standing.runs)
             self.check("D16", holder is not None or used < allowed, f"{used} of {allowed} used", code=NoRunLeft.code)
-            kept = page.earlier(slot)
+            kept = None if standing_contract else page.earlier(slot)
             if kept is None:
-                kept = self.encrypt(slot, key, result)
+                kept = self.encrypt(slot, key, result, self.lease(contract, result))
                 page.keep(slot, kept, self.at)
         return Release(kept.envelope, kept.encrypted_key, self.transcript, _MAKER)
 
-    def encrypt(self, slot: Slot, key: AssetKey, result: AttestationResult) -> Kept:
+    def lease(self, contract: Contract, result: AttestationResult) -> int | None:
+        """The end of a lease: as the policy says, and no later than contract, room and what vouches for the enclave end."""
+        proposal = contract.proposal
+        if proposal.policy.serve is None:
+            return None
+        opened = RunRequest.peek(self.request.run).at
+        ends = [self.at + proposal.policy.serve.lease_s, proposal.not_after - 1, opened + proposal.limits.seconds]
+        return min(*ends, result.valid_until or 0)
+
+    def encrypt(self, slot: Slot, key: AssetKey, result: AttestationResult, until: int | None) -> Kept:
         """To the keyset that was attested, which an affirming result alone hands out."""
         broker = self.owner.broker
         draft = ReleaseStatement(
@@ -485,6 +507,7 @@ class _Decision:
             at=self.at,
             encrypted_key="",
             policy=result.policy_digest,
+            until=until,
         )
         encrypted = result.require().release_key.encrypt(key.raw, info=draft.info)
         statement = replace(draft, encrypted_key=wire.digest(encrypted))
@@ -532,9 +555,23 @@ def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Rel
         return decision.refuse()
 
 
+class OpenedRelease(NamedTuple):
+    """What an enclave takes out of a broker's answer: the signed release, the asset key, and what was signed."""
+
+    envelope: Envelope
+    key: AssetKey
+    statement: ReleaseStatement
+
+
 def open_release(
-    answer: bytes, *, slot: Slot, broker: VerifyKey, nonces: frozenset[str], key: DecryptionKey
-) -> tuple[Envelope, AssetKey]:
+    answer: bytes,
+    *,
+    slot: Slot,
+    broker: VerifyKey,
+    nonces: frozenset[str],
+    key: DecryptionKey,
+    latest: int | None = None,
+) -> OpenedRelease:
     """The enclave's side: the asset key of a release that is for exactly this slot.
 
     Args:
@@ -543,12 +580,16 @@ def open_release(
         broker: the broker's key, as the contract names it.
         nonces: hex nonces under which this enclave asked this broker for this slot.
         key: the keyset's release key.
+        latest: under a standing contract the latest end of a lease that it allows, Unix seconds by the enclave's clock;
+            else ``None``.
 
     Returns:
-        the signed release and the asset key. Whether the key fits the manifest's commitment is for the opener of the asset.
+        the signed release, the asset key and what was signed. Whether the key fits the manifest's commitment is for the
+        opener of the asset.
 
     Raises:
-        BadRelease: a release for something else, or whose encrypted key is another.
+        BadRelease: a release for something else, or whose encrypted key is another; without an end where it must be a
+            lease, or with one that the contract does not allow.
         BadSignature, BadEnvelope, WireError, BadKey.
     """
     f = Fields(wire.decode(answer, max_bytes=64 << 10), "answer")
@@ -561,4 +602,8 @@ def open_release(
         raise BadRelease("the release is for another run, enclave, asset or question")
     if statement.encrypted_key != wire.digest(encrypted):
         raise BadRelease("the encrypted key is not the one that the broker signed")
-    return envelope, AssetKey(key.decrypt(encrypted, info=statement.info))
+    if (statement.until is None) is not (latest is None):
+        raise BadRelease("a lease where the contract is for runs, or no end where it is a standing one")
+    if statement.until is not None and latest is not None and statement.until > latest:
+        raise BadRelease("the lease is longer than the contract allows")
+    return OpenedRelease(envelope, AssetKey(key.decrypt(encrypted, info=statement.info)), statement)

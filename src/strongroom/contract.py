@@ -255,8 +255,12 @@ class Proposal:
         self._check_enclave()
         if not self.assets:
             raise BadProposal("a proposal names at least one asset")
-        if not self.outputs:
-            raise BadProposal("a proposal names at least one output")
+        if self.standing == bool(self.outputs):
+            raise BadProposal(
+                "what is served leaves as answers to requests, not as an output"
+                if self.outputs
+                else "a proposal names at least one output"
+            )
         if not self.not_before < self.not_after:
             raise BadProposal("not_before is not earlier than not_after")
         self._check_lists()
@@ -301,6 +305,11 @@ class Proposal:
             raise BadProposal("platforms and measurements do not name the same platforms")
         if self.enclave.sandbox == "process" and self.enclave.platforms != ("simulated",):
             raise BadProposal("sandbox: process is allowed on the simulated platform alone")
+
+    @property
+    def standing(self) -> bool:
+        """Whether it keeps a room open for many requests. Its releases are leases (``spec/release.md``)."""
+        return self.policy.serve is not None
 
     def party(self, name: str) -> Party:
         """Raises NotAParty."""
@@ -347,7 +356,7 @@ class Proposal:
             parties=f.items("parties", Party.from_json, low=1, high=64),
             program=ProgramRef.from_json(f.any("program")),
             assets=f.items("assets", AssetRef.from_json, low=1, high=64),
-            outputs=f.items("outputs", Output.from_json, low=1, high=64),
+            outputs=f.items("outputs", Output.from_json, high=64),
             enclave=EnclaveTerms.from_json(f.any("enclave")),
             policy=Policy.from_json(f.any("policy")),
             limits=Limits.from_json(f.any("limits")),
@@ -564,12 +573,17 @@ class RunRequest:
 
     @classmethod
     def verify(cls, envelope: Envelope, proposal: Proposal, at: int) -> RunRequest:
-        """Raises NotAParty, BadSignature, BadField (another contract's, or too old), WireError."""
+        """Raises NotAParty, BadSignature, BadField (another contract's, or too old), WireError.
+
+        A request is good for 600 seconds; under a standing contract for as long as a room may be open.
+        """
         found = cls.peek(envelope)
         _signed_by_party(envelope, RUN_TYPE, proposal, found.party)
         if found.contract != proposal.digest:
             raise BadField("run.contract is another contract")
-        if abs(at - found.at) > RUN_REQUEST_SECONDS:
+        # a room that stays open renews its leases under the request that opened it
+        lasts = max(RUN_REQUEST_SECONDS, proposal.limits.seconds) if proposal.standing else RUN_REQUEST_SECONDS
+        if not -RUN_REQUEST_SECONDS <= at - found.at <= lasts:
             raise BadField("run.at is not now")
         return found
 

@@ -677,6 +677,11 @@ class ProgramNotApproved(EnclaveError):
     hint = "The installed program is not the one whose digest was approved; install that version or propose this one."
 
 
+class RoomClosed(EnclaveError):
+    code = "enclave.room_closed"
+    hint = "Its leases ended, or an owner did not renew one; the keys are gone. Ask another enclave, or open a room anew."
+
+
 class NotMeasurable(EnclaveError):
     code = "enclave.not_measurable"
     hint = "Install what runs inside an enclave: pip install 'strongroom[room]'"

@@ -18,13 +18,15 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from . import serving
 from .errors import BadField, EmptyPolicy, UnknownDimension
+from .serving import Serving
 from .wire import JSON, Fields
 
 OUTPUT_KINDS: Final = ("log", "picture", "records", "report")
 """The closed set of output kinds: text, PNG, a table with a row per record, aggregates in JSON."""
 
-DIMENSIONS: Final = ("egress", "outputs", "uses")
+DIMENSIONS: Final = ("egress", "outputs", "serve", "uses")
 MAX_DECIMALS: Final = 15
 MAX_NAMES: Final = 256
 
@@ -146,6 +148,7 @@ class Policy:
         uses: what the data may be used for, as named by programs (``"evaluate"``).
         outputs: a rule for each output kind that may leave; no other kind may.
         egress: the hosts that the program may reach. Only the empty set can be enforced, so any other is refused.
+        serve: which requests may be answered, again and again; ``None`` for none. A contract under it is a standing one.
 
     Raises:
         BadField: a value of another type.
@@ -155,6 +158,7 @@ class Policy:
     uses: frozenset[str] = frozenset()
     outputs: Mapping[str, OutputRule] = field(default_factory=dict)
     egress: frozenset[str] = frozenset()
+    serve: Serving | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uses", _names(self.uses, "policy.uses"))
@@ -166,9 +170,13 @@ class Policy:
         _refuse_unknown(self.outputs, OUTPUT_KINDS, "output kind")
         kept = {kind: self.outputs[kind] for kind in OUTPUT_KINDS if kind in self.outputs and self.outputs[kind].recipients}
         object.__setattr__(self, "outputs", MappingProxyType(kept))
+        if self.serve is not None and not isinstance(self.serve, Serving):
+            raise BadField("policy.serve is not what may be served")
+        if self.serve is not None and not self.serve.routes:
+            object.__setattr__(self, "serve", None)
 
     def __hash__(self) -> int:
-        return hash((self.uses, frozenset(self.outputs.items()), self.egress))
+        return hash((self.uses, frozenset(self.outputs.items()), self.egress, self.serve))
 
     def permits(self, other: Policy) -> bool:
         """Whether everything that ``other`` allows is allowed here too."""
@@ -183,6 +191,7 @@ class Policy:
                 kind: self.outputs[kind].meet(other.outputs[kind]) for kind in self.outputs.keys() & other.outputs.keys()
             },
             egress=self.egress & other.egress,
+            serve=self.serve.meet(other.serve) if self.serve and other.serve else None,
         )
 
     def __and__(self, other: Policy) -> Policy:
@@ -192,11 +201,11 @@ class Policy:
         """The policy itself, if anything can be done under it.
 
         Raises:
-            EmptyPolicy: no use, or no output.
+            EmptyPolicy: no use, or neither an output nor anything to be asked.
         """
         if not self.uses:
             raise EmptyPolicy("the policy allows no use of the data")
-        if not self.outputs:
+        if not self.outputs and self.serve is None:
             raise EmptyPolicy("the policy lets no output leave")
         return self
 
@@ -204,6 +213,7 @@ class Policy:
         return {
             "egress": [*sorted(self.egress)],
             "outputs": {kind: rule.to_json() for kind, rule in self.outputs.items()},
+            **({} if self.serve is None else {"serve": self.serve.to_json()}),
             "uses": [*sorted(self.uses)],
         }
 
@@ -226,6 +236,7 @@ class Policy:
             uses=frozenset(f.names("uses", high=MAX_NAMES)),
             outputs={kind: OutputRule.from_json(rule) for kind, rule in outputs.items()},
             egress=frozenset(_read_egress(f)),
+            serve=Serving.from_json(f.any("serve")) if f.has("serve") else None,
         )
 
     @classmethod
@@ -294,6 +305,11 @@ def explain(terms: Policy, asked: Policy) -> tuple[str, ...]:
             found.extend(_explain_rule(kind, rule, terms.outputs[kind]))
         else:
             found.append(f"{kind}: may leave; permitted output kinds: {_listed(terms.outputs)}")
+    if asked.serve is not None:
+        if terms.serve is None:
+            found.append(f"serve: {_listed(asked.serve.routes)} may be asked; nothing may be")
+        else:
+            found.extend(serving.explain(terms.serve, asked.serve))
     return tuple(found)
 
 
@@ -307,5 +323,6 @@ __all__ = [
     "OutputRule",
     "Policy",
     "Recipients",
+    "Serving",
     "explain",
 ]

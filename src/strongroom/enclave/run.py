@@ -12,86 +12,38 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from strongroom import wire
 from strongroom.asset import (
     About,
     AssetKey,
-    Manifest,
-    RangeSource,
     Scheme,
     SealedReader,
     check_content,
     seal,
-    verify_manifest,
 )
-from strongroom.attest import binding
-from strongroom.attest.evidence import Evidence, Platform
-from strongroom.attest.keyset import (
-    DEVICE_BINDING_ALGO,
-    RELEASE_ALGO,
-    RUN_RECEIPT_ALGO,
-    AttestationReport,
-    KeyEntry,
-    Keyset,
-    report_data,
-)
-from strongroom.broker import ReleaseRequest, ReleaseStatement, Slot, open_release, run_subject
-from strongroom.contract import AssetRef, Contract, Limits, Output, RunRequest
+from strongroom.broker import run_subject
+from strongroom.contract import Contract, Limits, Output, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.errors import (
-    ManifestMismatch,
     NoSandbox,
     NotPermitted,
     OutputError,
     OutputMissing,
     ProgramError,
-    ProgramNotApproved,
     StrongroomError,
     Unreachable,
 )
 from strongroom.output import enforce
-from strongroom.party import DecryptionKey, Party, SigningKey
-from strongroom.policy import explain
 from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Failure, Statement
 from strongroom.wire import Envelope
 
+from .obtain import Around, Keys, Obtainer, Released, require_program, require_use
+
 KEYSET_SECONDS = 3600
 STEPS = ("contract", "attest", "release", "open", "program", "deliver", "record")
-
-
-class BrokerLine(Protocol):
-    """The way to one broker."""
-
-    def nonce(self) -> bytes:
-        """A fresh nonce, 32 bytes."""
-
-    def release(self, request: bytes) -> bytes:
-        """The broker's answer. Raises ReleaseRefused."""
-
-    def receipt(self, bundle: Bundle) -> None:
-        """Hand the owner its receipt; returns when the broker has kept it."""
-
-
-class ExchangeLine(Protocol):
-    """The way to the exchange."""
-
-    def manifest(self, digest: str, by: str) -> Envelope:
-        """A manifest that the key with this id is said to have signed, untrusted."""
-
-    def sealed(self, digest: str) -> RangeSource:
-        """The sealed file of a manifest, untrusted, by range."""
-
-    def put_output(self, sealed: bytes) -> None:
-        """Store a sealed output: ciphertext that nobody has a key of yet."""
-
-    def record(self, bundle: Bundle) -> Bundle:
-        """Have a receipt logged; the bundle with its proof."""
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Store who may open a sealed output whose receipt was logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,120 +77,26 @@ class Confinement(Protocol):
         """End it for sure, whatever runs in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What an enclave is given.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings(Around):
+    """What an enclave is given for a run.
 
     Attributes:
-        platform: signs evidence.
-        exchange: the way to the exchange.
-        broker: the way to a party's broker.
         confine: starts a sandbox of the contract's kind with the program ready in it.
-        now: Unix seconds; the host's clock.
-        entropy: n fresh random bytes.
-        progress: called with each step as it begins, and a word of detail.
-        devices: evidence of every device beside the processor, for the 64 bytes that the processor signs; ``None`` where
-            there are none.
     """
 
-    platform: Platform
-    exchange: ExchangeLine
-    broker: Callable[[Party], BrokerLine]
     confine: Callable[[Contract], Confinement]
-    now: Callable[[], int]
-    entropy: Callable[[int], bytes]
-    progress: Callable[[str, str], None]
-    devices: Callable[[bytes], tuple[Evidence, ...]] | None = None
-
-
-class _Keys:
-    """The run's own keys: one for each role; one that binds devices only where there are devices."""
-
-    def __init__(self, entropy: Callable[[int], bytes], subject: str, not_after: int, *, devices: bool) -> None:
-        self.receipt = SigningKey.from_seed(entropy(32))
-        self.release = DecryptionKey.from_seed(entropy(96))
-        self.binding = SigningKey.from_seed(entropy(32)) if devices else None
-        signing = [KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex())]
-        if self.binding is not None:
-            signing.append(KeyEntry("device-binding", DEVICE_BINDING_ALGO, self.binding.public.raw.hex()))
-        self.keyset = Keyset(
-            subject=subject,
-            not_after=not_after,
-            receipt_signing_keys=tuple(signing),
-            e2ee_public_keys=(KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex()),),
-            tls_public_keys=(),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Released:
-    manifest: Manifest
-    envelope: Envelope
-    report: AttestationReport
-    release: Envelope
-    key: AssetKey
 
 
 class _Run:
     def __init__(self, contract: Contract, request: Envelope, around: Surroundings) -> None:
-        self.contract, self.request, self.around = contract, request, around
+        self.contract, self.around = contract, around
         self.run_id = RunRequest.peek(request).run_id
         self.started_at = around.now()
         until = self.started_at + contract.proposal.limits.seconds + KEYSET_SECONDS
         subject, devices = run_subject(contract.digest, self.run_id), around.devices is not None
-        self.keys = _Keys(around.entropy, subject, until, devices=devices)
-
-    def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
-        """Each asset's manifest, signed by its owner, with terms that permit the policy."""
-        proposal, found = self.contract.proposal, {}
-        for ref in proposal.assets:
-            owner_key = proposal.party(ref.owner).signing_key
-            envelope = self.around.exchange.manifest(ref.manifest, owner_key.keyid)
-            manifest = verify_manifest(envelope, owner_key).manifest
-            if manifest.digest != ref.manifest or manifest.owner != ref.owner:
-                raise ManifestMismatch(f"the exchange served another manifest for {ref.role!r}")
-            wider = explain(manifest.terms, proposal.policy)
-            if wider:
-                raise NotPermitted(f"the terms of {ref.role!r} do not permit the contract's policy: {wider[0]}")
-            found[ref.role] = (envelope, manifest)
-        return found
-
-    def obtain(self, ref: AssetRef, envelope: Envelope, manifest: Manifest) -> _Released:
-        """Prove to the owner's broker what runs here, and get the asset's key."""
-        party, asked = self.contract.proposal.party(ref.owner), dict[str, AttestationReport]()
-        try:
-            answer = self.ask(party, ref, asked)
-        except Unreachable:  # it may have decided, and counted the run, before its answer was lost
-            answer = self.ask(party, ref, asked)
-        release, key = open_release(
-            answer,
-            slot=Slot(self.contract.digest, self.run_id, self.keys.keyset.digest, ref.manifest),
-            broker=party.broker_key,
-            nonces=frozenset(asked),
-            key=self.keys.release,
-        )
-        return _Released(manifest, envelope, asked[ReleaseStatement.verify(release, party.broker_key).nonce], release, key)
-
-    def ask(self, party: Party, ref: AssetRef, asked: dict[str, AttestationReport]) -> bytes:
-        """One question to a broker; its nonce and the report for it are kept in ``asked``. Raises Unreachable."""
-        line, keyset = self.around.broker(party), self.keys.keyset
-        self.around.progress("attest", f"to the broker of {party.name}")
-        nonce = line.nonce()
-        bound = report_data(keyset.digest, nonce)
-        evidence = self.prove(bound)
-        report = AttestationReport(keyset, bound[:32], evidence, self.around.platform.endorsements())
-        asked[nonce.hex()] = report
-        self.around.progress("release", f"the key of {ref.role}")
-        request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, report)
-        return line.release(request.encode())
-
-    def prove(self, bound: bytes) -> Evidence:
-        """Evidence for 64 bytes, that of the devices beside the processor bound to it (``spec/device-binding.md``)."""
-        evidence = self.around.platform.produce(bound)
-        if self.around.devices is None or self.keys.binding is None:
-            return evidence
-        devices = self.around.devices(bound)
-        return replace(evidence, devices=devices, device_binding=binding.make(self.keys.binding, bound, devices))
+        self.keys = Keys(around.entropy, subject, until, devices=devices)
+        self.keyring = Obtainer(contract, request, self.keys, around)
 
     def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
         """Seal an output under a fresh key and encrypt that to the recipients."""
@@ -267,7 +125,7 @@ class _Run:
         )
         return delivery, sealed
 
-    def execute(self, released: Mapping[str, _Released], confinement: Confinement) -> Mapping[str, bytes]:
+    def execute(self, released: Mapping[str, Released], confinement: Confinement) -> Mapping[str, bytes]:
         """Open the inputs, run the program, and apply each output's rule to what it wrote."""
         proposal = self.contract.proposal
         with ExitStack() as stack:
@@ -287,7 +145,7 @@ class _Run:
 
     def record(
         self,
-        released: Mapping[str, _Released],
+        released: Mapping[str, Released],
         delivered: tuple[Delivered, ...],
         failure: Failure | None,
         sandbox: str,
@@ -319,8 +177,8 @@ class _Run:
     def complete(self, confinement: Confinement) -> Bundle:
         """Every step after the contract was accepted."""
         proposal = self.contract.proposal
-        manifests = self.manifests()
-        released = {ref.role: self.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
+        manifests = self.keyring.manifests()
+        released = {ref.role: self.keyring.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
         deliveries: list[Delivery] = []
         delivered: list[Delivered] = []
         failure: Failure | None = None
@@ -382,13 +240,12 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
     around.progress("contract", contract.digest)
     contract.require_in_force(around.now())
     RunRequest.verify(request, contract.proposal, around.now())
-    program = contract.proposal.program
-    if program.use != program.name:  # a standard program makes the one use that it is named for
-        raise NotPermitted(f"program {program.name!r} makes another use than {program.use!r}")
+    if contract.proposal.standing:
+        raise NotPermitted("a standing contract is served, and not run")
+    require_use(contract)
     with closing(around.confine(contract)) as confinement:
         if confinement.kind == "process" and contract.proposal.enclave.sandbox != "process":
             raise NoSandbox("the contract asks for a sandbox, and this one confines nothing")
         # compared at the moment it runs: what stands ready in the sandbox, not what a registry says
-        if confinement.program_digest != program.digest:
-            raise ProgramNotApproved(f"program {program.name!r} here is {confinement.program_digest}")
+        require_program(contract, confinement.program_digest)
         return _Run(contract, request, around).complete(confinement)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from strongroom.attest.simulated import LABEL
 from strongroom.contract import Output, Proposal
-from strongroom.policy import MAX_DECIMALS, AnyParty
+from strongroom.policy import MAX_DECIMALS, AnyParty, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,30 @@ def _policy(proposal: Proposal) -> Iterator[Clause]:
             f"policy: {kind} output",
             f"at most {_bytes(rule.max_bytes)} to {who}, groups from {rule.min_group}, {rule.decimals} decimal places",
         )
+    if policy.serve is not None:
+        yield from _served(policy.serve)
+
+
+_SEEN = {
+    "none": "nothing",
+    "aggregate": "counts and latencies",
+    "failures": "counts, latencies and the shape of failures, without values",
+    "full": "everything: prompts and answers too",
+}
+
+
+def _served(serve: Serving) -> Iterator[Clause]:
+    yield Clause("policy: may be asked", _people(tuple(sorted(serve.routes))))
+    yield Clause("policy: keys are renewed", f"at least every {_duration(serve.lease_s)}")
+    yield Clause(
+        "policy: bodies", "may come in the clear over TLS" if serve.plain_bodies else "are encrypted to the enclave"
+    )
+    padding = f"to powers of two from {serve.padding:,} bytes" if serve.padding else "none: lengths can be seen"
+    yield Clause("policy: padding", padding)
+    yield Clause("policy: the operator sees", _SEEN[serve.observability])
+    yield Clause("policy: receipts are kept", _duration(serve.retention_s) if serve.retention_s else "not at all")
+    yield Clause("policy: guards of requests", ", ".join(sorted(serve.input_guards)) or "none")
+    yield Clause("policy: guards of answers", ", ".join(sorted(serve.output_guards)) or "none")
 
 
 def clauses(proposal: Proposal) -> list[Clause]:
@@ -107,6 +131,9 @@ def _what(p: Proposal) -> Iterator[Clause]:
         yield Clause(f"asset {asset.role}", f"of {asset.owner}, manifest {asset.manifest}")
     for output in p.outputs:
         yield Clause(f"output {output.name}", _output(output))
+    if p.standing:
+        yield Clause("leaves", "answers to those who ask, and nothing else")
+        return
     yield Clause(
         "nothing else leaves", "no other output, no messages, no network" if _no_log(p) else "but the outputs above"
     )
@@ -114,7 +141,7 @@ def _what(p: Proposal) -> Iterator[Clause]:
 
 def _limits(p: Proposal) -> Iterator[Clause]:
     yield Clause("runs", f"at most {p.limits.runs}")
-    yield Clause("time for a run", f"at most {_duration(p.limits.seconds)}")
+    yield Clause("time that a room is open" if p.standing else "time for a run", f"at most {_duration(p.limits.seconds)}")
     yield Clause("memory for a run", f"at most {_bytes(p.limits.memory_bytes)}")
     for number, payment in enumerate(p.payments, 1):
         amount = f"{payment.amount // 100:,}.{payment.amount % 100:02} {payment.currency}"

@@ -33,7 +33,8 @@ from strongroom.contract import Contract, RunRequest
 from strongroom.contract import Limits as Agreed
 from strongroom.delivery import Delivery
 from strongroom.enclave import sandbox
-from strongroom.enclave.run import BrokerLine, OpenInput, Surroundings, run
+from strongroom.enclave.obtain import BrokerLine
+from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.errors import BadRelease, Conflict, Internal, ReleaseRefused, StrongroomError, Unreachable
 from strongroom.party import Party
 from strongroom.programs import NAMES, OutputSpec, load

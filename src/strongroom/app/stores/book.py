@@ -74,7 +74,7 @@ class _Page:
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
         self._c.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (slot.contract, slot.run_id, slot.keyset_digest))
         self._c.execute(
-            "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
             (slot.contract, slot.run_id, slot.keyset_digest, slot.manifest, kept.envelope.encode(), kept.encrypted_key, at),
         )
 

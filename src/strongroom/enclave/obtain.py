@@ -1,0 +1,218 @@
+"""How an enclave gets keys: it proves to each owner's broker what runs here, and takes the key out of the answer.
+
+Everything outside comes in as an argument: the platform, the brokers, the exchange, the clock and the source of randomness.
+
+See ``spec/run.md`` and ``spec/release.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from strongroom.asset import AssetKey, Manifest, RangeSource, verify_manifest
+from strongroom.attest import binding
+from strongroom.attest.evidence import Evidence, Platform
+from strongroom.attest.keyset import (
+    DEVICE_BINDING_ALGO,
+    RELEASE_ALGO,
+    RUN_RECEIPT_ALGO,
+    AttestationReport,
+    KeyEntry,
+    Keyset,
+    report_data,
+)
+from strongroom.broker import ReleaseRequest, Slot, open_release
+from strongroom.contract import AssetRef, Contract, RunRequest
+from strongroom.delivery import Delivery
+from strongroom.errors import ManifestMismatch, NotPermitted, ProgramNotApproved, Unreachable
+from strongroom.party import DecryptionKey, Party, SigningKey
+from strongroom.policy import explain
+from strongroom.receipt import Bundle
+from strongroom.wire import Envelope
+
+CLOCKS_DIFFER_S = 300
+
+
+class BrokerLine(Protocol):
+    """The way to one broker."""
+
+    def nonce(self) -> bytes:
+        """A fresh nonce, 32 bytes."""
+
+    def release(self, request: bytes) -> bytes:
+        """The broker's answer. Raises ReleaseRefused."""
+
+    def receipt(self, bundle: Bundle) -> None:
+        """Hand the owner its receipt; returns when the broker has kept it."""
+
+
+class ExchangeLine(Protocol):
+    """The way to the exchange."""
+
+    def manifest(self, digest: str, by: str) -> Envelope:
+        """A manifest that the key with this id is said to have signed, untrusted."""
+
+    def sealed(self, digest: str) -> RangeSource:
+        """The sealed file of a manifest, untrusted, by range."""
+
+    def put_output(self, sealed: bytes) -> None:
+        """Store a sealed output: ciphertext that nobody has a key of yet."""
+
+    def record(self, bundle: Bundle) -> Bundle:
+        """Have a receipt logged; the bundle with its proof."""
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Store who may open a sealed output whose receipt was logged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What an enclave is given to prove itself and get keys.
+
+    Attributes:
+        platform: signs evidence.
+        exchange: the way to the exchange.
+        broker: the way to a party's broker.
+        now: Unix seconds; the host's clock.
+        entropy: n fresh random bytes.
+        progress: called with each step as it begins, and a word of detail.
+        devices: evidence of every device beside the processor, for the 64 bytes that the processor signs; ``None`` where
+            there are none.
+    """
+
+    platform: Platform
+    exchange: ExchangeLine
+    broker: Callable[[Party], BrokerLine]
+    now: Callable[[], int]
+    entropy: Callable[[int], bytes]
+    progress: Callable[[str, str], None]
+    devices: Callable[[bytes], tuple[Evidence, ...]] | None = None
+
+
+class Keys:
+    """The run's own keys: one for each role; one that binds devices only where there are devices."""
+
+    def __init__(self, entropy: Callable[[int], bytes], subject: str, not_after: int, *, devices: bool) -> None:
+        self.receipt = SigningKey.from_seed(entropy(32))
+        self.release = DecryptionKey.from_seed(entropy(96))
+        self.binding = SigningKey.from_seed(entropy(32)) if devices else None
+        signing = [KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex())]
+        if self.binding is not None:
+            signing.append(KeyEntry("device-binding", DEVICE_BINDING_ALGO, self.binding.public.raw.hex()))
+        self.keyset = Keyset(
+            subject=subject,
+            not_after=not_after,
+            receipt_signing_keys=tuple(signing),
+            e2ee_public_keys=(KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex()),),
+            tls_public_keys=(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An asset whose key an owner's broker released.
+
+    Attributes:
+        manifest, envelope: the manifest, and its owner's signature.
+        report: what was shown to the broker.
+        release: the broker's signed statement.
+        key: the asset's key.
+        until: of a lease the last second at which the key may be held, Unix; ``None`` for the length of a run.
+    """
+
+    manifest: Manifest
+    envelope: Envelope
+    report: AttestationReport
+    release: Envelope
+    key: AssetKey
+    until: int | None = None
+
+
+class Obtainer:
+    """Gets the keys of one contract's assets for one keyset.
+
+    Args:
+        contract: completely signed.
+        request: a party's signed request for this run.
+        keys: the run's own.
+        around: what the enclave is given.
+    """
+
+    def __init__(self, contract: Contract, request: Envelope, keys: Keys, around: Around) -> None:
+        self.contract, self.request, self.keys, self.around = contract, request, keys, around
+        self.run_id = RunRequest.peek(request).run_id
+
+    def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
+        """Each asset's manifest, signed by its owner, with terms that permit the policy."""
+        proposal, found = self.contract.proposal, {}
+        for ref in proposal.assets:
+            owner_key = proposal.party(ref.owner).signing_key
+            envelope = self.around.exchange.manifest(ref.manifest, owner_key.keyid)
+            manifest = verify_manifest(envelope, owner_key).manifest
+            if manifest.digest != ref.manifest or manifest.owner != ref.owner:
+                raise ManifestMismatch(f"the exchange served another manifest for {ref.role!r}")
+            wider = explain(manifest.terms, proposal.policy)
+            if wider:
+                raise NotPermitted(f"the terms of {ref.role!r} do not permit the contract's policy: {wider[0]}")
+            found[ref.role] = (envelope, manifest)
+        return found
+
+    def obtain(self, ref: AssetRef, envelope: Envelope, manifest: Manifest) -> Released:
+        """Prove to the owner's broker what runs here, and get the asset's key."""
+        party, asked = self.contract.proposal.party(ref.owner), dict[str, AttestationReport]()
+        try:
+            answer = self.ask(party, ref, asked)
+        except Unreachable:  # it may have decided, and counted the run, before its answer was lost
+            answer = self.ask(party, ref, asked)
+        opened = open_release(
+            answer,
+            slot=Slot(self.contract.digest, self.run_id, self.keys.keyset.digest, ref.manifest),
+            broker=party.broker_key,
+            nonces=frozenset(asked),
+            key=self.keys.release,
+            latest=self.latest(),
+        )
+        report = asked[opened.statement.nonce]
+        return Released(manifest, envelope, report, opened.envelope, opened.key, opened.statement.until)
+
+    def latest(self) -> int | None:
+        """The latest end of a lease that is asked for now; clocks differ."""
+        serve = self.contract.proposal.policy.serve
+        return None if serve is None else self.around.now() + serve.lease_s + CLOCKS_DIFFER_S
+
+    def ask(self, party: Party, ref: AssetRef, asked: dict[str, AttestationReport]) -> bytes:
+        """One question to a broker; its nonce and the report for it are kept in ``asked``. Raises Unreachable."""
+        line, keyset = self.around.broker(party), self.keys.keyset
+        self.around.progress("attest", f"to the broker of {party.name}")
+        nonce = line.nonce()
+        bound = report_data(keyset.digest, nonce)
+        evidence = self.prove(bound)
+        report = AttestationReport(keyset, bound[:32], evidence, self.around.platform.endorsements())
+        asked[nonce.hex()] = report
+        self.around.progress("release", f"the key of {ref.role}")
+        request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, report)
+        return line.release(request.encode())
+
+    def prove(self, bound: bytes) -> Evidence:
+        """Evidence for 64 bytes, that of the devices beside the processor bound to it (``spec/device-binding.md``)."""
+        evidence = self.around.platform.produce(bound)
+        if self.around.devices is None or self.keys.binding is None:
+            return evidence
+        devices = self.around.devices(bound)
+        return replace(evidence, devices=devices, device_binding=binding.make(self.keys.binding, bound, devices))
+
+
+def require_use(contract: Contract) -> None:
+    """A standard program makes the one use that it is named for. Raises NotPermitted."""
+    program = contract.proposal.program
+    if program.use != program.name:
+        raise NotPermitted(f"program {program.name!r} makes another use than {program.use!r}")
+
+
+def require_program(contract: Contract, digest: str) -> None:
+    """What stands ready is what was approved. Raises ProgramNotApproved."""
+    program = contract.proposal.program
+    if digest != program.digest:
+        raise ProgramNotApproved(f"program {program.name!r} here is {digest}")

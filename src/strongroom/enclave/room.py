@@ -1,0 +1,125 @@
+"""A room that stays open: the keys of a standing contract's assets, held on leases, for one keyset.
+
+Each owner's broker releases its key until a time. Before that the enclave proves itself again, with a fresh nonce, and gets
+a new lease or a refusal: so a withdrawal reaches a running enclave. What is not renewed in time is erased.
+
+Nothing here waits or asks what time it is by itself: whoever serves calls :meth:`Room.renew` when :meth:`Room.due` says so,
+and :meth:`Room.require_open` before each request. The clock is the host's, which may stretch a lease by stopping it.
+
+See ``spec/release.md``.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import MappingProxyType
+
+from strongroom.asset import Scheme, SealedReader, check_content
+from strongroom.broker import run_subject
+from strongroom.contract import Contract, RunRequest
+from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed
+from strongroom.wire import Envelope
+
+from .obtain import Around, Keys, Obtainer, Released, require_program, require_use
+from .run import KEYSET_SECONDS
+
+
+class Room:
+    """A standing contract in force. It begins closed; :meth:`open` asks every owner for its key.
+
+    Args:
+        contract: completely signed, and a standing one.
+        request: a party's signed request to open it; the brokers check it too.
+        program_digest: of the program that stands ready to serve.
+        around: what the enclave is given.
+
+    Raises:
+        ContractError, NotPermitted, ProgramNotApproved: before any key is asked for.
+    """
+
+    def __init__(self, contract: Contract, request: Envelope, program_digest: str, around: Around) -> None:
+        at = around.now()
+        contract.require_in_force(at)
+        RunRequest.verify(request, contract.proposal, at)
+        if not contract.proposal.standing:
+            raise NotPermitted("a contract for runs is run, and not served")
+        require_use(contract)
+        require_program(contract, program_digest)
+        self.contract, self.around = contract, around
+        self.run_id = RunRequest.peek(request).run_id
+        until = at + contract.proposal.limits.seconds + KEYSET_SECONDS
+        subject = run_subject(contract.digest, self.run_id)
+        self.keys = Keys(around.entropy, subject, until, devices=around.devices is not None)
+        self._keyring = Obtainer(contract, request, self.keys, around)
+        self._manifests = self._keyring.manifests()
+        self._held: dict[str, Released] = {}
+        self._lock = threading.Lock()  # of ``_held``
+        self._asking = threading.Lock()
+
+    def open(self) -> None:
+        """Ask every owner for its key.
+
+        Raises:
+            ReleaseRefused, BadRelease: a broker refused, or answered something else.
+            Unreachable: a broker did not answer.
+        """
+        self.renew()
+
+    def renew(self) -> None:
+        """Prove the enclave to every owner again, with fresh nonces, and hold each key for another lease.
+
+        Raises:
+            ReleaseRefused: an owner does not renew. Every key is erased.
+            Unreachable, BadRelease: a broker does not answer, or not as one. What is held is held until its lease ends.
+        """
+        with self._asking:
+            found = {}
+            try:
+                for ref in self.contract.proposal.assets:
+                    found[ref.role] = self._keyring.obtain(ref, *self._manifests[ref.role])
+            except ReleaseRefused:
+                self.close()
+                raise
+            with self._lock:
+                self._held = found
+
+    @property
+    def until(self) -> int:
+        """The last second at which every key may be held, Unix; 0 where none is."""
+        with self._lock:
+            return min((released.until or 0 for released in self._held.values()), default=0)
+
+    def due(self, at: int) -> bool:
+        """Whether it is time to renew: a third of the lease is left, or less."""
+        serve = self.contract.proposal.policy.serve
+        return serve is not None and self.until - at <= serve.lease_s // 3
+
+    def require_open(self, at: int) -> None:
+        """Require that every key may be held now; erase them where one may not. Raises RoomClosed."""
+        if at > self.until:
+            self.close()
+            raise RoomClosed("no owner's lease is in force")
+
+    def released(self) -> MappingProxyType[str, Released]:
+        """What is held, by role. Raises RoomClosed."""
+        self.require_open(self.around.now())
+        with self._lock:
+            return MappingProxyType(dict(self._held))
+
+    def reader(self, role: str) -> SealedReader:
+        """An asset, opened, read by range. Where its plain SHA-256 is public, all of it is compared first.
+
+        Raises:
+            RoomClosed: no lease is in force.
+            AssetError: the sealed file is not what the manifest says.
+        """
+        held = self.released()[role]
+        source = self.around.exchange.sealed(held.manifest.digest)
+        if held.manifest.content.scheme is Scheme.SHA256:
+            check_content(source, held.manifest, held.key)
+        return SealedReader(source, held.manifest, held.key)
+
+    def close(self) -> None:
+        """Erase every key: nothing here refers to one any more. Python cannot promise more than that."""
+        with self._lock:
+            self._held = {}
