@@ -151,7 +151,7 @@ SERVED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "said"), SERVED, ids=str)
+@pytest.mark.parametrize(("change", "said"), SERVED, ids=[said for _, said in SERVED])
 def test_a_change_of_what_may_be_asked_is_shown(change: dict[str, Any], said: str) -> None:
     new = replace(STANDING, policy=replace(STANDING.policy, serve=replace(SERVING, **change)))
     assert [d.new for d in differences(STANDING, new)] == [said]

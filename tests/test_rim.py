@@ -112,10 +112,10 @@ def test_a_manifest_over_its_limit_is_refused_unread():
     ids=range(15),
 )
 def test_hostile_xml_is_refused_at_once(data):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(BadEndorsement):
         rim.parse(data)
-    assert time.perf_counter() - started < 1  # it takes milliseconds; what it stops takes for ever
+    assert time.process_time() - started < 5  # it takes milliseconds; what it stops takes for ever
 
 
 def test_a_signed_part_moved_into_another_document_is_refused():

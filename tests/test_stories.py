@@ -45,6 +45,7 @@ DIFFERS = [
     (re.compile(r"\b\d+ entries"), "<n> entries"),  # brokers log what they decided when they come to it
     (re.compile(r"\b(?:bubblewrap|namespaces)$"), "<sandbox>"),
 ]
+BEATS = re.compile(r"^ *[a-z ]+ \d+ s$")  # what a slow machine says while it waits
 SHELL = re.compile(r" [|>;&]")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -103,7 +104,9 @@ class Teller:
             )
             out, err, status = done.stdout, done.stderr, done.returncode
         self._last = out
-        lines = [same(x) for x in out.splitlines()] + [f"! {same(x)}" for x in err.splitlines()]
+        lines = [same(x) for x in out.splitlines() if not BEATS.match(x)] + [
+            f"! {same(x)}" for x in err.splitlines() if not BEATS.match(x)
+        ]
         return [*(x or "." for x in lines), *([f"[{status}]"] if status else [])]
 
 
