@@ -6,6 +6,7 @@ How long each reading takes is measured in ``bench/bounds.py`` (the goal is 100 
 from __future__ import annotations
 
 import ast
+import time
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from strongroom.attest.ocsp import Response
 from strongroom.errors import BadEndorsement, BadEvidence, StrongroomError
 
 SOURCE = Path(__file__).parents[1] / "src" / "strongroom"
-ENDS_S = 2.0  # twenty times the goal: a busy machine is not what this is about
+ENDS_S = 10.0  # of the processor, a hundred times the goal: what this stops takes for ever
 REREAD = 8  # of one parser's hostile bytes, the slowest: they are read again, and what that takes in memory is measured
 # Functions that read bytes and are in no row of their own, and why.
 ELSEWHERE = {
@@ -38,7 +39,7 @@ ELSEWHERE = {
 def test_hostile_bytes_are_read_or_refused_within_bounds(name: str):
     parser, slow = PARSERS[name], []
     for what, data in attacks(parser):
-        took = hostile.seconds(parser, data)  # what is no error of ours escapes from here
+        took = hostile.seconds(parser, data, clock=time.process_time)  # what is no error of ours escapes from here
         assert took < ENDS_S, (what, took)
         slow = sorted([*slow, (took, what, data)], key=lambda one: -one[0])[:REREAD]
     for _, what, data in slow:

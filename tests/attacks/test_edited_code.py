@@ -17,7 +17,7 @@ from strongroom.app.client.room import Room
 from strongroom.attest.evidence import Measurement
 
 PROGRAM = "programs/evaluation.py"
-CHECK = "if confinement.program_digest != program.digest:"
+CHECK = "if digest != program.digest:"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(Path(strongroom.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     program = package / PROGRAM
     program.write_text(program.read_text() + "\n# and one line more\n")
-    run = package / "enclave/run.py"
+    run = package / "enclave/obtain.py"
     assert CHECK in run.read_text()
     run.write_text(run.read_text().replace(CHECK, "if False:"))
     return site

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import select
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +22,11 @@ from typing import IO, Self
 
 from strongroom.app.client.home import Config, Home, pretty, write
 from strongroom.app.http import listen
-from strongroom.errors import EnclaveError, Unreachable
+from strongroom.errors import Conflict, EnclaveError, Unreachable
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
+PORTS = range(20_000, 32_000)  # below those that Linux gives to connections going out (ip_local_port_range)
 QUIET_SECONDS = 2.0
 
 
@@ -32,10 +35,11 @@ def _silent(_what: object) -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago."""
-    with listen(host, 0) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that is free, and of those that no connection going out takes by chance. Raises Conflict: there is none."""
+    for port in random.SystemRandom().sample(PORTS, 64):
+        with suppress(Conflict), listen(host, port):
+            return port
+    raise Conflict(f"no port of {host} from {PORTS[0]} to {PORTS[-1]} is free")
 
 
 @dataclass
