@@ -887,12 +887,13 @@ def test_the_lists_of_the_specification() -> None:
     claims = PAGE.split("The codes that a child may claim:")[1].split("The others")[0]
     assert set(claims.split("`")[1::2]) == set(programs.CLAIMS)
     types = {line.split("`")[1].encode() for line in PAGE.splitlines() if line.startswith("| `") and line[4:5] == "`"}
-    assert types == set(frames.TO_CHILD) | set(frames.FROM_CHILD)
+    serving = set(frames.TO_SERVING) | set(frames.FROM_SERVING)
+    assert types == set(frames.TO_CHILD) | set(frames.FROM_CHILD) | serving
 
 
 def test_the_digest_of_the_specification() -> None:
     example = PAGE.split("```json\n")[1].split("\n```")[0]
-    assert sandbox._digest({"a.py": "", "b.py": "print(1)\n"}) == wire.digest(example.encode())
+    assert sandbox.digest_of({"a.py": "", "b.py": "print(1)\n"}) == wire.digest(example.encode())
     assert wire.digest(example.encode()) in PAGE
 
 
@@ -918,7 +919,7 @@ def test_one_changed_byte_is_another_program(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_runs_is_what_was_hashed() -> None:
     files = hostile("found = sys.modules[__name__].__loader__.get_source(__name__)")
     with sandbox._start("hostile", files, PROCESS, ()) as room:
-        assert room.program_digest == sandbox._digest(files)
+        assert room.program_digest == sandbox.digest_of(files)
         assert json.loads(room.run({}, data(), OUTPUTS, LIMITS)["report"]) == files["programs/hostile.py"]
 
 
@@ -1278,7 +1279,7 @@ def test_the_runner_s_main_never_returns(
     quiet.__dict__.update({name: getattr(Quiet, name) for name in ("NAME", "ROLES", "OUTPUTS", "LIBRARIES")})
     quiet.__dict__.update(check=lambda p: None, load=lambda o: None, run=lambda i, p, o, write, step: write("report", b"1"))
     monkeypatch.setitem(sys.modules, "strongroom.programs.quiet", quiet)
-    monkeypatch.setattr(runner, "confine", lambda keep, limits: None)
+    monkeypatch.setattr(runner, "confine", lambda *_: None)
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(os, "_exit", end)
     ours, theirs = socket.socketpair()

@@ -13,6 +13,8 @@
     ├── InferenceError       receipts of single requests to a model, and what is counted from them
     ├── EnclaveError         a run that could not be made
     │   └── ProgramError     a program that failed on its inputs
+    ├── EngineError          a language model that could not answer
+    ├── RequestError         requests to a language model that are not answered
     ├── OutputError          outputs that their rule does not let through
     ├── EhbpError            encrypted HTTP bodies
     └── AppError             files, addresses and usage at the edge
@@ -525,6 +527,13 @@ class NotLogged(LedgerError):
     hint = "The log is not that long; ask it for its newest checkpoint first."
 
 
+class BadBatch(LedgerError):
+    """Receipts of requests that an enclave may not have logged."""
+
+    code = "ledger.bad_batch"
+    hint = "Only an enclave to which every owner's broker gave a lease adds receipts under a contract (spec/ledger.md)."
+
+
 class BadProof(LedgerError):
     code = "ledger.bad_proof"
     hint = "The log does not contain what it claims; keep the files and tell the other parties."
@@ -645,6 +654,13 @@ class OtherId(InferenceError):
     hint = "The receipt is of another request; fetch the one that the answer names."
 
 
+class NoInferenceReceipt(InferenceError):
+    """An answer that no receipt was to be had for. An answer without its receipt is nobody's."""
+
+    code = "inference.no_receipt"
+    hint = "Ask again. If receipts stay away, tell who runs the service: nothing shows which model answered."
+
+
 class ReceiptDoubled(InferenceError):
     code = "inference.receipt_doubled"
     hint = "Two receipts that differ have one id: neither is counted. Keep both, and tell who runs the service."
@@ -680,6 +696,11 @@ class ProgramNotApproved(EnclaveError):
 class RoomClosed(EnclaveError):
     code = "enclave.room_closed"
     hint = "Its leases ended, or an owner did not renew one; the keys are gone. Ask another enclave, or open a room anew."
+
+
+class WeightsMismatch(EnclaveError):
+    code = "enclave.weights_mismatch"
+    hint = "The opened file is not the one whose digest its owner published; nothing of it is served. Tell the owner."
 
 
 class NotMeasurable(EnclaveError):
@@ -788,9 +809,159 @@ class TableEmpty(ProgramError):
     hint = "The table has no rows."
 
 
+class QuestionsUnreadable(ProgramError):
+    code = "program.questions_unreadable"
+    hint = "The questions are not a tar or zip of a task and its dataset; see docs/evaluate-llm.md."
+
+
 class BadParameters(ProgramError):
     code = "program.bad_parameters"
     hint = "See `strongroom propose --help` for the program's parameters."
+
+
+# --- engines --------------------------------------------------------------------------------------------------------
+
+
+class EngineError(StrongroomError):
+    """A language model that could not answer."""
+
+    code = "engine"
+
+
+class EngineBusy(EngineError):
+    code = "engine.busy"
+    hint = "Too many questions wait already; ask again in a moment."
+
+
+class PromptTooLong(EngineError):
+    """A prompt that does not fit.
+
+    Attributes:
+        tokens: how many it has, or 0 where that is not known.
+        most: for how many there is room.
+    """
+
+    code = "engine.prompt_too_long"
+    tokens: int = 0
+    most: int = 0
+    hint = "Shorten the prompt or the conversation, or ask for fewer tokens."
+
+
+class EngineRefused(EngineError):
+    """A question that the model or its engine cannot be asked.
+
+    Attributes:
+        reason: of ``lm.seated.REASONS``.
+    """
+
+    code = "engine.refused"
+    reason: str = ""
+    hint = "The model cannot be asked this; look at its model card for what it can do."
+
+
+class EngineFailed(EngineError):
+    code = "engine.failed"
+    hint = "The engine is started again by itself; ask again in a moment."
+
+
+# --- requests to a language model -----------------------------------------------------------------------------------
+
+
+class RequestError(StrongroomError):
+    """A request that is not answered.
+
+    Args:
+        message: one line; what the client sent stands in it nowhere.
+        param: the member of the request that is meant, as OpenAI names it (``messages[0].content``).
+    """
+
+    code = "request"
+    param: str | None = None
+    hint = "See spec/inference.md for what may be asked."
+
+    def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class NotARequest(RequestError):
+    code = "request.not_json"
+    hint = "Send one JSON object in UTF-8, each member once."
+
+
+class UnknownMember(RequestError):
+    code = "request.unknown_member"
+    hint = "Leave the member out: this service does not know it, and so cannot keep to it."
+
+
+class NotSupported(RequestError):
+    code = "request.not_supported"
+    hint = "Leave the member out, or give it its default: the service does not do this."
+
+
+class BadMember(RequestError):
+    code = "request.bad_member"
+
+
+class RequestTooLarge(RequestError):
+    code = "request.too_large"
+    hint = "Send less; GET /v1/room says how much is taken."
+
+
+class RequestTooSlow(RequestError):
+    code = "request.too_slow"
+    hint = "The body did not come in time; send it again over a faster line."
+
+
+class ModelNotServed(RequestError):
+    code = "request.model_not_served"
+    hint = "GET /v1/models lists what is served."
+
+
+class RouteNotServed(RequestError):
+    code = "request.route_not_served"
+    hint = "GET /v1/room lists the routes; the contract or the model has not this one."
+
+
+class PlainBody(RequestError):
+    """A body that is not encrypted, where the contract asks for that."""
+
+    code = "request.plain_body"
+    hint = "Ask through `strongroom proxy`, which encrypts to the verified enclave; the body that was sent is known now."
+
+
+class WrongMediaType(RequestError):
+    code = "request.media_type"
+    hint = "Send application/json, or a sealed request (spec/ehbp.md)."
+
+
+class GuardRefused(RequestError):
+    code = "request.guard_refused"
+    hint = "A guard that the contract names refused it; GET /v1/room lists the guards."
+
+
+class TooManyRequests(RequestError):
+    code = "request.too_many"
+    hint = "The service is busy; ask again after the seconds in Retry-After."
+
+
+class ClientGone(RequestError):
+    """The client went before its answer was whole. Nobody is told but the receipt."""
+
+    code = "request.client_gone"
+
+
+class ClientTooSlow(RequestError):
+    """The client does not read its answer. Nobody is told but the receipt."""
+
+    code = "request.client_too_slow"
+
+
+class ServiceEnding(RequestError):
+    """The service ends, and with it the answer."""
+
+    code = "request.service_ending"
+    hint = "Ask again: another enclave may answer."
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
@@ -928,6 +1099,13 @@ class Replayed(EhbpError):
     hint = "This request was here already. To ask again, send a new exchange with a new encapsulated key."
 
 
+class RefusedInTheOpen(EhbpError):
+    """A refusal that came unencrypted: anybody on the way may have written it."""
+
+    code = "ehbp.refused_in_the_open"
+    hint = "Nothing vouches for this refusal. Look at what the service's operator says, or ask again later."
+
+
 class SeenKeysFull(EhbpError):
     """The enclave can remember no more requests under its keyset, so that it refuses all."""
 
@@ -979,6 +1157,30 @@ class Unauthorised(AppError):
     code = "app.unauthorised"
 
 
+class NoCredential(AppError):
+    """Nobody said who asks, or under a key that is not in force: HTTP 401."""
+
+    code = "app.no_credential"
+    hint = "Send `Authorization: Bearer KEY` with a key of the operator's, who makes one with: strongroom keys add NAME"
+
+
+class LimitReached(AppError):
+    """A key's limit: HTTP 429.
+
+    Args:
+        message: one line.
+        retry_after: seconds after which it is worth asking again, at least 1: the header ``Retry-After``.
+    """
+
+    code = "app.limit_reached"
+    retry_after: int = 1
+    hint = "Ask again later, as Retry-After says; the operator sets each key's limits."
+
+    def __init__(self, message: str, *, retry_after: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
 class Conflict(AppError):
     code = "app.conflict"
     hint = "It is there already, or busy: look first, or ask again later."
@@ -992,6 +1194,13 @@ class NoSpace(AppError):
 class MissingExtra(AppError):
     code = "app.missing_extra"
     hint = "pip install 'strongroom[room]'"
+
+
+class NotBuilt(AppError):
+    """The chat page's built form is not there, or not whole."""
+
+    code = "app.not_built"
+    hint = "Build it from its source with: make web"
 
 
 class Internal(AppError):

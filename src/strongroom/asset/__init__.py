@@ -2,7 +2,8 @@
 
 - :func:`seal` encrypts a stream into a sealed file and gives its :class:`Manifest`;
 - :func:`sign_manifest` and :func:`verify_manifest` put the owner's signature under it and check it;
-- :func:`unseal`, :func:`check_content` and :class:`SealedReader` open a sealed file with an :class:`AssetKey`;
+- :func:`unseal`, :func:`open_whole`, :func:`check_content` and :class:`SealedReader` open a sealed file with an
+  :class:`AssetKey`;
 - :func:`check_sealed` checks one without.
 
 See ``spec/sealed-file.md`` and ``spec/manifest.md``.
@@ -35,6 +36,7 @@ from .manifest import (
 from .opening import SealedReader, check_content, check_sealed, unseal
 from .sealing import seal
 from .stream import BytesSource, FileSource, RangeSource
+from .whole import open_whole
 
 __all__ = [
     "DEFAULT_CHUNK_BYTES",
@@ -61,6 +63,7 @@ __all__ = [
     "SignedManifest",
     "check_content",
     "check_sealed",
+    "open_whole",
     "seal",
     "sign_manifest",
     "unseal",

@@ -28,7 +28,7 @@ from strongroom.errors import (
 
 from .format import HEADER_BYTES, TAG_BYTES, AssetKey, Header, split_trailer
 from .manifest import Manifest
-from .stream import Progress, RangeSource, Writable, ahead, write_all
+from .stream import FileSource, Progress, RangeSource, Writable, ahead, write_all
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -61,7 +61,7 @@ def unseal(
         ContentMismatch: the plaintext is not what the manifest promises.
         OSError: from source or sink.
     """
-    opened = _Opened(source, manifest, key)
+    opened = Opened(source, manifest, key)
     content = manifest.content.scheme.start(key, manifest.sealed.salt)
     buffers = cycle((opened.buffer(), opened.buffer()))  # two, because the taker may still hold the chunk before
     made = (opened.plaintext(i, next(buffers)) for i in range(manifest.sealed.chunks))
@@ -146,30 +146,42 @@ class _Stored:
         if size != layout.sealed_bytes:  # S3
             mismatch = Truncated if size < layout.sealed_bytes else TrailingBytes
             raise mismatch(f"the sealed file has {size} bytes where its manifest says {layout.sealed_bytes}")
-        self._leaves = self._read(layout.trailer_at, layout.trailer_bytes)
+        self._leaves = bytes(self._read(layout.trailer_at, layout.trailer_bytes))
         if merkle.root(split_trailer(self._leaves)) != manifest.sealed.root:  # S4
             raise TrailerAltered("the sealed file's trailer does not hash to the manifest's root")
 
-    def fetch(self, index: int) -> bytes:
+    def scratch(self) -> memoryview:
+        """Room for one chunk as it stands in the file."""
+        return memoryview(bytearray(self._layout.chunk(0)[1]))
+
+    def fetch(self, index: int, scratch: memoryview | None = None) -> bytes | memoryview:
         """A chunk as it stands in the file, if it is the one under the manifest's root (S7).
+
+        Args:
+            index: the chunk's index.
+            scratch: from ``scratch()``, to be overwritten; without it there is new memory for each chunk.
 
         Raises:
             Truncated: the source ends before it.
             ChunkAltered: it is another.
         """
-        chunk = self._read(*self._layout.chunk(index))
+        chunk = self._read(*self._layout.chunk(index), scratch)
         if merkle.leaf_hash(chunk) != self._leaves[index * merkle.HASH_BYTES : (index + 1) * merkle.HASH_BYTES]:
             raise ChunkAltered(f"chunk {index} is not the one that was sealed", index=index)
         return chunk
 
-    def _read(self, offset: int, length: int) -> bytes:
-        data = self._source.read_at(offset, length)
+    def _read(self, offset: int, length: int, scratch: memoryview | None = None) -> bytes | memoryview:
+        data: bytes | memoryview
+        if scratch is not None and isinstance(self._source, FileSource):
+            data = scratch[: self._source.read_into(offset, scratch[:length])]
+        else:
+            data = self._source.read_at(offset, length)
         if len(data) != length:
             raise Truncated(f"the sealed file ended before byte {offset + length}, shorter than it said it was")
         return data
 
 
-class _Opened(_Stored):
+class Opened(_Stored):
     """A sealed file and its key, that passed S1 to S6.
 
     Args:
@@ -193,12 +205,16 @@ class _Opened(_Stored):
         """Room for one chunk's plaintext."""
         return memoryview(bytearray(min(self._layout.chunk_bytes, self._layout.plaintext_bytes)))
 
-    def plaintext(self, index: int, buffer: memoryview) -> memoryview:
+    def plaintext(
+        self, index: int, buffer: memoryview, scratch: memoryview | None = None, *, path: bool = True
+    ) -> memoryview:
         """A chunk's plaintext, if it is under the root (S7) and its tag is right for this file and place (S8).
 
         Args:
             index: the chunk's index.
             buffer: from ``buffer()``; overwritten. What is left in it after an error is nobody's to read.
+            scratch: as of ``fetch``.
+            path: whether S7 is made. Only who makes S8 and S9 of the whole may leave it out: see ``whole.py``.
 
         Returns:
             the part of ``buffer`` that holds the plaintext.
@@ -207,7 +223,7 @@ class _Opened(_Stored):
             Truncated: the source ends before it.
             ChunkAltered: it is another chunk, or was not encrypted by this key, for this file, as this chunk.
         """
-        chunk = self.fetch(index)
+        chunk = self.fetch(index, scratch) if path else self._read(*self._layout.chunk(index), scratch)
         plaintext = buffer[: len(chunk) - TAG_BYTES]
         try:
             self._cipher.decrypt_into(self._layout.nonce(index), chunk, None, plaintext)
@@ -247,8 +263,8 @@ class SealedReader(io.RawIOBase):
         self._chunk_bytes = manifest.sealed.chunk_bytes
         self._cache_chunks = max(1, cache_chunks)
         self._cache: dict[int, memoryview] = {}  # chunk index -> plaintext, least recently used first
-        self._opened: _Opened | None = None  # first of all, since close() is called even if the next line raises
-        self._opened = _Opened(source, manifest, key)
+        self._opened: Opened | None = None  # first of all, since close() is called even if the next line raises
+        self._opened = Opened(source, manifest, key)
 
     @property
     def size(self) -> int:
@@ -310,7 +326,7 @@ class SealedReader(io.RawIOBase):
         self._cache.clear()
         super().close()
 
-    def _require_open(self) -> _Opened:
+    def _require_open(self) -> Opened:
         if self._opened is None:
             raise ValueError("the sealed file is closed")
         return self._opened
@@ -325,7 +341,7 @@ class SealedReader(io.RawIOBase):
             view[filled : filled + len(piece)] = piece
             filled += len(piece)
 
-    def _chunk(self, opened: _Opened, index: int) -> memoryview:
+    def _chunk(self, opened: Opened, index: int) -> memoryview:
         plaintext = self._cache.pop(index, None)
         if plaintext is None:
             if len(self._cache) < self._cache_chunks:

@@ -15,17 +15,21 @@ from strongroom.asset import AssetKey, Manifest, RangeSource, verify_manifest
 from strongroom.attest import binding
 from strongroom.attest.evidence import Evidence, Platform
 from strongroom.attest.keyset import (
+    CHAT_SIGNATURE_ALGO,
     DEVICE_BINDING_ALGO,
+    INFERENCE_RECEIPT_ALGO,
     RELEASE_ALGO,
     RUN_RECEIPT_ALGO,
     AttestationReport,
     KeyEntry,
     Keyset,
+    TlsKey,
     report_data,
 )
 from strongroom.broker import ReleaseRequest, Slot, open_release
 from strongroom.contract import AssetRef, Contract, RunRequest
 from strongroom.delivery import Delivery
+from strongroom.ehbp import KEYSET_ALGO, PrivateKey
 from strongroom.errors import ManifestMismatch, NotPermitted, ProgramNotApproved, Unreachable
 from strongroom.party import DecryptionKey, Party, SigningKey
 from strongroom.policy import explain
@@ -91,22 +95,72 @@ class Around:
     devices: Callable[[bytes], tuple[Evidence, ...]] | None = None
 
 
-class Keys:
-    """The run's own keys: one for each role; one that binds devices only where there are devices."""
+@dataclass(frozen=True, slots=True, repr=False)
+class ServingKeys:
+    """What an enclave that answers requests has beside the keys of a run, each for one thing.
 
-    def __init__(self, entropy: Callable[[int], bytes], subject: str, not_after: int, *, devices: bool) -> None:
+    Attributes:
+        receipt: signs the receipts of requests (ACI's own ``ed25519``).
+        chat: signs chats as NEAR AI's clients ask for them.
+        requests: what requests are encrypted to.
+    """
+
+    receipt: SigningKey
+    chat: SigningKey
+    requests: PrivateKey
+
+    def __repr__(self) -> str:
+        return "ServingKeys(…)"
+
+    @classmethod
+    def make(cls, entropy: Callable[[int], bytes]) -> ServingKeys:
+        return cls(SigningKey.from_seed(entropy(32)), SigningKey.from_seed(entropy(32)), PrivateKey(entropy(32)))
+
+    def signing(self) -> tuple[KeyEntry, ...]:
+        return (
+            KeyEntry("inference", INFERENCE_RECEIPT_ALGO, self.receipt.public.raw.hex()),
+            KeyEntry("chat", CHAT_SIGNATURE_ALGO, self.chat.public.raw.hex()),
+        )
+
+    def encryption(self) -> tuple[KeyEntry, ...]:
+        return (KeyEntry("requests", KEYSET_ALGO, self.requests.public.raw.hex()),)
+
+
+class Keys:
+    """The run's own keys: one for each role; one that binds devices only where there are devices.
+
+    Args:
+        entropy: n fresh random bytes.
+        subject: of the keyset.
+        not_after: Unix seconds.
+        devices: whether there are devices beside the processor.
+        serving: the keys of a room that answers requests, or ``None`` for a run.
+        tls: the keys of TLS that ends inside.
+    """
+
+    def __init__(
+        self,
+        entropy: Callable[[int], bytes],
+        subject: str,
+        not_after: int,
+        *,
+        devices: bool,
+        serving: ServingKeys | None = None,
+        tls: tuple[TlsKey, ...] = (),
+    ) -> None:
         self.receipt = SigningKey.from_seed(entropy(32))
         self.release = DecryptionKey.from_seed(entropy(96))
         self.binding = SigningKey.from_seed(entropy(32)) if devices else None
         signing = [KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex())]
         if self.binding is not None:
             signing.append(KeyEntry("device-binding", DEVICE_BINDING_ALGO, self.binding.public.raw.hex()))
+        release = KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex())
         self.keyset = Keyset(
             subject=subject,
             not_after=not_after,
-            receipt_signing_keys=tuple(signing),
-            e2ee_public_keys=(KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex()),),
-            tls_public_keys=(),
+            receipt_signing_keys=(*signing, *(serving.signing() if serving else ())),
+            e2ee_public_keys=(release, *(serving.encryption() if serving else ())),
+            tls_public_keys=tls,
         )
 
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 import threading
 from types import MappingProxyType
 
-from strongroom.asset import Scheme, SealedReader, check_content
+from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
+from strongroom.attest.keyset import AttestationReport, TlsKey, report_data
 from strongroom.broker import run_subject
 from strongroom.contract import Contract, RunRequest
 from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed
 from strongroom.wire import Envelope
 
-from .obtain import Around, Keys, Obtainer, Released, require_program, require_use
+from .obtain import Around, Keys, Obtainer, Released, ServingKeys, require_program, require_use
 from .run import KEYSET_SECONDS
 
 
@@ -32,12 +33,15 @@ class Room:
         request: a party's signed request to open it; the brokers check it too.
         program_digest: of the program that stands ready to serve.
         around: what the enclave is given.
+        tls: the keys of TLS that ends inside the enclave, which the keyset names.
 
     Raises:
         ContractError, NotPermitted, ProgramNotApproved: before any key is asked for.
     """
 
-    def __init__(self, contract: Contract, request: Envelope, program_digest: str, around: Around) -> None:
+    def __init__(
+        self, contract: Contract, request: Envelope, program_digest: str, around: Around, *, tls: tuple[TlsKey, ...] = ()
+    ) -> None:
         at = around.now()
         contract.require_in_force(at)
         RunRequest.verify(request, contract.proposal, at)
@@ -49,12 +53,19 @@ class Room:
         self.run_id = RunRequest.peek(request).run_id
         until = at + contract.proposal.limits.seconds + KEYSET_SECONDS
         subject = run_subject(contract.digest, self.run_id)
-        self.keys = Keys(around.entropy, subject, until, devices=around.devices is not None)
+        self.serving = ServingKeys.make(around.entropy)
+        devices = around.devices is not None
+        self.keys = Keys(around.entropy, subject, until, devices=devices, serving=self.serving, tls=tls)
         self._keyring = Obtainer(contract, request, self.keys, around)
         self._manifests = self._keyring.manifests()
         self._held: dict[str, Released] = {}
         self._lock = threading.Lock()  # of ``_held``
         self._asking = threading.Lock()
+
+    @property
+    def manifests(self) -> tuple[Envelope, ...]:
+        """The assets' manifests as their owners signed them, which say with the contract what is served."""
+        return tuple(envelope for envelope, _ in self._manifests.values())
 
     def open(self) -> None:
         """Ask every owner for its key.
@@ -118,6 +129,30 @@ class Room:
         if held.manifest.content.scheme is Scheme.SHA256:
             check_content(source, held.manifest, held.key)
         return SealedReader(source, held.manifest, held.key)
+
+    def sealed(self, role: str) -> tuple[RangeSource, Released]:
+        """An asset's sealed file, and what opens it: for who reads all of it once, and compares its SHA-256 by that.
+
+        Raises:
+            RoomClosed: no lease is in force.
+        """
+        held = self.released()[role]
+        return self.around.exchange.sealed(held.manifest.digest), held
+
+    def report(self, nonce: bytes | None, *, e2ee_versions: tuple[str, ...] = ()) -> AttestationReport:
+        """Evidence of this room's keyset for whoever asks.
+
+        Args:
+            nonce: 32 bytes from the asker; ``None`` for the form that proves no freshness.
+            e2ee_versions: how requests may be encrypted.
+
+        Raises:
+            BadNonce: another length.
+            PlatformFailed, NotMeasurable: the platform gives no evidence now.
+        """
+        bound = report_data(self.keys.keyset.digest, nonce)
+        evidence, endorsements = self._keyring.prove(bound), self.around.platform.endorsements()
+        return AttestationReport(self.keys.keyset, bound[:32], evidence, endorsements, e2ee_versions=e2ee_versions)
 
     def close(self) -> None:
         """Erase every key: nothing here refers to one any more. Python cannot promise more than that."""

@@ -32,6 +32,7 @@ from strongroom.errors import (
     ProgramCrashed,
     ProgramError,
     ProtocolBroken,
+    QuestionsUnreadable,
     StrongroomError,
     TableColumns,
     TableEmpty,
@@ -45,7 +46,7 @@ from strongroom.wire import JSON, Fields
 
 from . import sandbox_child
 from .sandbox_child import Child
-from .sandbox_job import Inputs, Limits, Opened, Outputs, encode
+from .sandbox_job import Inputs, Limits, Opened, Outputs, encode, memory_file
 from .sandbox_view import SCRATCH_BYTES, View, view
 
 __all__ = ["MAX_LOG_BYTES", "START_SECONDS", "Limits", "Opened", "Sandbox", "prepare", "program_digest"]
@@ -73,6 +74,7 @@ _SAYINGS: Mapping[type[ProgramError], str] = {
     OutputMissing: "it ended without an output that was agreed",
     ProgramCrashed: "it crashed",
     ProtocolBroken: "it broke the protocol",
+    QuestionsUnreadable: "the questions cannot be read",
     TableColumns: "a column is missing from the table, or is there twice",
     TableEmpty: "the table has no rows",
     TableLabels: "a label in the table is none of the contract's classes",
@@ -83,11 +85,11 @@ _SAYINGS: Mapping[type[ProgramError], str] = {
 _MAKER = object()
 
 
-def _read_sources(name: str) -> dict[str, str]:
+def read_sources(name: str) -> dict[str, str]:
     return {file: sandbox_child.source(file) for file in sources(name)}
 
 
-def _digest(files: Mapping[str, str]) -> str:
+def digest_of(files: Mapping[str, str]) -> str:
     hashes: JSON = {file: "sha256:" + hashlib.sha256(text.encode()).hexdigest() for file, text in files.items()}
     return wire.digest(wire.encode(hashes))
 
@@ -104,7 +106,7 @@ def program_digest(name: str) -> str:
     Raises:
         BadParameters: there is no standard program of this name.
     """
-    return _digest(_read_sources(name))
+    return digest_of(read_sources(name))
 
 
 def _stopped(what: type[ProgramError], step: str) -> ProgramError:
@@ -120,19 +122,30 @@ class Sandbox:
         step: where the program said it was last.
     """
 
-    def __init__(self, maker: object, name: str, files: Mapping[str, str], kind: str, outputs: Collection[str]) -> None:
+    def __init__(
+        self,
+        maker: object,
+        name: str,
+        files: Mapping[str, str],
+        kind: str,
+        outputs: Collection[str],
+        *,
+        in_memory: Collection[str] = (),
+    ) -> None:
         if maker is not _MAKER:
             raise TypeError("a sandbox is made by prepare()")
         seen = view()
         self.kind = kind
-        self.program_digest = _digest(files)
+        self.program_digest = digest_of(files)
         self.step = STEPS[0]
         self._log = bytearray()
         self._steps, self._permille = 0, 0
         self._most, self._half = 0, 0  # bytes of address space: the most that was seen in use, and half of what was agreed
         self._spent, self._ready, self._talks = False, False, True
+        self._in_memory = frozenset(in_memory)
+        self._passed: list[int] = []  # descriptors that go with what is unsent
         self._frames = frames.Frames(frames.FROM_CHILD)
-        self._unsent = memoryview(frames.frame(frames.HELLO, json.dumps(_hello(name, files, kind, seen, outputs)).encode()))
+        self._unsent = memoryview(frames.frame(frames.HELLO, json.dumps(hello(name, files, kind, seen, outputs)).encode()))
         self._channel, theirs = socket.socketpair()
         self._said, says = os.pipe()
         os.set_blocking(self._said, False)
@@ -169,6 +182,7 @@ class Sandbox:
             os.close(self._said)
             self._said = -1
             self._channel.close()
+            self._close_passed()
 
     def wait(self, seconds: float = START_SECONDS) -> None:
         """Wait until the child has loaded its libraries. ``run`` does this too.
@@ -217,9 +231,13 @@ class Sandbox:
         try:
             self.wait()
             asked = {name: spec for name, spec in outputs.items() if spec.kind != "log"}
-            written = self._serve(
-                encode(parameters, inputs, asked), Inputs(inputs), Outputs(asked, limits.output_bytes), limits, on_progress
-            )
+            whole = sorted(self._in_memory & inputs.keys())
+            if sum(inputs[role].size for role in whole) > limits.memory_bytes:
+                raise self._end(OutOfMemory)
+            for role in whole:
+                self._passed.append(memory_file(inputs[role]))
+            job = encode(parameters, inputs, asked, whole)
+            written = self._serve(job, Inputs(inputs), Outputs(asked, limits.output_bytes), limits, on_progress)
         finally:
             self.close()
         return written | {name: self.log[: spec.max_bytes] for name, spec in outputs.items() if spec.kind == "log"}
@@ -337,11 +355,20 @@ class Sandbox:
 
     def _send(self) -> None:
         try:
-            self._unsent = self._unsent[self._channel.send(self._unsent) :]
+            if self._passed:
+                sent = socket.send_fds(self._channel, [self._unsent], self._passed)
+                self._close_passed()
+            else:
+                sent = self._channel.send(self._unsent)
+            self._unsent = self._unsent[sent:]
         except BlockingIOError:
             return
         except (BrokenPipeError, ConnectionResetError):
             raise self._died() from None
+
+    def _close_passed(self) -> None:
+        while self._passed:
+            os.close(self._passed.pop())
 
     def _receive(self) -> None:
         try:
@@ -372,16 +399,30 @@ class Sandbox:
                 self._log += data[: MAX_LOG_BYTES - len(self._log)]
 
 
-def _hello(name: str, files: Mapping[str, str], kind: str, seen: View, outputs: Collection[str]) -> JSON:
+def hello(
+    name: str, files: Mapping[str, str], kind: str, seen: View, outputs: Collection[str], *, tasks: int = 0, arenas: int = 1
+) -> JSON:
+    """What a child is told first.
+
+    Args:
+        name: the program's.
+        files: its sources.
+        kind: of the sandbox.
+        seen: what the child sees.
+        outputs: what it will be asked for.
+        tasks: threads that it may have beside the 64 of every child.
+        arenas: how many allocation arenas they share.
+    """
     limits: dict[str, JSON] = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": SCRATCH_BYTES, "RLIMIT_NOFILE": 256}
     if kind != sandbox_child.PROCESS:
         # In its own user namespace the child counts from nought; outside, with everything else that its user runs.
-        limits["RLIMIT_NPROC"] = sandbox_child.MAX_PROCESSES
+        limits["RLIMIT_NPROC"] = sandbox_child.MAX_PROCESSES + tasks
     return {
+        "arenas": arenas,
         "limits": limits,
         "outputs": [*sorted(outputs)],
         "paths": [*seen.paths],
-        "program": name,
+        "program": name.replace("-", "_"),
         "sources": dict(files),
     }
 
@@ -400,13 +441,21 @@ def prepare(program: str, asked: str = sandbox_child.ISOLATED, *, outputs: Colle
         NoSandbox: that kind of sandbox cannot be had here.
         MissingExtra: the libraries that the program needs are not installed.
     """
+    require_libraries(program, load(program).LIBRARIES)
+    in_memory: Collection[str] = getattr(load(program), "IN_MEMORY", ())
+    return _start(program, read_sources(program), sandbox_child.choose(asked), outputs, in_memory=in_memory)
+
+
+def require_libraries(program: str, libraries: Collection[str]) -> None:
+    """Raises MissingExtra: a child of this process would not find one of these libraries."""
     paths = list(view().paths)
-    missing = [name for name in load(program).LIBRARIES if PathFinder.find_spec(name, paths) is None]
+    missing = [name for name in libraries if PathFinder.find_spec(name, paths) is None]
     if missing:
         raise MissingExtra(f"program {program!r} needs libraries that are not installed: {', '.join(missing)}")
-    return _start(program, _read_sources(program), sandbox_child.choose(asked), outputs)
 
 
-def _start(name: str, files: Mapping[str, str], kind: str, outputs: Collection[str]) -> Sandbox:
+def _start(
+    name: str, files: Mapping[str, str], kind: str, outputs: Collection[str], *, in_memory: Collection[str] = ()
+) -> Sandbox:
     """As ``prepare``, for sources from anywhere: tests give hostile ones."""
-    return Sandbox(_MAKER, name, files, kind, outputs)
+    return Sandbox(_MAKER, name, files, kind, outputs, in_memory=in_memory)

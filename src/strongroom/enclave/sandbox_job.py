@@ -5,12 +5,14 @@ Whoever asks for a range or sends a piece is untrusted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fcntl
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import BinaryIO, Protocol
 
 from strongroom import wire
-from strongroom.errors import ProgramError, ProtocolBroken, TooMuchOutput, Truncated
+from strongroom.errors import NoSandbox, ProgramError, ProtocolBroken, TooMuchOutput, Truncated
 from strongroom.programs import OutputSpec, frames
 from strongroom.wire import JSON
 
@@ -105,11 +107,49 @@ class Outputs:
         return {name: bytes(self._written[name]) for name in self._names}
 
 
-def encode(parameters: Mapping[str, JSON], inputs: Mapping[str, Opened], outputs: Mapping[str, OutputSpec]) -> bytes:
-    return wire.encode(
-        {
-            "inputs": {role: {"media_type": about.media_type, "size": about.size} for role, about in inputs.items()},
-            "outputs": {name: asdict(spec) for name, spec in outputs.items()},
-            "parameters": dict(parameters),
-        }
-    )
+def memory_file(opened: Opened) -> int:
+    """A descriptor of an anonymous memory file that holds the whole of an input, and that nobody can write to any more.
+
+    Raises:
+        NoSandbox: this system has no memory files.
+        Truncated: the input is shorter than its manifest says.
+        StrongroomError: whatever the input raises.
+    """
+    if not hasattr(os, "memfd_create"):
+        raise NoSandbox("a program that wants an input in memory needs Linux")
+    found = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        _copy(opened, found)
+        every = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(found, fcntl.F_ADD_SEALS, every)
+    except BaseException:
+        os.close(found)
+        raise
+    return found
+
+
+def _copy(opened: Opened, to: int) -> None:
+    opened.file.seek(0)
+    left = opened.size
+    while left:
+        piece = memoryview(opened.file.read(min(left, frames.READ_BYTES)))
+        if not piece:
+            raise Truncated("an input is shorter than its manifest says")
+        left -= len(piece)
+        while piece:
+            piece = piece[os.write(to, piece) :]
+
+
+def encode(
+    parameters: Mapping[str, JSON],
+    inputs: Mapping[str, Opened],
+    outputs: Mapping[str, OutputSpec],
+    in_memory: Collection[str] = (),
+) -> bytes:
+    """The job. ``in_memory``: the roles whose descriptors come with it, in their order."""
+    job: dict[str, JSON] = {
+        "inputs": {role: {"media_type": about.media_type, "size": about.size} for role, about in inputs.items()},
+        "outputs": {name: asdict(spec) for name, spec in outputs.items()},
+        "parameters": dict(parameters),
+    }
+    return wire.encode(job | ({"in_memory": [*in_memory]} if in_memory else {}))

@@ -4,8 +4,11 @@ A program is a module in this package. It is read by two sides: the proposer's c
 heavy libraries to do so), the sandboxed child calls ``load`` ahead of the run and then ``run``. It sees its inputs by range,
 writes each output once, and says at which step it is. It knows nothing of keys, contracts or the enclave around it.
 
-Imports nothing but ``strongroom.errors`` and, when used, third-party libraries. See ``spec/programs.md`` and
-``spec/sandbox.md``.
+A program that is *served* has ``serve`` in place of ``run``: its child stays, and answers questions as they come
+(``programs/serving.py``).
+
+Imports nothing but ``strongroom.errors``, ``strongroom.lm`` and, when used, third-party libraries. See ``spec/programs.md``
+and ``spec/sandbox.md``.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from strongroom.errors import (
     OutOfMemory,
     ProgramCrashed,
     ProgramError,
+    QuestionsUnreadable,
     TableColumns,
     TableEmpty,
     TableLabels,
@@ -37,6 +41,8 @@ STEPS: Final = (
     "predict",
     "measure",
     "draw",
+    "read questions",
+    "ask",
     "write",
     "program",
 )
@@ -50,6 +56,7 @@ CLAIMS: Final[Mapping[str, type[ProgramError]]] = {
         ModelUnreadable,
         OutOfMemory,
         ProgramCrashed,
+        QuestionsUnreadable,
         TableColumns,
         TableEmpty,
         TableLabels,
@@ -60,9 +67,24 @@ CLAIMS: Final[Mapping[str, type[ProgramError]]] = {
 """The failures that a program may claim. Those of time, size and protocol are for the parent alone to find."""
 
 _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
-    "evaluate": ("evaluate.py", "evaluation.py", "graph.py", "measure.py", "model.py", "picture.py", "table.py"),
+    "evaluate": tuple(
+        f"programs/{file}"
+        for file in ("evaluate.py", "evaluation.py", "graph.py", "measure.py", "model.py", "picture.py", "table.py")
+    ),
+    "evaluate-llm": (
+        *(f"programs/{file}" for file in ("evaluate_llm.py", "asked.py", "inspected.py", "questions.py")),
+        *(f"lm/{file}" for file in ("__init__.py", "engine.py", "gguf.py", "llama.py", "request.py", "seated.py")),
+    ),
+    "serve-llm": (
+        "programs/serve_llm.py",
+        "programs/serving.py",
+        *(
+            f"lm/{file}.py"
+            for file in ("__init__", "engine", "folder", "gguf", "llama", "request", "seated", "transformers")
+        ),
+    ),
 }
-_FRAME: Final = ("__init__.py", "boot.py", "frames.py", "runner.py")
+_FRAME: Final = ("errors.py", *(f"programs/{file}" for file in ("__init__.py", "boot.py", "frames.py", "runner.py")))
 
 NAMES: Final = tuple(sorted(_SOURCES))
 """The standard programs."""
@@ -82,11 +104,13 @@ class Input:
         media_type: as the asset's manifest says.
         size: in bytes.
         opener: what ``open`` calls.
+        path: of the whole of it, a file in memory that cannot be written, where the program has the role in ``IN_MEMORY``.
     """
 
     media_type: str
     size: int
     opener: Callable[[], BinaryIO]
+    path: str | None = None
 
     def open(self) -> BinaryIO:
         """A seekable file that reads only the ranges asked for."""
@@ -150,15 +174,25 @@ def load(name: str) -> Program:
     Raises:
         BadParameters: there is none of this name.
     """
-    if name not in _SOURCES:
-        raise BadParameters(f"there is no standard program {name[:64]!r}; there are: {', '.join(NAMES)}", step="start")
-    return cast("Program", import_module(f"{__name__}.{name}"))
+    return cast("Program", import_module(modules(name)[0]))
+
+
+def roles(name: str, parameters: Mapping[str, Any]) -> frozenset[str]:
+    """The roles of a program's inputs, under these parameters: one that is served has a role for each model.
+
+    Raises:
+        BadParameters: there is none of this name, or it cannot use its parameters.
+    """
+    program = load(name)
+    program.check(parameters)
+    named = getattr(program, "roles", None)
+    return program.ROLES if named is None else cast("frozenset[str]", named(parameters))
 
 
 def modules(name: str) -> tuple[str, ...]:
-    """The modules that a standard program alone is made of. Raises BadParameters."""
-    load(name)
-    return tuple(f"{__name__}.{file.removesuffix('.py')}" for file in _SOURCES[name])
+    """The modules that a standard program alone is made of; the first is the one to load. Raises BadParameters."""
+    dotted = (file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in _known(name))
+    return tuple(f"{__name__.partition('.')[0]}.{module}" for module in dotted)
 
 
 def sources(name: str) -> tuple[str, ...]:
@@ -168,6 +202,10 @@ def sources(name: str) -> tuple[str, ...]:
     Raises:
         BadParameters: there is none of this name.
     """
+    return tuple(sorted([*_FRAME, *_known(name)]))
+
+
+def _known(name: str) -> tuple[str, ...]:
     if name not in _SOURCES:
         raise BadParameters(f"there is no standard program {name[:64]!r}; there are: {', '.join(NAMES)}", step="start")
-    return tuple(sorted(["errors.py", *(f"programs/{file}" for file in (*_FRAME, *_SOURCES[name]))]))
+    return _SOURCES[name]

@@ -40,6 +40,33 @@ FROM_CHILD: Final[Mapping[bytes, int]] = {
 }
 
 
+# A program that is served: its child stays, and these come in place of all of the above but HELLO and READY.
+
+MODEL, QUESTION, CANCEL = b"M", b"Q", b"X"  # parent to child
+ABOUT, ANSWERS, VECTORS = b"B", b"P", b"V"  # child to parent
+
+ROUTES: Final = ("chat", "completions", "embeddings")
+"""What can be asked, in the order of ``QUESTION``'s byte."""
+
+QUESTION_BODY: Final = struct.Struct(">IBB")  # number of the question, index in ROUTES, seats; then SEATs, then the request
+SEAT_BODY: Final = struct.Struct(">H?")  # the seat, and whether what was worked out there before may be used
+CANCEL_BODY: Final = struct.Struct(">I")  # number of the question
+VECTORS_BODY: Final = struct.Struct(">IIH")  # number of the question, numbers in a vector, how many vectors follow
+
+MAX_QUESTION: Final = 8 << 20
+MAX_ANSWERS: Final = 4 << 20
+MAX_VECTORS: Final = 4 << 20
+
+TO_SERVING: Final[Mapping[bytes, int]] = {HELLO: 4 << 20, MODEL: 1 << 16, QUESTION: MAX_QUESTION, CANCEL: CANCEL_BODY.size}
+FROM_SERVING: Final[Mapping[bytes, int]] = {
+    READY: 0,
+    ABOUT: 4096,
+    ANSWERS: MAX_ANSWERS,
+    VECTORS: VECTORS_BODY.size + MAX_VECTORS,
+    FAILED: 256,
+}
+
+
 class BrokenFrame(Exception):
     """Bytes that are no frame of this direction."""
 

@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, BinaryIO, NoReturn, cast
 
@@ -34,6 +35,7 @@ _ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _M_ARENA_MAX = -8  # mallopt(3)
+_MAX_DESCRIPTORS = 16
 
 
 class Channel:
@@ -46,14 +48,19 @@ class Channel:
     def __init__(self, channel: socket.socket) -> None:
         self._socket = channel
         self._lock = threading.Lock()
+        self.descriptors: list[int] = []  # that came with the job
 
     def send(self, kind: bytes, *parts: bytes | memoryview) -> None:
         with self._lock:
             self._socket.sendall(frame(kind, *parts))
 
     def receive(self, kind: bytes) -> bytes:
-        """The payload of the next frame, which must be of this type. Raises EOFError when the parent is gone."""
-        data = bytearray(self._awaited(kind))
+        """The payload of the next frame, which must be of this type, and the descriptors that come with its first byte.
+        Raises EOFError when the parent is gone."""
+        first, self.descriptors, _, _ = socket.recv_fds(self._socket, frames.HEADER.size, _MAX_DESCRIPTORS)
+        if not first:
+            raise EOFError("the parent is gone")
+        data = bytearray(self._awaited(kind, first))
         self._fill(memoryview(data))
         return bytes(data)
 
@@ -65,10 +72,10 @@ class Channel:
                 raise frames.BrokenFrame("another number of bytes than asked for")
             self._fill(into)
 
-    def _awaited(self, kind: bytes) -> int:
-        """The length of the next frame's payload, which must be of this type."""
-        head = bytearray(frames.HEADER.size)
-        self._fill(memoryview(head))
+    def _awaited(self, kind: bytes, first: bytes = b"") -> int:
+        """The length of the next frame's payload, which must be of this type; of its header the first bytes are here."""
+        head = bytearray(first.ljust(frames.HEADER.size))
+        self._fill(memoryview(head)[len(first) :])
         found, length = frames.header(bytes(head), frames.TO_CHILD)
         if found != kind:
             raise frames.BrokenFrame("a frame of another type than the one awaited")
@@ -139,16 +146,18 @@ class Job:
         self._step, self._permille, self._steps = "start", 0, 0
         self.parameters: Mapping[str, Any] = said["parameters"]
         self.outputs = {name: OutputSpec(**spec) for name, spec in sorted(said["outputs"].items())}
+        passed = zip(said.get("in_memory", []), channel.descriptors, strict=True)
+        paths = {role: f"/proc/self/fd/{descriptor}" for role, descriptor in passed}
         self.inputs = {
-            role: self._input(index, about["media_type"], about["size"])
+            role: self._input(index, about["media_type"], about["size"], paths.get(role))
             for index, (role, about) in enumerate(sorted(said["inputs"].items()))
         }
 
-    def _input(self, role: int, media_type: str, size: int) -> Input:
+    def _input(self, role: int, media_type: str, size: int, path: str | None) -> Input:
         def opener() -> BinaryIO:
             return cast("BinaryIO", io.BufferedReader(RangeFile(self._channel, role, size), frames.READ_BYTES))
 
-        return Input(media_type, size, opener)
+        return Input(media_type, size, opener, path)
 
     def step(self, name: str, permille: int) -> None:
         """Tell the parent, where it is news. Thousandths never fall."""
@@ -171,7 +180,11 @@ class Job:
         self.step("check parameters", 0)
         offered = {name: what.kind for name, what in program.OUTPUTS.items()}
         wanted = {name: spec.kind for name, spec in self.outputs.items()}
-        if self.inputs.keys() != program.ROLES or not wanted.items() <= offered.items():
+        roles = getattr(program, "roles", None)
+        if (
+            self.inputs.keys() != (roles(self.parameters) if roles else program.ROLES)
+            or not wanted.items() <= offered.items()
+        ):
             raise BadParameters("the program has other roles, or other outputs", step="check parameters")
         program.check(self.parameters)
         program.run(self.inputs, self.parameters, self.outputs, self.write, self.step)
@@ -216,12 +229,13 @@ def _flush() -> None:
         sys.stderr.flush()
 
 
-def confine(keep: int, limits: Mapping[str, int]) -> None:
+def confine(keep: int, limits: Mapping[str, int], arenas: int = 1) -> None:
     """Lock what this process can lock by itself: descriptors, environment, resource limits, allocation arenas.
 
     Args:
         keep: the channel's descriptor; every other above standard error is closed.
         limits: values by the names of the module ``resource``.
+        arenas: how many allocation arenas its threads share.
     """
     os.closerange(3, keep)
     os.closerange(keep + 1, 4096)
@@ -233,7 +247,7 @@ def confine(keep: int, limits: Mapping[str, int]) -> None:
         resource.setrlimit(which, (most, most))
     # Each arena reserves 64 MiB of address space for every thread, which would be counted against the program's memory.
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, arenas)
 
 
 def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:
@@ -244,13 +258,16 @@ def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:
         said: the decoded ``HELLO``.
     """
     try:
-        confine(channel.fileno(), said["limits"])
+        confine(channel.fileno(), said["limits"], said.get("arenas", 1))
         os.environ.update(_ONE_THREAD)
         program = cast("Program", import_module(f"strongroom.programs.{said['program']}"))
+        environment: Mapping[str, str] = getattr(program, "ENVIRONMENT", {})
+        os.environ.update(environment)
         program.load(said["outputs"])
         os.environ.clear()
+        os.environ.update(environment)
         channel.sendall(frame(frames.READY))
-        serve(channel, program)
+        getattr(program, "serve", partial(serve, program=program))(channel)
     except BaseException:  # noqa: BLE001 - the parent sees that the channel closed, and that is all it needs to know
         traceback.print_exc()
         _flush()

@@ -1,0 +1,114 @@
+"""Weights in memory: an anonymous memory file that this process fills, and that nobody can write to afterwards.
+
+It has no name and lies on no disk. Children get a descriptor of it and map it, so that however many there are, and however
+often one is started again, the weights stand in memory once. See ``docs/engines.md``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Final, Self
+
+from strongroom.asset import AssetKey, Manifest, RangeSource, open_whole
+
+_PIECE_BYTES: Final = 1 << 20
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_MAKER = object()
+
+
+class Weights:
+    """Sealed against change. :meth:`opened` and :meth:`of_file` make it.
+
+    Attributes:
+        size: in bytes.
+        digest: of the manifest that they were opened by; empty where they were not.
+    """
+
+    def __init__(self, maker: object, descriptor: int, size: int, digest: str = "") -> None:
+        if maker is not _MAKER:
+            raise TypeError("weights are made by Weights.opened() or Weights.of_file()")
+        self._descriptor, self.size, self.digest = descriptor, size, digest
+
+    @property
+    def descriptor(self) -> int:
+        if self._descriptor < 0:
+            raise ValueError("the weights were let go of")
+        return self._descriptor
+
+    @classmethod
+    def opened(
+        cls,
+        source: RangeSource,
+        manifest: Manifest,
+        key: AssetKey,
+        *,
+        threads: int = 2,
+        progress: Callable[[int], None] | None = None,
+    ) -> Self:
+        """Open a sealed file into memory, every chunk and the content as a whole checked.
+
+        Args:
+            source: the sealed file. Untrusted.
+            manifest: its manifest, from somebody trusted for it.
+            key: the asset's key.
+            threads: that work on it.
+            progress: called with the bytes done.
+
+        Raises:
+            AssetError: its leaves, as of ``asset.open_whole``.
+            OSError: from the source, or no memory.
+        """
+
+        size = manifest.plaintext_bytes
+
+        def fill(descriptor: int) -> None:
+            def write_at(offset: int, data: memoryview) -> None:
+                _write(descriptor, offset, data)
+
+            open_whole(source, manifest, key, write_at, threads=threads, paths=False, progress=progress)
+
+        return cls(_MAKER, _made(size, fill), size, manifest.digest)
+
+    @classmethod
+    def of_file(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a plain file into memory. Raises OSError."""
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a path of any kind
+            size = os.fstat(file.fileno()).st_size
+
+            def fill(descriptor: int) -> None:
+                buffer, done = memoryview(bytearray(_PIECE_BYTES)), 0
+                while got := file.readinto(buffer):
+                    _write(descriptor, done, buffer[:got])
+                    done += got
+                if done != size:
+                    raise OSError("the file changed while it was read")
+
+            return cls(_MAKER, _made(size, fill), size)
+
+    def close(self) -> None:
+        """Let go of the memory, once no child maps it any more. Can be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _write(descriptor: int, offset: int, data: memoryview) -> None:
+    while data:
+        done = os.pwrite(descriptor, data, offset)
+        offset, data = offset + done, data[done:]
+
+
+def _made(size: int, fill: Callable[[int], None]) -> int:
+    """A memory file of this size, filled and sealed."""
+    descriptor = os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        # Written and not mapped: the kernel makes pages faster than a fault for each of them would.
+        os.ftruncate(descriptor, size)
+        fill(descriptor)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,0 +1,214 @@
+"""``serve-llm``: language models that answer requests for as long as a contract stands.
+
+Inputs: the weights of each model, in the role that the parameters give it. It writes no outputs: it is served, and not run.
+One child for each model. Parameters are written down in ``spec/programs.md``.
+
+This module is read by clients too: what is heavy is imported by ``load``, and by ``serve``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from strongroom.errors import BadParameters
+
+from . import Input, OutputKind, OutputSpec, Step, Write
+
+if TYPE_CHECKING:
+    from strongroom.lm.seated import Seated
+
+NAME: Final = "serve-llm"
+ROLES: Final = frozenset({"model"})
+"""Of one model; others are named by the parameters, and ``roles`` says them."""
+
+OUTPUTS: Final[Mapping[str, OutputKind]] = {}
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "context_tokens": 4096,
+    "guard": None,
+    "max_tokens": 1024,
+    "parallel": 8,
+    "threads": 1,
+}
+LIBRARIES: Final = ()
+"""None that every engine needs: see ``ENGINES``."""
+
+ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
+    "llama.cpp": ("xllamacpp",),
+    "transformers": ("torch", "transformers", "tokenizers", "jinja2"),
+}
+"""The engines that run in a child, and the libraries that each needs."""
+
+SIDECARS: Final = ("sidecar", "vllm")
+"""Servers beside the enclave's process. What such a model's role holds is no weights but the sidecar's description."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\Z")
+_ROLE = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
+MAX_MODELS, MAX_PARALLEL, MAX_THREADS, MAX_CONTEXT = 16, 64, 256, 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that is served.
+
+    Attributes:
+        name: by which it is asked for.
+        role: of its weights among the contract's assets.
+        engine: one of ``ENGINES`` or ``SIDECARS``.
+    """
+
+    name: str
+    role: str
+    engine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a contract says of the models that it serves.
+
+    Attributes:
+        models: at least one, of distinct names.
+        context_tokens: the longest prompt and answer together; less where a model was made for less.
+        parallel: how many questions each model works on at once.
+        threads: that each model computes with.
+        max_tokens: the longest answer.
+        guard: the role of the model that guards the others, or ``None``.
+        guards: settings by guard (``spec/guards.md``); one that is not there has its defaults.
+    """
+
+    models: tuple[Model, ...]
+    context_tokens: int
+    parallel: int
+    threads: int
+    max_tokens: int
+    guard: str | None
+    guards: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _bad(why: str) -> NoReturn:
+    raise BadParameters(f"serve-llm: {why}", step="check parameters")
+
+
+def _members(value: object, names: set[str], what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or set(value) != names:
+        _bad(f"{what} does not have exactly the members {', '.join(sorted(names))}")
+    return value
+
+
+def _whole(value: object, what: str, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        _bad(f"{what} is not a whole number from 1 to {most:,}")
+    return value
+
+
+def _word(value: object, pattern: re.Pattern[str], what: str) -> str:
+    if not isinstance(value, str) or not pattern.match(value):
+        _bad(f"{what} is not one")
+    return value
+
+
+def _model(value: object) -> Model:
+    given = _members(value, {"name", "role", "engine"}, "a model")
+    known = sorted([*ENGINES, *SIDECARS])
+    if not isinstance(given["engine"], str) or given["engine"] not in known:
+        _bad(f"engine is not one of {', '.join(known)}")
+    return Model(
+        _word(given["name"], _NAME, "a model's name"), _word(given["role"], _ROLE, "a model's role"), given["engine"]
+    )
+
+
+def read(parameters: Mapping[str, Any]) -> Parameters:
+    """The parameters of a contract.
+
+    Raises:
+        BadParameters: see ``spec/programs.md`` for what they must be.
+    """
+    from .guards import check as check_guards  # noqa: PLC0415 - not for the child, where it is not
+
+    whole = {"guards": {}, **parameters} if isinstance(parameters, Mapping) else parameters
+    given = _members(whole, {"guards", "models", *DEFAULTS}, "the parameters")
+    check_guards(given["guards"])
+    models = given["models"]
+    if not isinstance(models, list | tuple) or not 1 <= len(models) <= MAX_MODELS:
+        _bad(f"models is not a list of 1 to {MAX_MODELS} items")
+    found = tuple(_model(model) for model in models)
+    for what in ("name", "role"):
+        if len({getattr(model, what) for model in found}) != len(found):
+            _bad(f"two models have one {what}")
+    guard = given["guard"]
+    if guard is not None and guard not in {model.role for model in found}:
+        _bad("guard is no model's role")
+    context = _whole(given["context_tokens"], "context_tokens", MAX_CONTEXT)
+    return Parameters(
+        models=found,
+        context_tokens=context,
+        parallel=_whole(given["parallel"], "parallel", MAX_PARALLEL),
+        threads=_whole(given["threads"], "threads", MAX_THREADS),
+        max_tokens=_whole(given["max_tokens"], "max_tokens", context),
+        guard=guard,
+        guards=given["guards"],
+    )
+
+
+def check(parameters: Mapping[str, Any]) -> None:
+    """Raises BadParameters."""
+    read(parameters)
+
+
+def roles(parameters: Mapping[str, Any]) -> frozenset[str]:
+    """The roles of the models. Raises BadParameters."""
+    return frozenset(model.role for model in read(parameters).models)
+
+
+def load(outputs: Collection[str]) -> None:
+    """Import what it takes to serve.
+
+    Args:
+        outputs: the names of engines, where other programs have outputs.
+    """
+    for engine in sorted(outputs):
+        for library in ENGINES[engine]:
+            import_module(library)
+    import_module("strongroom.programs.serving")
+
+
+def run(
+    inputs: Mapping[str, Input],
+    parameters: Mapping[str, Any],
+    outputs: Mapping[str, OutputSpec],
+    write: Write,
+    step: Step,
+) -> None:
+    """Raises BadParameters: a room is opened for it, and no run."""
+    del inputs, parameters, outputs, write, step
+    _bad("it is served under a standing contract, and not run")
+
+
+def serve(channel: Any) -> None:
+    """The child's whole life once it is ready: see ``programs/serving.py``.
+
+    Args:
+        channel: a socket, connected to the parent.
+    """
+    from . import serving  # noqa: PLC0415 - the child's alone
+
+    serving.serve(channel, _open)
+
+
+def _open(said: Mapping[str, Any], weights: str, place: Path) -> Seated:
+    """Load a model in its engine. Raises ModelUnreadable."""
+    opens: Callable[..., Seated]
+    if said["engine"] == "transformers":
+        from strongroom.lm.transformers import Transformers  # noqa: PLC0415 - the child's alone
+
+        opens = Transformers
+    else:
+        from strongroom.lm.llama import Llama  # noqa: PLC0415 - the child's alone
+
+        opens = Llama
+    names = ("context_tokens", "parallel", "threads", "max_tokens", "embeds")
+    return opens(weights, place, **{name: said[name] for name in names})
