@@ -10,11 +10,12 @@ from typing import IO, Any, TypeVar
 
 from strongroom import wire
 from strongroom.app.http import Client
+from strongroom.batch import MAX_RECEIPTS, Submission
 from strongroom.checkpoint import Checkpoint
 from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.delivery import Delivery
 from strongroom.errors import BadField, BadReceipt, Conflict, ManifestMismatch, TooLarge
-from strongroom.ledger import ConsistencyProof, Entry
+from strongroom.ledger import ConsistencyProof, Entry, LoggedProof
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.wire import Envelope, Fields
@@ -228,6 +229,18 @@ class ExchangeClient:
     def consistency(self, old: int, new: int) -> ConsistencyProof:
         found = wire.decode(self.client.get("/v1/log/consistency", params={"old": old, "new": new}))
         return ConsistencyProof.from_json(found)
+
+    def log_receipts(self, submission: Submission) -> int:
+        """Have the receipts of requests logged by their digests; how many the log did not hold yet."""
+        f = Fields(wire.decode(self.client.post("/v1/log/receipts", submission.encode())), "answer")
+        added = f.integer("added", high=MAX_RECEIPTS)
+        f.end()
+        return added
+
+    def proof(self, entry: Entry) -> LoggedProof:
+        """Where the log says that it holds an entry; ``LoggedProof.verify`` finds out. Raises NotLogged."""
+        params = {"contract": entry.contract, "digest": entry.digest, "kind": entry.kind}
+        return LoggedProof.from_json(wire.decode(self.client.get("/v1/log/proof", params=params)))
 
     def entries(self, start: int, end: int) -> list[Entry]:
         """What the log says that it holds; :meth:`Room.ledger` holds it against the signed head."""

@@ -18,7 +18,9 @@ from starlette.routing import Route
 from strongroom import wire
 from strongroom.app.http import application, blocking, body, json_answer
 from strongroom.asset import FileSource, Manifest, check_sealed, verify_manifest
-from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal, counters
+from strongroom.batch import MAX_BATCH_BYTES, Submission
+from strongroom.batch import admissible as admissible_batch
+from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal, counters
 from strongroom.delivery import Delivery
 from strongroom.errors import BadField, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
 from strongroom.ledger import Entry
@@ -275,6 +277,20 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     async def post_entry(request: Request) -> Response:
         return json_answer({"index": await blocking(log_entry)(await body(request, DOCUMENT))})
 
+    def log_receipts(data: bytes) -> int:
+        submission = Submission.parse(data)
+        store.require_space(MAX_BATCH_BYTES)
+        contract = Contract.verify(store.proposal(submission.contract))
+        at = int(time.time())
+        return store.log_batch(contract.digest, admissible_batch(submission, contract, at).entries, at)
+
+    async def post_log_receipts(request: Request) -> Response:
+        return json_answer({"added": await blocking(log_receipts)(await body(request, MAX_BATCH_BYTES))})
+
+    async def get_proof(request: Request) -> Response:
+        members = {name: request.query_params.get(name, "") for name in ("contract", "digest", "kind")}
+        return json_answer((await blocking(store.prove)(Entry.from_json(members))).to_json())
+
     async def get_checkpoint(_request: Request) -> Response:
         return Response((await blocking(store.checkpoint)()).encode(), media_type="text/plain; charset=utf-8")
 
@@ -315,6 +331,8 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
             Route("/v1/receipts/{digest}", get_receipt),
             Route("/v1/log/entries", get_entries),
             Route("/v1/log/entries", post_entry, methods=["POST"]),
+            Route("/v1/log/receipts", post_log_receipts, methods=["POST"]),
+            Route("/v1/log/proof", get_proof),
             Route("/v1/log/checkpoint", get_checkpoint),
             Route("/v1/log/consistency", get_consistency),
         ]

@@ -18,7 +18,7 @@ from typing import IO
 from strongroom import wire
 from strongroom.contract import Proposal
 from strongroom.delivery import Delivery
-from strongroom.errors import BadField, Conflict, NoSpace, NotFound
+from strongroom.errors import BadField, Conflict, LimitReached, NoSpace, NotFound, NotLogged
 from strongroom.ledger import Checkpoint, ConsistencyProof, Entry, LoggedProof, LogKey, Tree
 from strongroom.receipt import Bundle, Statement
 from strongroom.wire import Envelope, Signature
@@ -28,6 +28,8 @@ from .sqlite import Database, blob, integer, text
 RESERVE = 1 << 30  # bytes left free on the disk for what costs little and matters: approvals, withdrawals, receipts, the log
 MAX_COUNTERS = 100  # counter-proposals to one proposal
 MAX_RECEIPTS = 10_000  # of one contract, shown at a time
+MAX_BATCHED = 2_000_000  # receipts of requests that are logged under one contract in a day
+DAY = 86_400
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL, keyid TEXT NOT NULL,
@@ -49,6 +51,8 @@ CREATE INDEX IF NOT EXISTS receipts_of ON receipts (contract);
 CREATE TABLE IF NOT EXISTS outputs (contract TEXT, run_id TEXT, output TEXT, sealed TEXT, manifest TEXT,
     PRIMARY KEY (contract, run_id, output, sealed, manifest)) STRICT;
 CREATE TABLE IF NOT EXISTS leaves (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL UNIQUE) STRICT;
+CREATE TABLE IF NOT EXISTS batched (contract TEXT, day INTEGER, entries INTEGER NOT NULL, PRIMARY KEY (contract, day))
+STRICT;
 CREATE TABLE IF NOT EXISTS nodes (level INTEGER, idx INTEGER, hash BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT;
 """
 
@@ -81,10 +85,11 @@ class ExchangeStore:
         folder: made when it is not there.
         key: the log's key.
         reserve: bytes that uploads leave free on the disk.
+        batched: how many receipts of requests are logged under one contract in a day of UTC.
     """
 
-    def __init__(self, folder: Path, key: LogKey, *, reserve: int = RESERVE) -> None:
-        self.folder, self.key, self._reserve = folder, key, reserve
+    def __init__(self, folder: Path, key: LogKey, *, reserve: int = RESERVE, batched: int = MAX_BATCHED) -> None:
+        self.folder, self.key, self._reserve, self._batched = folder, key, reserve, batched
         for kind in ("sealed", "mock", "output"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
         self._db = Database(folder / "exchange.db", _SCHEMA)
@@ -303,8 +308,48 @@ class ExchangeStore:
         with self._db.write() as c:
             return self._log(c, entry)
 
+    def log_batch(self, contract: str, entries: Sequence[Entry], at: int) -> int:
+        """Append what is not there yet of an enclave's batch, whole or not at all; how many entries that were.
+
+        Args:
+            contract: under which they all are.
+            entries: of receipts of requests.
+            at: Unix seconds.
+
+        Raises:
+            LimitReached: more than a contract may log in a day.
+        """
+        day = at // DAY
+        with self._db.write() as c:
+            before = self._size(c)
+            for entry in entries:
+                self._log(c, entry)
+            added = self._size(c) - before
+            c.execute("DELETE FROM batched WHERE day < ?", (day,))
+            used = c.execute(
+                "INSERT INTO batched VALUES (?, ?, ?)"
+                " ON CONFLICT (contract, day) DO UPDATE SET entries = entries + excluded.entries RETURNING entries",
+                (contract, day, added),
+            ).fetchone()
+            if integer(used[0]) > self._batched:
+                raise LimitReached(
+                    f"at most {self._batched} receipts of requests are logged under a contract in a day",
+                    retry_after=DAY - at % DAY,
+                    hint="They are logged the next day; ask the exchange's operator for more.",
+                )
+        return added
+
+    def prove(self, entry: Entry) -> LoggedProof:
+        """Where the log holds an entry, under its newest head. Raises NotLogged."""
+        with self._db.write() as c:
+            row = c.execute("SELECT idx FROM leaves WHERE entry = ?", (entry.encode(),)).fetchone()
+            if row is None:
+                raise NotLogged(f"the log holds no such {entry.kind}", hint="Receipts come in batches: ask again soon.")
+            return self._prove(c, integer(row[0]))
+
     def _size(self, c: sqlite3.Connection) -> int:
-        return integer(c.execute("SELECT count(*) FROM leaves").fetchone()[0])
+        # places have no gaps; counting rows would read all of them, for every entry
+        return integer(c.execute("SELECT coalesce(max(idx) + 1, 0) FROM leaves").fetchone()[0])
 
     def _log(self, c: sqlite3.Connection, entry: Entry) -> int:
         data = entry.encode()

@@ -1,0 +1,419 @@
+"""Receipts as they are kept: for whom, for how long, unreadable on the disk; and their digests on their way to a log."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from inference_case import APPRAISED, M
+from stage import in_process
+from strongroom import usage, wire
+from strongroom.app.exchange.client import ExchangeClient
+from strongroom.app.exchange.server import exchange
+from strongroom.app.http import Client
+from strongroom.app.inference.credentials import Credential, Limits
+from strongroom.app.inference.receipts import Authority, Logger, ReceiptStore
+from strongroom.app.stores.exchange import ExchangeStore
+from strongroom.batch import Batch, Submission, admissible
+from strongroom.contract import Contract
+from strongroom.enclave.room import Room
+from strongroom.errors import BadBatch, BadField, Conflict, NoSpace, NotFound, RoomClosed, StrongroomError, Unreachable
+from strongroom.inference.events import ModelWeights, Usage, UsageMetered
+from strongroom.inference.expected import Expected
+from strongroom.inference.receipt import InferenceReceipt
+from strongroom.inference.verification import Reader, examine
+from strongroom.ledger import Entry, LoggedProof, MemoryNodes, Tree
+from strongroom.policy import Policy
+from strongroom.serving import Serving
+from world import LOG, NOW, OWNERS, PROGRAM, World, keys_of
+
+KEY = bytes(range(32))
+AT = M.AT + 60
+ADA, BOB, BARE = (Credential(h, n, Limits()) for h, n in (("aa" * 32, "ada"), ("bb" * 32, None), (None, None)))
+
+
+class Clock:
+    now = float(AT)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[ReceiptStore]:
+    found = ReceiptStore(tmp_path / "serve" / "receipts.db", KEY, now=clock)
+    yield found
+    found.close()
+
+
+def receipt(n: int = 0, **changes) -> InferenceReceipt:
+    return M.sign(**{"receipt_id": f"rcpt-{n:032x}", "chat_id": f"chatcmpl-{n}", **changes})
+
+
+def refused(n: int = 0) -> InferenceReceipt:
+    return receipt(n, log=M.REFUSED, chat_id=None)
+
+
+def everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+# --- for whom, and for how long ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_receipt_is_handed_to_the_credential_of_its_request_alone(store, written):
+    kept = store.put(receipt(), ADA, AT + 60)
+    if written:
+        store.flush()
+    assert store.get(kept.receipt_id, ADA) == kept
+    assert store.by_chat("chatcmpl-0", ADA) == kept
+    for other in (BOB, BARE):
+        with pytest.raises(NotFound) as hers:
+            store.get(kept.receipt_id, other)
+        with pytest.raises(NotFound) as nobodys:
+            store.get("rcpt-" + "ff" * 16, other)
+        assert hers.value.to_json() == nobodys.value.to_json()  # as if there were none
+        with pytest.raises(NotFound):
+            store.by_chat("chatcmpl-0", other)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_without_a_credential_a_receipt_is_for_who_knows_its_id(store, written):
+    kept = store.put(receipt(), BARE, AT + 60)
+    if written:
+        store.flush()
+    for anybody in (ADA, BOB, BARE):
+        assert store.get(kept.receipt_id, anybody) == kept
+
+
+def test_of_two_answers_with_one_id_the_newest_of_ones_own_is_found(store):
+    first = store.put(receipt(1, chat_id="c"), ADA, AT + 60)
+    store.put(receipt(2, chat_id="c"), BOB, AT + 60)
+    assert store.by_chat("c", ADA) == first
+    store.flush()
+    assert store.by_chat("c", ADA) == first
+    second = store.put(receipt(3, chat_id="c"), ADA, AT + 60)
+    assert store.by_chat("c", ADA) == second
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_receipt_is_gone_when_its_time_is_over(store, clock, tmp_path, written):
+    kept = store.put(receipt(), ADA, AT + 60)
+    if written:
+        store.flush()
+    clock.now = AT + 60
+    assert store.get(kept.receipt_id, ADA) == kept
+    clock.now = AT + 61
+    for find, name in ((store.get, kept.receipt_id), (store.by_chat, "chatcmpl-0")):
+        with pytest.raises(NotFound):
+            find(name, ADA)
+    assert list(store.each(M.CONTRACT)) == []
+    assert store.totals() == usage.Totals(())
+
+
+def test_what_is_past_its_time_is_erased_from_the_file(store, clock):
+    store.put(receipt(), ADA, AT + 60)
+    store.flush()
+    assert store._db.rows("SELECT count(*) FROM receipts") == [(1,)]
+    clock.now = AT + 61
+    store.sweep()
+    assert store._db.rows("SELECT count(*) FROM receipts") == [(0,)]
+    assert store.waiting == 1  # that it is to be logged is not forgotten
+
+
+def test_where_the_policy_keeps_nothing_only_the_digest_is_kept(store, tmp_path):
+    kept = store.put(receipt(), ADA, AT - 1)
+    with pytest.raises(NotFound):
+        store.get(kept.receipt_id, ADA)
+    store.flush()
+    assert store._db.rows("SELECT count(*) FROM receipts") == [(0,)]
+    assert store.unlogged(M.CONTRACT) == (kept.digest,)
+
+
+def test_their_number_is_bounded_and_the_oldest_go_first(tmp_path, clock):
+    store = ReceiptStore(tmp_path / "r.db", KEY, most=10, now=clock)
+    for n in range(25):
+        store.put(receipt(n), ADA, AT + 60)
+    store.flush()
+    assert [InferenceReceipt.parse(r).chat_id for r in store.each(M.CONTRACT)] == [f"chatcmpl-{n}" for n in range(15, 25)]
+    store.close()
+
+
+def test_the_same_id_twice_is_refused_or_changes_nothing(store):
+    kept = store.put(receipt(), ADA, AT + 60)
+    with pytest.raises(Conflict):
+        store.put(receipt(served_at=AT), BOB, AT + 60)
+    store.flush()
+    store.put(receipt(served_at=AT), BOB, AT + 60)
+    store.flush()
+    assert store.get(kept.receipt_id, ADA) == kept
+    with pytest.raises(NotFound):
+        store.get(kept.receipt_id, BOB)
+
+
+# --- on the disk ------------------------------------------------------------------------------------------------------
+
+
+def test_the_disk_shows_nothing_of_a_receipt(store, tmp_path):
+    for credential in (ADA, BOB, BARE):
+        n = "ab".index(credential.hash[0]) if credential.hash else 2
+        store.put(receipt(n), credential, AT + 60)
+    store.flush()
+    lies_there = everything(tmp_path)
+    kept = receipt(0)
+    shown = [kept.receipt_id, "chatcmpl-0", ADA.hash, kept.signature.hex(), kept.model, '"event_log"']
+    shown += [event.body_hash for event in kept.event_log if hasattr(event, "body_hash")]
+    for value in shown:
+        for form in (value.encode(), base64.b64encode(value.encode()), value.removeprefix("sha256:").encode()):
+            assert form not in lies_there
+
+
+def test_the_store_can_be_opened_again_with_its_key(tmp_path, clock):
+    first = ReceiptStore(tmp_path / "r.db", KEY, now=clock)
+    kept = first.put(receipt(), ADA, AT + 60)
+    first.close()
+    again = ReceiptStore(tmp_path / "r.db", KEY, now=clock)
+    assert again.get(kept.receipt_id, ADA) == kept
+    assert again.waiting == 1
+    again.close()
+
+
+def test_what_was_sealed_by_another_key_is_erased(tmp_path, clock):
+    first = ReceiptStore(tmp_path / "r.db", KEY, now=clock)
+    kept = first.put(receipt(), ADA, AT + 60)
+    first.close()
+    other = ReceiptStore(tmp_path / "r.db", bytes(32), now=clock)
+    with pytest.raises(NotFound):
+        other.get(kept.receipt_id, ADA)
+    assert other._db.rows("SELECT count(*) FROM receipts") == [(0,)]
+    assert other.unlogged(M.CONTRACT) == (kept.digest,)
+    other.close()
+
+
+def test_a_receipt_in_anothers_place_on_the_disk_is_noticed(store):
+    store.put(receipt(0), ADA, AT + 60)
+    store.put(receipt(1), BOB, AT + 60)
+    store.flush()
+    with store._db.write() as c:
+        rows = c.execute("SELECT seq, sealed FROM receipts ORDER BY seq").fetchall()
+        c.execute("UPDATE receipts SET sealed = ? WHERE seq = ?", (rows[1][1], rows[0][0]))
+    with pytest.raises(StrongroomError, match="changed"):
+        store.get(receipt(0).receipt_id, ADA)
+
+
+@pytest.mark.parametrize("size", [0, 16, 31, 33])
+def test_a_store_has_a_whole_key(tmp_path, size):
+    with pytest.raises(BadField):
+        ReceiptStore(tmp_path / "r.db", bytes(size))
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+
+
+def logged(receipts: list[InferenceReceipt]) -> list[LoggedProof]:
+    tree = Tree(MemoryNodes())
+    for one in receipts:
+        tree.append(Entry("receipt", M.CONTRACT, one.digest))
+    return [LoggedProof(tree.checkpoint(M.LOG), tree.prove_inclusion(n, tree.size)) for n in range(len(receipts))]
+
+
+def test_the_totals_are_those_that_an_owner_counts_of_the_receipts(store):
+    kept = [receipt(n, log=M.swap(M.SERVED, UsageMetered=UsageMetered(Usage(prompt=n, completion=2 * n)))) for n in range(5)]
+    kept.append(refused(5))
+    for one in kept:
+        store.put(one, ADA, AT + 60, contract=M.CONTRACT)
+    handed = [InferenceReceipt.parse(data) for data in store.each(M.CONTRACT)]
+    assert handed == kept
+    verified = [
+        examine(
+            one.encode(),
+            appraisal=APPRAISED,
+            expected=Expected(agreed=M.AGREED),
+            at=AT,
+            proof=proof,
+            logs=(M.LOG.verifier,),
+        ).require(Reader.OWNER)
+        for one, proof in zip(handed, logged(handed), strict=True)
+    ]
+    assert store.totals() == usage.total(verified)
+    assert store.totals().lines[0].usage == Usage(prompt=10, completion=20)
+    assert store.totals().lines[0].requests == 5
+
+
+def test_lines_are_by_contract_and_model(store):
+    other = replace(M.WEIGHTS, contract=M.of("another contract"))
+    large = replace(M.WEIGHTS, name="example/large")
+    for n, weights in enumerate((M.WEIGHTS, other, large)):
+        store.put(receipt(n, log=M.swap(M.SERVED, ModelWeights=weights), model=weights.name), ADA, AT + 60)
+    assert {(line.contract, line.model) for line in store.totals().lines} == {
+        (weights.contract, weights.name) for weights in (M.WEIGHTS, other, large)
+    }
+    assert len(list(store.each(other.contract))) == 1
+    assert isinstance(M.WEIGHTS, ModelWeights)
+
+
+def test_a_refusal_before_a_model_was_chosen_needs_a_contract(store):
+    with pytest.raises(BadField):
+        store.put(refused(), ADA, AT + 60)
+    store.put(refused(), ADA, AT + 60, contract=M.CONTRACT)
+    store.flush()
+    assert store.unlogged(M.CONTRACT) == (refused().digest,)
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+POLICY = Policy(frozenset({"evaluate"}), serve=Serving(frozenset({"chat"}), 600))
+
+
+@pytest.fixture
+def world() -> World:
+    return World(terms=dict.fromkeys(OWNERS, POLICY))
+
+
+@pytest.fixture
+def room(world: World) -> Room:
+    from strongroom.contract import Limits as RunLimits
+
+    contract = world.agree(policy=POLICY, outputs=(), limits=RunLimits(2, 21_600, 1 << 30), payments=())
+    found = Room(contract, world.asked(contract), PROGRAM, world.surroundings())
+    found.open()
+    return found
+
+
+class FakeLog:
+    """A log that takes what may be logged, or fails."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract, self.taken, self.fails = contract, list[str](), list[Exception]()
+        self.batches: list[Batch] = []
+
+    def log_receipts(self, submission: Submission) -> int:
+        if self.fails:
+            raise self.fails.pop()
+        batch = admissible(submission, self.contract, NOW)
+        self.batches.append(batch)
+        self.taken += batch.receipts
+        return len(batch.receipts)
+
+
+def under(room: Room, n: int) -> InferenceReceipt:
+    weights = replace(M.WEIGHTS, contract=room.contract.digest)
+    return receipt(n, log=M.swap(M.SERVED, ModelWeights=weights))
+
+
+def test_what_is_kept_is_logged_in_batches(store, room):
+    log = FakeLog(room.contract)
+    logger = Logger(store, log)
+    logger.authorise(Authority.of(room))
+    kept = [store.put(under(room, n), ADA, AT + 60).digest for n in range(3)]
+    store.put(receipt(9), ADA, AT + 60)  # of a contract for which there is no authority here
+    store.flush()
+    assert logger.step() == 3
+    assert sorted(log.taken) == sorted(kept)
+    assert len(log.batches) == 1
+    assert logger.step() == 0
+    assert store.waiting == 1
+
+
+def test_what_a_log_does_not_take_waits(store, room):
+    log = FakeLog(room.contract)
+    logger = Logger(store, log)
+    logger.authorise(Authority.of(room))
+    store.put(under(room, 0), ADA, AT + 60)
+    store.flush()
+    log.fails = [Unreachable("nobody is there")]
+    with pytest.raises(Unreachable):
+        logger.step()
+    assert store.waiting == 1
+    assert logger.step() == 1
+
+
+def test_the_end_brings_what_waits(store, room):
+    log = FakeLog(room.contract)
+    logger = Logger(store, log, every=3600)
+    logger.authorise(Authority.of(room))
+    logger.start()
+    store.put(under(room, 0), ADA, AT + 60)
+    logger.close()
+    assert len(log.taken) == 1
+
+
+def test_a_log_that_is_gone_at_the_end_loses_nothing(store, room, caplog):
+    log = FakeLog(room.contract)
+    logger = Logger(store, log, every=0.001)
+    log.fails = [Unreachable("nobody is there") for _ in range(100_000)]
+    logger.authorise(Authority.of(room))
+    kept = store.put(under(room, 0), ADA, AT + 60)
+    logger.start()
+    logger.close()
+    assert store.unlogged(room.contract.digest) == (kept.digest,)
+    assert "app.unreachable" in caplog.text
+
+
+def test_authority_is_what_the_owners_gave_and_no_more(room, world):
+    authority = Authority.of(room)
+    assert authority.run_id not in repr(authority)
+    sent = next(iter(_submissions(authority, [wire.digest(b"x")])))
+    assert admissible(sent, room.contract, NOW).receipts == (wire.digest(b"x"),)
+    with pytest.raises(BadBatch):
+        admissible(replace(sent, leases=sent.leases[:1]), room.contract, NOW)
+    room.close()
+    with pytest.raises(RoomClosed):
+        Authority.of(room)
+
+
+def _submissions(by: Authority, digests: list[str]) -> Iterator[Submission]:
+    from strongroom.batch import batches
+
+    for batch in batches(by.contract, by.keyset, by.run_id, digests, by.key):
+        yield Submission(batch, by.keyset, by.leases)
+
+
+def test_where_the_log_takes_nothing_for_too_long_nothing_more_is_answered(tmp_path, clock):
+    store = ReceiptStore(tmp_path / "r.db", KEY, most_unlogged=2, now=clock)
+    for n in range(2):
+        store.put(receipt(n), ADA, AT + 60)
+    with pytest.raises(NoSpace):
+        store.put(receipt(3), ADA, AT + 60)
+    store.flush()
+    store.mark_logged(M.CONTRACT, store.unlogged(M.CONTRACT))
+    store.put(receipt(3), ADA, AT + 60)
+    store.close()
+
+
+def test_an_owner_establishes_that_a_receipt_is_logged(store, room, tmp_path, monkeypatch):
+    """I20, over a real exchange: the enclave brings digests, the owner asks for the proof of a receipt that it has."""
+    monkeypatch.setattr("strongroom.app.exchange.server.time.time", lambda: NOW)
+    there = ExchangeStore(tmp_path / "exchange", LOG)
+    with in_process(exchange(there)) as web:
+        client = ExchangeClient(Client("http://role", transport=web._transport))
+        proposal = room.contract.proposal
+        lab, hospital = (proposal.sign(keys_of(n)) for n in ("lab", "hospital"))
+        client.propose(proposal.envelope([lab]))
+        client.approve(proposal, (hospital,))
+        logger = Logger(store, client)
+        logger.authorise(Authority.of(room))
+        kept = store.put(under(room, 0), ADA, AT + 60)
+        expected = Expected(agreed=replace(M.AGREED, contract=room.contract.digest))
+
+        def look(proof: LoggedProof | None):
+            found = examine(kept.encode(), appraisal=APPRAISED, expected=expected, at=AT, proof=proof, logs=(LOG.verifier,))
+            return found.problem(Reader.OWNER)
+
+        assert look(None).number == "I20"
+        store.flush()
+        logger.step()
+        assert look(client.proof(Entry("receipt", room.contract.digest, kept.digest))) is None
+        other = client.proof(Entry("proposal", room.contract.digest, room.contract.digest))
+        assert look(other).number == "I20"  # the proof of something else
+    there.close()
