@@ -19,7 +19,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --fork-strategy
 	--generate-hashes --no-emit-index-url --no-header --annotation-style line
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-.PHONY: help demo test lint bench soak lock clean
+.PHONY: help demo test lint bench soak web lock clean
 
 help: ## what can be made
 	@echo 'make TARGET, where TARGET is'
@@ -53,6 +53,9 @@ soak: $(VENV)/dev.stamp ## the tests again and again in other orders with other 
 		$(BIN)/python -m pytest -x --soak -n $(WORKERS) --hypothesis-seed="$$(date +%s)" $(ARGS) || exit 1; \
 	done; echo "soak: $$round rounds passed"
 
+web: web/node_modules/.package-lock.json ## the chat page: types, lint, its tests, and its built form (needs npm)
+	@cd web && npm run --silent types && npm run --silent check && npm run --silent test && npm run --silent build
+
 lock: $(VENV)/setup.stamp ## resolve the locks again; ARGS=--upgrade takes newer versions
 	@echo 'Resolving ...'
 	@$(LOCK) --extra dev -o locks/dev.txt $(ARGS)
@@ -64,7 +67,7 @@ lock: $(VENV)/setup.stamp ## resolve the locks again; ARGS=--upgrade takes newer
 	@wc -l locks/*.txt
 
 clean: ## remove the virtual environment, caches and what was built
-	rm -rf $(VENV) dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) web/node_modules dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find src tests bench examples vectors -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
@@ -76,6 +79,11 @@ $(VENV)/setup.stamp: locks/setup.txt
 		|| { echo 'Python has no venv; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 	@echo 'Installing the installer (uv) and the build backend (hatchling), each by its hash ...'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/setup.txt
+	@touch $@
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	@echo 'Installing what web/package-lock.json names, each by its hash ...'
+	@cd web && npm ci --no-audit --no-fund
 	@touch $@
 
 $(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: locks/%.txt pyproject.toml $(VENV)/setup.stamp
