@@ -218,7 +218,7 @@ def test_every_refusal_has_a_vector_and_a_line_in_the_page():
     page = (ROOT / "spec" / "ehbp.md").read_text()
     for code in errors.leaves():
         if code.startswith("ehbp."):
-            assert code in seen
+            assert code in seen or code == errors.RefusedInTheOpen.code  # which no reader of bytes raises: a client says it
             assert f"`{code}`" in page
 
 

@@ -37,6 +37,7 @@ from strongroom.errors import (
     TooLarge,
     Unreachable,
 )
+from strongroom.programs import NAMES
 from strongroom.receipt import Bundle
 from world import LOG, NOW, RUN, Asker, World, card, keys_of
 
@@ -93,7 +94,7 @@ def client(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
 
 def test_an_enclave_says_what_it_runs(runner):
     with in_process(enclave(runner)) as web:
-        assert web.get("/v1/health").json() == {"programs": ["evaluate"], "role": "enclave"}
+        assert web.get("/v1/health").json() == {"programs": list(NAMES), "role": "enclave"}
         assert code(web.get("/v1/runs")) == (405, "app.usage")
 
 
@@ -393,8 +394,8 @@ class FakeSandbox:
     def close(self) -> None:
         self.closed += 1
 
-    def run(self, parameters: Any, inputs: Any, outputs: Any, limits: Any) -> dict[str, bytes]:
-        self.ran = parameters, inputs, outputs, limits
+    def run(self, *asked: Any) -> dict[str, bytes]:
+        self.ran = asked
         return {"report": b"x"}
 
 
@@ -452,7 +453,8 @@ def test_a_confined_run_has_the_contracts_limits_and_no_wider(contract):
     confined = Confined(inner)
     inputs = {"data": OpenInput("text/csv", 3, io.BytesIO(b"abc"))}
     assert confined.run(contract, inputs, contract.proposal.limits) == {"report": b"x"}
-    parameters, whole, outputs, limits = inner.ran
+    parameters, whole, outputs, limits, on_progress = inner.ran
+    assert on_progress is None  # how far it is stays inside: this contract agreed on nothing else
     assert parameters == contract.proposal.program.parameters
     assert whole["data"].file.read(3) == b"abc"
     assert outputs["report"].max_bytes == limits.output_bytes == 1 << 20
@@ -460,6 +462,20 @@ def test_a_confined_run_has_the_contracts_limits_and_no_wider(contract):
     assert (confined.kind, confined.program_digest) == (inner.kind, inner.program_digest)
     confined.close()
     assert inner.closed == 1
+
+
+def test_where_runs_are_is_told_to_who_knows_the_contract_and_of_no_other(runner):
+    runner._going["0" * 32] = {
+        "contract": "sha256:" + "1" * 64,
+        "detail": "40 of 200 questions",
+        "run_id": "0" * 32,
+        "step": "program",
+    }
+    with in_process(enclave(runner)) as web:
+        (run,) = web.get(f"/v1/contracts/{'1' * 64}/runs").json()["runs"]
+        assert (run["step"], run["detail"]) == ("program", "40 of 200 questions")
+        for other in ("2" * 64, "1" * 63, "1" * 12):
+            assert web.get(f"/v1/contracts/{other}/runs").json() == {"runs": []}
 
 
 def test_a_reader_that_gives_little_at_a_time_is_read_whole():

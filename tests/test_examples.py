@@ -130,3 +130,63 @@ def test_the_demo_replaces_its_own_folder_and_no_other(demo, tmp_path, monkeypat
         "model.onnx",
         "records.csv",
     }
+
+
+# --- the demo of language models --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def llm_demo(tmp_path_factory: pytest.TempPathFactory):
+    """`strongroom demo llm-eval`, whole, with a model that a second made."""
+    for extra in ("inspect_ai", "xllamacpp", "gguf"):
+        pytest.importorskip(extra, reason=f"{extra} is not installed: strongroom[evals] and the gguf package")
+    import llama_files
+
+    cwd = tmp_path_factory.mktemp("llm")
+    return cwd, spawn("demo", "llm-eval", "--model", llama_files.write(cwd / "tiny.gguf"), cwd=cwd)
+
+
+@pytest.mark.slow
+def test_the_demo_of_language_models_tells_the_whole_story(llm_demo):
+    _, said = llm_demo
+    assert said.status == 0, said.err
+    assert SIMULATED in said.out
+    for number in range(1, 10):
+        assert re.search(rf"^{number}  ", said.out, re.MULTILINE)
+    assert "approve: policy.not_permitted" in said.out
+    assert re.search(r"program +\d+ of 200 questions", said.out)
+    assert re.search(r"institute +heard while it ran: ", said.out)
+    assert "13 of 13 checks passed" in said.out
+    assert "Traceback" not in said.err
+
+
+@pytest.mark.slow
+def test_both_get_the_figures_and_nobody_the_answers(llm_demo):
+    cwd, _ = llm_demo
+    reports = [next(cwd.glob(f"demo/parties/{name}/outputs/*/report.json")).read_bytes() for name in ("lab", "institute")]
+    assert reports[0] == reports[1]
+    report = json.loads(reports[0])
+    assert report["records"] == 200
+    assert {group["group"]: group["records"] for group in report["tables"][0]["groups"]} == {
+        "name": 60,
+        "phrase": 100,
+        "sum": 40,
+    }
+    assert not list(cwd.glob("demo/parties/*/outputs/*/records.csv"))
+
+
+def test_a_flag_of_the_other_story_is_refused_and_a_model_that_is_not_there_too(tmp_path):
+    said = call("demo", "--model", tmp_path / "no.gguf", "--folder", tmp_path / "x")
+    assert (said.status, said.code) == (2, "app.usage")
+    said = call("demo", "llm-eval", "--model", tmp_path / "no.gguf", "--folder", tmp_path / "x")
+    assert (said.status, said.code) == (1, "app.not_found")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_questions_of_the_demo_are_real_ones_with_answers():
+    asked = [json.loads(line) for line in (ROOT / "src/strongroom/app/cli/demo_llm.jsonl").read_text().splitlines()]
+    assert len(asked) == 200
+    for question in asked:
+        assert question["target"]
+        assert len(question["input"].split()) >= 12
+    assert len({question["input"] for question in asked}) == 200

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom import wire
+from strongroom.batch import Submission
 from strongroom.checkpoint import MAX_NOTE_BYTES, Checkpoint, LogKey, LogVerifier, NoteSignature, VerifiedCheckpoint
 from strongroom.errors import BadCheckpoint, BadField, BadKey, BadProof, Inconsistent, NotLogged, StrongroomError
 from strongroom.ledger import (
@@ -559,12 +560,14 @@ def test_consistency_proof_round_trip() -> None:
 def test_the_examples_of_the_specification() -> None:
     page = (Path(__file__).parents[1] / "spec" / "ledger.md").read_text(encoding="utf-8")
     blocks = [block.partition("\n") for block in page.split("```")[1::2]]
-    said, proof = [text.strip() for kind, _, text in blocks if kind == "json"]
+    said, proof, batch = [text.strip() for kind, _, text in blocks if kind == "json"]
     note, vkey = [text.strip() for kind, _, text in blocks if kind == "text"]
     assert Entry.parse(said.encode()).encode().decode() == said
     example = LoggedProof.from_json(json.loads(proof))
     assert example.checkpoint.encode().decode().strip() == note
     assert LogVerifier.from_vkey(vkey).verify(example.checkpoint).size == example.inclusion.size
+    sent = json.loads((Path(__file__).parents[1] / "vectors" / "receipt_batch" / "ok-one.json").read_bytes())["submission"]
+    assert Submission.parse(sent.encode()).batch.payload == wire.encode(json.loads(batch))
 
 
 # --- vectors --------------------------------------------------------------------------------------------------------

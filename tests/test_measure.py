@@ -432,3 +432,13 @@ def test_old_images_that_nobody_uses_are_removed(tmp_path):
         assert not made[0].packages.exists()
         assert made[-1].packages.is_dir()
         assert (tmp_path / "n0").is_dir()  # what its links led to is still there
+
+
+def test_an_enclave_is_measured_with_the_extras_that_it_is_started_with_and_no_others():
+    pytest.importorskip("inspect_ai", reason="strongroom[evals] is not installed")
+    plain, more = Installation.here(), Installation.here(["evals"])
+    assert "inspect-ai" in {d.name.replace("_", "-") for d in more.distributions}
+    assert "inspect_ai" not in plain.links
+    assert set(plain.links) < set(more.links)
+    with pytest.raises(NotMeasurable, match="no other extras"):
+        Installation.here(["everything"])

@@ -475,10 +475,17 @@ class World:
     Args:
         terms: role -> the terms under which its owner sealed it.
         book: makes a broker's book from the party's name; in memory by default.
+        clock: another than one that stands still.
     """
 
-    def __init__(self, *, terms: Mapping[str, Policy] | None = None, book: Callable[[str], Any] | None = None) -> None:
-        self.clock, self.faults, self.entropy = Clock(), Faults(), Entropy("enclave")
+    def __init__(
+        self,
+        *,
+        terms: Mapping[str, Policy] | None = None,
+        book: Callable[[str], Any] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock, self.faults, self.entropy = clock or Clock(), Faults(), Entropy("enclave")
         self.platform = SimulatedPlatform(self.clock)
         self.exchange = MemoryExchange(self.faults)
         self.steps: list[tuple[str, str]] = []

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .app.client.draft import Change, Draft, Wanted
     from .app.client.room import Room, connect
+    from .app.client.verified import verified_async_client, verified_client
     from .policy import ANY_PARTY, OutputRule, Policy
     from .receipt import Bundle, Receipt, verify
     from .trust import Trust
@@ -32,6 +33,8 @@ _PLACES = {
     "Trust": "trust",
     "Wanted": "app.client.draft",
     "connect": "app.client.room",
+    "verified_async_client": "app.client.verified",
+    "verified_client": "app.client.verified",
     "verify": "receipt",
 }
 
@@ -48,6 +51,8 @@ __all__ = [
     "Wanted",
     "__version__",
     "connect",
+    "verified_async_client",
+    "verified_client",
     "verify",
 ]
 

@@ -28,6 +28,7 @@ MIN_LEASE_S: Final = 60
 MAX_LEASE_S: Final = 604_800
 MAX_RETENTION_S: Final = 31_622_400
 MAX_PADDING: Final = 1 << 24
+_LARGEST: Final = 1 << 20  # of one record, unless more padding is asked for
 _PADDINGS: Final = (0, *(1 << n for n in range(8, 25)))
 _MEMBERS: Final = (
     "input_guards",
@@ -91,6 +92,14 @@ class Serving:
         whole.integer("retention_s", high=MAX_RETENTION_S)
         if whole.integer("padding", high=MAX_PADDING) not in _PADDINGS:
             raise BadField("serve.padding is neither 0 nor a power of two from 256")
+
+    @property
+    def padding_sizes(self) -> tuple[int, ...]:
+        """The sizes to which what is sent encrypted is padded, bytes, ascending: powers of two; none where it is not."""
+        if not self.padding:
+            return ()
+        high = max(self.padding, _LARGEST)
+        return tuple(1 << n for n in range(25) if self.padding <= 1 << n <= high)
 
     def meet(self, other: Serving) -> Serving:
         """The widest that both permit; without a route where they have none in common."""

@@ -24,6 +24,8 @@ from strongroom.errors import (
     BrokerError,
     Conflict,
     Internal,
+    LimitReached,
+    NoCredential,
     NoSpace,
     NotFound,
     StrongroomError,
@@ -46,7 +48,7 @@ _LOG = logging.getLogger("strongroom")
 
 
 @functools.cache
-def _tls() -> ssl.SSLContext:
+def tls() -> ssl.SSLContext:
     """The machine's own certificate authorities, read once a process: it takes as long as a whole call."""
     return ssl.create_default_context()
 
@@ -71,7 +73,7 @@ class Client:
         self._errors = httpx.HTTPError
         try:
             self._client = httpx.Client(
-                base_url=self.url, timeout=timeout, transport=transport, trust_env=False, verify=_tls()
+                base_url=self.url, timeout=timeout, transport=transport, trust_env=False, verify=tls()
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise Unreachable(f"{url!r} is not an address") from error
@@ -144,8 +146,10 @@ def status_of(error: StrongroomError) -> int:
         (NotFound, 404),
         (Conflict, 409),
         (NoSpace, 507),
+        (NoCredential, 401),
         (Unauthorised, 403),
         (BrokerError, 403),
+        (LimitReached, 429),
         (TooLarge, 413),
         (Unreachable, 502),
         (Internal, 500),

@@ -170,7 +170,10 @@ class Keyset:
 
     @property
     def run_receipt_key(self) -> VerifyKey:
-        """The key that signs run receipts, and nothing else. Raises BadKeyset when there is not exactly one."""
+        """The key that signs what the log is given of a run, and nothing else: its receipt, or a room's batches of receipts.
+
+        Raises BadKeyset when there is not exactly one.
+        """
         try:
             return VerifyKey(self._one(self.receipt_signing_keys, RUN_RECEIPT_ALGO).raw)
         except BadKey as error:

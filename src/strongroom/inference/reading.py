@@ -131,10 +131,10 @@ class Reading:
         if self.appraisal is None or self.appraisal.status is Tier.NONE:
             raise Unknown("nothing affirms a keyset")
         keyset = self.appraisal.require()
-        digest = self.receipt.workload_keyset_digest
-        _same(digest, keyset.digest, OtherKeyset(f"the receipt is of the keyset {digest}, and {keyset.digest} is attested"))
+        digest, attested = self.receipt.workload_keyset_digest, self.appraisal.keyset_digest
+        _same(digest, attested, OtherKeyset(f"the receipt is of the keyset {digest}, and {attested} is attested"))
         self.keyset = keyset
-        return f"{keyset.digest}; {self.appraisal.label}"
+        return f"{attested}; {self.appraisal.label}"
 
     def key(self) -> str:
         """I3."""

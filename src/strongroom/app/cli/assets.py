@@ -20,6 +20,7 @@ from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Statement
 from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
+from . import standing
 from .place import example, room
 from .screen import Screen
 
@@ -45,6 +46,7 @@ def _declare_seal(parser: ArgumentParser) -> None:
         """
 strongroom seal records.csv --as hospital --use evaluate --allow report --allow picture --min-group 10 --decimals 4
 strongroom seal model.onnx --as lab --use evaluate --allow report --allow picture --reveal-digest
+strongroom seal model.gguf --as lab --serve chat,completions,embeddings --reveal-digest
 strongroom seal model.onnx.sealed --as lab --only-upload       # what was sealed when the exchange was away
 """,
     )
@@ -75,6 +77,7 @@ strongroom seal model.onnx.sealed --as lab --only-upload       # what was sealed
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the sealed file (FILE.sealed)")
     parser.add_argument("--threads", type=int, choices=(1, 2), default=1)
+    standing.declare(parser)
     upload = parser.add_mutually_exclusive_group()
     upload.add_argument("--no-upload", action="store_true", help="do not put it on the exchange")
     upload.add_argument("--only-upload", action="store_true", help="FILE is sealed already: put it on the exchange")
@@ -89,7 +92,9 @@ def terms(args: Namespace) -> Policy:
             if not isinstance(value, dict):
                 raise BadField("this is no policy")
             return Policy.draft(value).require()
-    if not args.use or not args.allow:
+    serve = standing.said(args)
+    uses = frozenset([*args.use, *([standing.USE] if serve else [])])
+    if not uses or not (args.allow or serve):
         raise Usage(
             "say at least one --use and one --allow: what you do not say, nobody may do",
             hint="For an evaluation: --use evaluate --allow report --allow picture",
@@ -103,7 +108,7 @@ def terms(args: Namespace) -> Policy:
         )
         for kind in args.allow
     }
-    return Policy(uses=frozenset(args.use), outputs=rules).require()
+    return Policy(uses=uses, outputs=rules, serve=serve).require()
 
 
 def seal(args: Namespace, screen: Screen) -> int:

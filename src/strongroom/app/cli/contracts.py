@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from strongroom import wire
-from strongroom.app.client.draft import Change, Draft, Wanted
+from strongroom.app.client.draft import Change, Draft, Wanted, models_of
 from strongroom.app.client.home import loads
 from strongroom.app.client.prose import Difference, clauses, differences
 from strongroom.app.client.room import Room, View, is_whole
-from strongroom.contract import SANDBOXES, Payment, Proposal, State
+from strongroom.asset import Manifest
+from strongroom.contract import MAX_SECONDS, SANDBOXES, Payment, Proposal, State
 from strongroom.errors import Unreachable, Usage
 
+from . import standing
 from .assets import size
 from .place import example, room
 from .screen import Screen
@@ -60,10 +62,10 @@ def _limits(parser: ArgumentParser, *, defaults: bool) -> None:
         "--decimals", type=int, default=default(15), metavar="N", help="numbers keep at most N decimal places"
     )
     parser.add_argument("--max-bytes", type=size, metavar="SIZE", help="largest size of every output (by its kind)")
-    parser.add_argument("--runs", type=int, default=default(1), help="how many runs")
-    parser.add_argument("--seconds", type=int, default=default(300), help="longest time of a run")
+    parser.add_argument("--runs", type=int, help="how many runs, or openings of what is served (1; 100)")
+    parser.add_argument("--seconds", type=int, help="longest time of a run, or that a room is open (300; a week)")
     parser.add_argument("--memory", type=size, default=default(2 << 30), metavar="SIZE", help="most memory of a run (2G)")
-    parser.add_argument("--days", type=int, default=default(7), help="how long it stands")
+    parser.add_argument("--days", type=int, help="how long it stands (7; 30 of what is served)")
     parser.add_argument("--sandbox", choices=SANDBOXES, default=default("isolated"), help="process protects nothing")
     parser.add_argument(
         "--pay", action="append", default=None, metavar="PAYER:PAYEE:AMOUNT:CURRENCY", help="for each completed run"
@@ -79,9 +81,10 @@ strongroom propose --as lab --title "Accuracy of our classifier on your records"
     --output report=lab,hospital --output calibration=hospital \\
     --parameter task=classification --parameter target=diagnosis --parameter 'classes=["B", "M"]'
 strongroom propose --as lab --file draft.json
+strongroom propose --as lab --title "Our model, served" --asset model=lab/model.gguf --serve chat,embeddings --among operator
 """,
     )
-    parser.add_argument("--program", default="evaluate", help="a standard program (evaluate)")
+    parser.add_argument("--program", help="a standard program (evaluate; serve-llm with --serve)")
     parser.add_argument(
         "--asset", action="append", default=[], metavar="ROLE=OWNER/NAME", help="or ROLE=DIGEST of a manifest"
     )
@@ -90,7 +93,16 @@ strongroom propose --as lab --file draft.json
         "--parameter", action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON, or a plain word"
     )
     parser.add_argument("--file", type=Path, help="title, asset, output and parameters as one JSON object; flags add to it")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME=ROLE",
+        help="what requests call the model in a role (OWNER/NAME)",
+    )
+    parser.add_argument("--among", action="append", default=[], metavar="PARTY", help="a party without another role")
     _limits(parser, defaults=True)
+    standing.declare(parser)
     parser.set_defaults(run=propose)
 
 
@@ -126,24 +138,46 @@ def _draft(args: Namespace, here: Room) -> Draft:
     assets = {**assets, **dict(_pair(a, "ROLE=OWNER/NAME") for a in args.asset)}
     outputs = {**outputs, **_recipients(args.output)}
     parameters = {**parameters, **{n: _value(v) for n, v in (_pair(p, "NAME=VALUE") for p in args.parameter)}}
-    if not assets or not outputs:
-        raise Usage("say at least one --asset and one --output")
+    serve = standing.said(args)
+    if not assets or not (outputs or serve):
+        raise Usage("say at least one --asset and one --output", hint="To have a model served: --serve chat")
+    program = args.program or (standing.USE if serve else "evaluate")
+    found = {role: here.asset(reference) for role, reference in assets.items()}
+    if args.model:
+        parameters = {**parameters, "models": _models(args.model, found)}
     return Draft(
-        title=args.title or title or f"{args.program} {' on '.join(sorted(assets))}",
-        program=args.program,
-        assets={role: here.asset(reference) for role, reference in assets.items()},
+        title=args.title or title or f"{program} {' on '.join(sorted(assets))}",
+        program=program,
+        assets=found,
         outputs={name: Wanted(tuple(who)) for name, who in outputs.items()},
         parameters=parameters,
-        runs=args.runs,
-        seconds=args.seconds,
+        runs=_or(args.runs, 100 if serve else 1),
+        seconds=_or(args.seconds, MAX_SECONDS if serve else 300),
         memory_bytes=args.memory,
-        days=args.days,
+        days=_or(args.days, 30 if serve else 7),
         min_group=args.min_group,
         decimals=args.decimals,
         max_bytes=args.max_bytes,
         sandbox=args.sandbox,
         payments=tuple(_payment(p) for p in args.pay or ()),
+        serve=serve,
+        among=tuple(args.among),
     )
+
+
+def _or(said: int | None, usual: int) -> int:
+    return usual if said is None else said
+
+
+def _models(said: list[str], assets: dict[str, Manifest]) -> list[Any]:
+    """The models by the names that were given to them, and the others by their assets'."""
+    names = {role: name for name, role in (_pair(text, "NAME=ROLE") for text in said)}
+    strangers = set(names) - set(assets)
+    if strangers:
+        raise Usage(f"there is no --asset in the role {min(strangers)!r}")
+    found: list[Any] = models_of(assets)
+    named = [{**model, "name": names.get(model["role"], model["name"])} for model in found]
+    return sorted(named, key=lambda model: str(model["name"]))
 
 
 def propose(args: Namespace, screen: Screen) -> int:
@@ -260,12 +294,14 @@ def _declare_counter(parser: ArgumentParser) -> None:
         "--output", action="append", default=[], metavar="NAME=PARTY[,PARTY]", help="change who gets an output"
     )
     _limits(parser, defaults=False)
+    standing.declare(parser)
     parser.set_defaults(run=counter)
 
 
 def counter(args: Namespace, screen: Screen) -> int:
     here = room(args)
     digest = here.find(args.proposal)
+    old = here.view(digest).proposal
     change = Change(
         title=args.title,
         runs=args.runs,
@@ -279,8 +315,8 @@ def counter(args: Namespace, screen: Screen) -> int:
         drop=tuple(args.drop),
         recipients={name: tuple(who) for name, who in _recipients(args.output).items()},
         payments=None if args.pay is None else tuple(_payment(p) for p in args.pay),
+        serve=standing.said(args, old.policy.serve),
     )
-    old = here.view(digest).proposal
     new = here.counter(digest, change)
     found = differences(old, new)
     _changes(found, screen)
@@ -330,7 +366,8 @@ def approve(args: Namespace, screen: Screen) -> int:
     screen.said("approved", digest)
     _stands(found, screen)
     if found.state in (State.APPROVED, State.ACTIVE):
-        screen.said("next", f"strongroom run {digest[:19]} --as {here.name}")
+        verb = f"serve --contract {digest[:19]}" if found.proposal.standing else f"run {digest[:19]}"
+        screen.said("next", f"strongroom {verb} --as {here.name}")
     screen.result(_standing(found))
     return 0
 

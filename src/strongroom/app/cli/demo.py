@@ -25,7 +25,7 @@ from strongroom.app.client.prose import differences
 from strongroom.app.client.room import Opened, Room
 from strongroom.attest.simulated import LABEL
 from strongroom.contract import Proposal
-from strongroom.errors import Conflict, MissingExtra, NotPermitted, RunFailed
+from strongroom.errors import Conflict, MissingExtra, NotPermitted, RunFailed, Usage
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.receipt import Bundle, Statement, examine
 from strongroom.wire import JSON
@@ -38,6 +38,7 @@ from .runs import Steps, report
 from .screen import Screen
 from .verify import show
 
+LLM_EVAL = "llm-eval"
 MARK = "this folder was made by `strongroom demo`, which replaces it"
 BAND = "mean radius"
 TITLE = "Accuracy of the lab's classifier on the hospital's records, by tumour size"
@@ -45,7 +46,17 @@ EDGES = ["9", "12", "15", "18", "22"]
 
 
 def declare(_verb: str, parser: ArgumentParser) -> None:
-    example(parser, "strongroom demo                            # about ten seconds; needs strongroom[demo]")
+    example(
+        parser,
+        """
+strongroom demo                            # about ten seconds; needs strongroom[demo]
+strongroom demo llm-eval --model m.gguf    # a secret model on secret questions; needs strongroom[evals]
+""",
+    )
+    parser.add_argument(
+        "story", nargs="?", choices=("records", LLM_EVAL), default="records", help="which story is told (records)"
+    )
+    parser.add_argument("--model", type=Path, metavar="FILE", help=f"of {LLM_EVAL}: the lab's GGUF file (the embedded one)")
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to put everything (demo)")
     parser.add_argument("--only-files", action="store_true", help="write the model and the records there, and stop")
     parser.set_defaults(run=run)
@@ -65,7 +76,13 @@ class Clock:
 
 
 def run(args: Namespace, screen: Screen) -> int:
-    folder = _fresh(args.folder)
+    if args.story == LLM_EVAL:
+        from . import demo_llm
+
+        return demo_llm.run(args, screen)
+    if args.model is not None:
+        raise Usage(f"--model is of {LLM_EVAL}; the model of the records is trained here")
+    folder = fresh(args.folder)
     if args.only_files:
         prepare(folder, screen)
         draft = {
@@ -88,24 +105,25 @@ def run(args: Namespace, screen: Screen) -> int:
     for name in ("lab", "hospital"):
         make(home, name)
     with Fleet(home) as fleet:
-        _start(fleet, clock, screen)
+        start(fleet, clock, screen)
         lab, hospital = (
             Room(home.party(n), exchange=fleet.config.exchange, enclave=fleet.config.enclave) for n in ("lab", "hospital")
         )
-        _trust(lab, hospital, fleet, screen)
+        pin(lab, hospital, fleet, screen)
         with clock("seal and upload"):
             _seal(lab, hospital, folder, screen)
         contract = _agree(lab, hospital, folder, clock, screen)
-        bundle = _run(lab, contract, clock, screen)
+        bundle = enclave_runs(lab, contract, clock, screen)
         opened = _outputs(lab, hospital, contract, clock, screen)
-        path = _check(lab, bundle, clock, screen)
+        path = check(lab, bundle, clock, screen)
         screen.heading("9  What the operator of the exchange can see")
         look(folder / "exchange", screen, brief=True)
-    _end(folder, path, opened, clock, screen)
+    end(folder, path, opened, clock, screen)
     return 0
 
 
-def _fresh(folder: Path) -> Path:
+def fresh(folder: Path) -> Path:
+    """An empty folder for the demo, in place of an earlier demo's. Raises Conflict: it is something else."""
     if folder.exists():
         if not (folder / "README").is_file() or (folder / "README").read_text() != MARK:
             raise Conflict(
@@ -151,7 +169,8 @@ def prepare(folder: Path, screen: Screen) -> None:
     screen.said("hospital", f"{len(held)} other records with {len(names)} measurements each, and a mock of the same shape")
 
 
-def _start(fleet: Fleet, clock: Clock, screen: Screen) -> None:
+def start(fleet: Fleet, clock: Clock, screen: Screen) -> None:
+    """Start every role, told as the story's second step."""
     screen.heading("2  Six processes start: an exchange, two brokers, a platform, an enclave, a sandbox")
     with clock("start the processes"):
         fleet.start(
@@ -160,10 +179,11 @@ def _start(fleet: Fleet, clock: Clock, screen: Screen) -> None:
         )
 
 
-def _trust(lab: Room, hospital: Room, fleet: Fleet, screen: Screen) -> None:
+def pin(one: Room, another: Room, fleet: Fleet, screen: Screen) -> None:
+    """Have two parties pin each other and this machine's enclave and log, told as the story's third step."""
     screen.heading("3  Each side pins what it trusts: the other's keys, the enclave's measurement, the log's key")
     values = reference(read(fleet.reference()))
-    for me, other in ((lab, hospital), (hospital, lab)):
+    for me, other in ((one, another), (another, one)):
         trust = me.trust.pin(other.home.card).with_enclaves(values.roots, values.measurements)
         for vkey in values.logs:
             trust = trust.with_log(vkey)
@@ -247,7 +267,8 @@ def _parameters(folder: Path) -> dict[str, JSON]:
     }
 
 
-def _run(lab: Room, contract: str, clock: Clock, screen: Screen) -> Bundle:
+def enclave_runs(lab: Room, contract: str, clock: Clock, screen: Screen) -> Bundle:
+    """Have the contract run, told as the story's seventh step. Raises RunFailed."""
     screen.heading("7  The enclave proves what it is; each broker checks for itself and releases its key; the program runs")
     marks: list[tuple[str, float]] = []
     shown = Steps(screen)
@@ -282,7 +303,8 @@ def _outputs(lab: Room, hospital: Room, contract: str, clock: Clock, screen: Scr
     return found
 
 
-def _check(lab: Room, bundle: Bundle, clock: Clock, screen: Screen) -> Path:
+def check(lab: Room, bundle: Bundle, clock: Clock, screen: Screen) -> Path:
+    """Check the receipt as the lab, told; where it lies."""
     screen.heading("   The receipt, checked from the lab's own trust file")
     with clock("verify the receipt"):
         found = examine(bundle, trust=lab.trust)
@@ -290,7 +312,7 @@ def _check(lab: Room, bundle: Bundle, clock: Clock, screen: Screen) -> Path:
     return lab.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json"
 
 
-def _commands() -> tuple[str, str]:
+def commands() -> tuple[str, str]:
     """How to call this program and this Python from here: by name where they are on the path."""
     here = Path(sys.executable).parent
     near = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
@@ -299,7 +321,8 @@ def _commands() -> tuple[str, str]:
     return str(near / "strongroom"), str(near / "python")
 
 
-def _end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock, screen: Screen) -> None:
+def end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock, screen: Screen) -> None:
+    """Where everything is, where the time went, and what to try."""
     screen.heading("Where everything is")
     for name, outputs in opened.items():
         for output in outputs:
@@ -309,7 +332,7 @@ def _end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock
     for name, seconds in clock.spent.items():
         screen.said(name, f"{seconds:6.3f} s")
     screen.heading("Try")
-    ours, python = _commands()
+    ours, python = commands()
     base, tampered = f"--home {folder} --as lab", folder / "tampered.json"
     screen.line(f"  {ours} verify {path} {base}")
     screen.line(f"  {python} examples/tamper.py {path} {tampered}; {ours} verify {tampered} {base}")

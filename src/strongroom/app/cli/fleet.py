@@ -24,7 +24,7 @@ from strongroom.app.client.home import Config, Home, pretty, write
 from strongroom.app.http import listen
 from strongroom.errors import Conflict, EnclaveError, Unreachable
 
-START_SECONDS = 60.0
+START_SECONDS = 240.0  # the first start of an enclave compiles all that it measured
 STOP_SECONDS = 10.0
 PORTS = range(20_000, 32_000)  # below those that Linux gives to connections going out (ip_local_port_range)
 QUIET_SECONDS = 2.0
@@ -106,10 +106,12 @@ class Fleet:
 
     Args:
         home: the machine's folder.
+        extras: what the enclave can import beside what ``strongroom[room]`` needs (``measure.EXTRAS``).
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, extras: Sequence[str] = ()) -> None:
         self.home = home
+        self.extras = tuple(extras)
         self.roles: dict[str, Role] = {}
         self.config = self._addresses()
 
@@ -136,9 +138,22 @@ class Fleet:
 
     def start_enclave(self) -> Role:
         port = self.config.enclave.rpartition(":")[2]
-        return self._spawn(
-            "enclave", ["enclave", "--platform", "simulated", "--port", port, "--exchange-url", self.config.exchange]
-        )
+        arguments = ["enclave", "--platform", "simulated", "--port", port, "--exchange-url", self.config.exchange]
+        for extra in self.extras:
+            arguments += ["--with", extra]
+        return self._spawn("enclave", arguments)
+
+    def start_proxy(self, party: str, contract: str, port: int) -> Role:
+        """A local server for clients of the room that is open here. ``port``: a free one instead, where it is taken."""
+        try:
+            with listen("127.0.0.1", port):
+                pass
+        except Conflict:
+            port = 0
+        arguments = ["proxy", self.config.enclave, "--as", party, "--contract", contract, "--port", str(port)]
+        role = self._spawn("proxy", arguments)
+        role.wait()
+        return role
 
     def start(
         self, *, enclave: bool = True, on_ready: Callable[[Role], None] = _silent, on_wait: Callable[[str], None] = _silent
@@ -181,7 +196,7 @@ class Fleet:
 
         values = Trust(
             roots=(Root("simulated", root_public_key(self.home.folder / "enclave")),),
-            measurements=(Installation.here().measure(FileDigests()),),
+            measurements=(Installation.here(self.extras).measure(FileDigests()),),
             logs=(log_key(self.home.folder / "exchange").verifier.vkey,),
         )
         path = self.home.folder / "reference.json"

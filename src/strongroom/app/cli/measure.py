@@ -16,6 +16,7 @@ from strongroom.app.client.home import read, reading
 from strongroom.attest.evidence import Measurement
 from strongroom.errors import BadField, NotMeasurable, Usage
 
+from . import roles
 from .place import example
 from .screen import Screen
 
@@ -67,6 +68,7 @@ strongroom measure --platform dstack --compose app-compose.json --from-evidence 
     parser.add_argument(
         "--platform", choices=(SIMULATED, *sorted(FLAGS)), default=SIMULATED, help="of an image; else this installation"
     )
+    roles.extras(parser)
     snp = parser.add_argument_group("sev_snp: a guest on AMD SEV-SNP (needs strongroom[measure])")
     snp.add_argument("--firmware", type=Path, metavar="FILE", help="OVMF, as the hypervisor loads it")
     snp.add_argument("--kernel", type=Path, metavar="FILE", help="of a direct boot whose kernel the firmware measures")
@@ -133,7 +135,7 @@ def _given(text: str) -> tuple[str, str]:
 def measure(args: Namespace, screen: Screen) -> int:
     _require_own_flags(args)
     if args.platform == SIMULATED:
-        return _installation(screen)
+        return _installation(args, screen)
     found = {"sev_snp": _sev_snp, "dstack": _dstack, "nitro": _nitro}[args.platform](args)
     value = found.to_json()
     screen.said("platform", found.platform)
@@ -163,13 +165,13 @@ def _require_own_flags(args: Namespace) -> None:
             )
 
 
-def _installation(screen: Screen) -> int:
+def _installation(args: Namespace, screen: Screen) -> int:
     from strongroom.app.enclave.measure import FileDigests, Installation
     from strongroom.enclave.sandbox import program_digest
     from strongroom.programs import NAMES
 
     screen.note("measuring the package, its dependencies and the interpreter …")
-    found = Installation.here().measure(FileDigests())
+    found = Installation.here(args.extras).measure(FileDigests())
     screen.heading("An enclave of this installation; the same for everybody with the same lock and interpreter")
     for name, value in {**found.registers, "measurement": found.digest}.items():
         screen.said(name, value)

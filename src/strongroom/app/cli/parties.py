@@ -13,6 +13,7 @@ from strongroom.errors import NotPinned, PinMismatch, Usage
 from strongroom.party import Party
 from strongroom.trust import Trust
 
+from .fleet import free_port
 from .place import example, home, party
 from .screen import Screen
 
@@ -58,9 +59,10 @@ def run(args: Namespace, screen: Screen) -> int:
 
 def make(place: Home, name: str, *, host: str = "127.0.0.1", port: int = 0, url: str = "") -> Party:
     """Make a party whose broker has an address of its own. Raises AlreadyExists, Conflict, BadField."""
-    with listen(host, port) as sock:  # only to learn a free port
-        port = sock.getsockname()[1]
-    return place.create(name, host=host, port=port, url=url).card
+    if port:
+        with listen(host, port):  # better told now than when the broker starts
+            pass
+    return place.create(name, host=host, port=port or free_port(host), url=url).card
 
 
 def new(args: Namespace, screen: Screen) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from strongroom.app.inference import arguments
 from strongroom.errors import Usage
 
 from .fleet import Fleet
@@ -20,9 +19,8 @@ from .place import example, home
 from .screen import Screen
 
 if TYPE_CHECKING:
+    from strongroom.app.enclave.measure import Installation
     from strongroom.app.enclave.platforms import Sight
-
-WATCH_SECONDS = 0.5
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
@@ -58,21 +56,29 @@ def _declare_up(parser: ArgumentParser) -> None:
         """
 strongroom up                              # then, in another terminal: strongroom party new lab
 strongroom up --party lab --party hospital
+strongroom up --chat --model model.gguf    # a model behind a chat page and an OpenAI endpoint; needs strongroom[chat]
 """,
     )
     parser.add_argument(
         "--party", dest="names", action="append", default=[], metavar="NAME", help="make this party if it is not there"
     )
+    parser.add_argument("--chat", action="store_true", help="serve a model to this machine's own user, with a chat page")
+    parser.add_argument("--model", type=Path, metavar="FILE", help="the GGUF file to serve (the embedded one)")
     parser.set_defaults(run=up)
 
 
 def up(args: Namespace, screen: Screen) -> int:
+    from . import serving
+
     place = home(args)
-    for name in args.names:
+    if args.model and not args.chat:
+        raise Usage("--model is served with --chat")
+    served = serving.model_file(args.model) if args.chat else None
+    for name in [*args.names, *([serving.OWNER, serving.USER] if served else [])]:
         if name not in [p.name for p in place.parties()]:
             make(place, name)
     began = time.monotonic()
-    with Fleet(place) as fleet:
+    with Fleet(place, ["chat"] if args.chat else []) as fleet:
         screen.note("starting an exchange, an enclave and a broker for each party …")
         fleet.start(
             on_ready=lambda role: screen.said(role.name, f"{role.url}   ({role.seconds:.1f} s)"),
@@ -85,22 +91,26 @@ def up(args: Namespace, screen: Screen) -> int:
             "started in",
             f"{time.monotonic() - began:.1f} s; parties made from now on get a broker at once. Ctrl-C ends all.",
         )
+        if served is not None:
+            page = serving.chat(place, fleet, served, screen)
+            screen.said("chat page", f"{page.url}/")
+            screen.said("OpenAI base_url", f"{page.url}/v1")
         screen.result({"reference": str(path), "roles": {n: r.url for n, r in fleet.roles.items()}})
         _watch(fleet, screen)
     return 0
 
 
 def _watch(fleet: Fleet, screen: Screen) -> None:
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGINT, lambda *_: stopping.set())
-    while not stopping.wait(WATCH_SECONDS):
-        fleet.check()
+    from .serving import watch
+
+    def brokers() -> None:
         for party in fleet.home.parties():
             if f"broker of {party.name}" not in fleet.roles:
                 role = fleet.start_broker(party.name)
                 role.wait()
                 screen.said(role.name, role.url)
+
+    watch(fleet, brokers)
 
 
 # --- one role ---
@@ -109,6 +119,13 @@ def _watch(fleet: Fleet, screen: Screen) -> None:
 def _declare_exchange(parser: ArgumentParser) -> None:
     example(parser, "strongroom exchange --home /srv/strongroom --host 0.0.0.0 --port 8470")
     _serving(parser)
+    parser.add_argument(
+        "--receipts-a-day",
+        type=int,
+        default=2_000_000,
+        metavar="N",
+        help="how many receipts of requests enclaves may log under one contract in a day (2000000)",
+    )
     parser.set_defaults(run=serve_exchange)
 
 
@@ -119,7 +136,7 @@ def serve_exchange(args: Namespace, screen: Screen) -> int:
     from strongroom.app.stores.exchange import ExchangeStore
 
     folder = home(args).folder / "exchange"
-    store = ExchangeStore(folder, log_key(folder))
+    store = ExchangeStore(folder, log_key(folder), batched=args.receipts_a_day)
     sock = listen(args.host, args.port)
     store.sweep()  # only now: an exchange that has this address is not running already
     serve(exchange(store), sock, announce=_announce(args, screen, "exchange"), until_eof=args.announce)
@@ -177,7 +194,21 @@ strongroom enclave --platform simulated                   # anywhere; protects n
         help="documents of the hardware's vendor to hand out (endorsements bundle)",
     )
     parser.add_argument("--offline", action="store_true", help="fetch no endorsements")
+    arguments.flags(parser)
+    extras(parser)
     parser.set_defaults(run=serve_enclave)
+
+
+def extras(parser: ArgumentParser) -> None:
+    """``--with``: what else an enclave can import, and so what else is measured."""
+    parser.add_argument(
+        "--with",
+        dest="extras",
+        action="append",
+        default=[],
+        metavar="EXTRA",
+        help="what an enclave can do beside evaluations of tables, and is measured with: chat, evals, guards",
+    )
 
 
 def serve_enclave(args: Namespace, screen: Screen) -> int:
@@ -186,15 +217,19 @@ def serve_enclave(args: Namespace, screen: Screen) -> int:
     Raises:
         NoPlatform: nothing was found on which it could prove itself, or more than one. Usage: no such platform.
     """
-    from strongroom.programs import NAMES, modules
+    from strongroom.app.enclave.measure import Installation
+    from strongroom.programs import NAMES, load, modules
 
     found = None if args.platform == SIMULATED else _choose(args.platform)
     place = home(args)
     exchange = args.exchange_url or place.config.exchange
-    arguments = ["--exchange", exchange, "--host", args.host, "--port", str(args.port)]
-    warm = [module for name in NAMES for module in modules(name)]
+    words = ["--exchange", exchange, "--host", args.host, "--port", str(args.port)]
+    words += arguments.words(args, place.folder)
+    installation = Installation.here(args.extras)
+    there = installation.links.keys()
+    warm = [module for name in NAMES if there >= set(load(name).LIBRARIES) for module in modules(name)]
     if found is not None:
-        _become_enclave(args, screen, found, arguments, warm)
+        _become_enclave(args, screen, found, words, warm, installation=installation)
     if args.vmpl is not None or args.endorsements or args.offline:
         raise Usage("--vmpl, --endorsements and --offline are for hardware; the simulated platform has no use for them")
     from strongroom.app.enclave import platform
@@ -204,7 +239,7 @@ def serve_enclave(args: Namespace, screen: Screen) -> int:
         end_with_stdin()
     else:
         screen.note("platform: simulated (no hardware protection). Stop it with Ctrl-C.")
-    return platform.serve(place.folder / "enclave", arguments, warm=warm, images=_images())
+    return platform.serve(place.folder / "enclave", words, warm=warm, images=_images(), installation=installation)
 
 
 def _choose(named: str | None) -> Sight:
@@ -215,19 +250,22 @@ def _choose(named: str | None) -> Sight:
     return platforms.choose(platforms.Machine(), named)
 
 
-def _become_enclave(args: Namespace, screen: Screen, found: Sight, arguments: list[str], warm: list[str]) -> NoReturn:
+def _become_enclave(
+    args: Namespace, screen: Screen, found: Sight, words: list[str], warm: list[str], *, installation: Installation
+) -> NoReturn:
     """On hardware nobody stands beside the enclave: this process ends here, and goes on as it."""
     from strongroom.app.enclave import hardware, platforms
     from strongroom.app.enclave.platforms.nvidia import DISTRIBUTION
 
     gpus, seen = platforms.devices(platforms.Machine())
     screen.note(f"platform: {found.name} ({found.seen}); {seen}. Stop it with Ctrl-C.")
-    arguments += ["--platform", found.name, "--cache", str(home(args).folder.absolute() / "enclave" / "endorsements")]
-    arguments += ["--offline"] if args.offline else []
-    arguments += ["--endorsements", str(args.endorsements.absolute())] if args.endorsements else []
-    arguments += ["--vmpl", str(args.vmpl)] if args.vmpl is not None else []
-    arguments += ["--until-eof"] if args.announce else []
-    hardware.serve(arguments, images=_images(), warm=warm, beside=[DISTRIBUTION] if gpus is not None else [])
+    words += ["--platform", found.name, "--cache", str(home(args).folder.absolute() / "enclave" / "endorsements")]
+    words += ["--offline"] if args.offline else []
+    words += ["--endorsements", str(args.endorsements.absolute())] if args.endorsements else []
+    words += ["--vmpl", str(args.vmpl)] if args.vmpl is not None else []
+    words += ["--until-eof"] if args.announce else []
+    beside = [DISTRIBUTION] if gpus is not None else []
+    hardware.serve(words, images=_images(), warm=warm, beside=beside, installation=installation)
 
 
 def _images() -> Path:

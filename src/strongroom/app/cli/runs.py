@@ -24,7 +24,7 @@ def declare(verb: str, parser: ArgumentParser) -> None:
 
 
 class Steps:
-    """Shows each step of a run as it begins, and how far a program is no more often than every two seconds."""
+    """Shows each step as it begins, and how far one is no more often than every two seconds."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -33,7 +33,7 @@ class Steps:
     def __call__(self, step: str, detail: str) -> None:
         name, at = self._last
         now = time.monotonic()
-        if step == name == "program" and now - at < QUIET_SECONDS:
+        if step == name and step in ("program", "weights") and now - at < QUIET_SECONDS:
             return
         self._last = (step, now)
         self._screen.said(step, detail)

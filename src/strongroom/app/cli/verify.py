@@ -15,6 +15,8 @@ from . import appraised
 from .place import example, party
 from .screen import Screen
 
+MAX_FILE_BYTES = max(MAX_BUNDLE_BYTES, 256 << 20)  # an answer that was kept holds its bodies
+
 
 def declare(_verb: str, parser: ArgumentParser) -> None:
     example(
@@ -23,18 +25,28 @@ def declare(_verb: str, parser: ArgumentParser) -> None:
 strongroom verify room/parties/lab/receipts/3f2a….json --as lab
 strongroom verify receipt.json --trust trust.json --json
 strongroom verify receipt.json --as lab --evidence       # every check of every release's evidence, too
+strongroom verify answers/1790000000-verified-rcpt-3f2a….json --trust trust.json   # an answer that a proxy kept
 """,
     )
-    parser.add_argument("file", type=Path, help="a receipt's bundle")
+    parser.add_argument("file", type=Path, help="a receipt's bundle, or an answer with its receipt and report")
     parser.add_argument("--trust", type=Path, metavar="FILE", help="your trust file (the party's own)")
-    parser.add_argument("--evidence", action="store_true", help="show how each release's evidence was appraised")
+    parser.add_argument("--evidence", action="store_true", help="show how each piece of evidence was appraised")
+    parser.add_argument("--contract", metavar="DIGEST", help="of an answer: the contract that it should be under")
+    parser.add_argument(
+        "--weights", action="append", default=[], metavar="MODEL=DIGEST", help="of an answer: a model's weights"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: Namespace, screen: Screen) -> int:
     trust = trust_file(args.trust) if args.trust else party(args).trust
+    data = read(args.file, max_bytes=MAX_FILE_BYTES)
+    if b'"strongroom.answer.v1"' in data:
+        from .answered import answered
+
+        return answered(args, data, trust, screen)
     with reading(args.file):
-        bundle = Bundle.parse(read(args.file, max_bytes=MAX_BUNDLE_BYTES))
+        bundle = Bundle.parse(data)
     found = examine(bundle, trust=trust)
     if args.evidence:
         _evidence(found, screen)

@@ -16,10 +16,12 @@ from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment,
 from strongroom.errors import BadParameters, Usage
 from strongroom.party import Party
 from strongroom.policy import MAX_DECIMALS, AnyParty, OutputRule, Policy, Recipients
+from strongroom.serving import Serving
 from strongroom.wire import JSON
 
 MAX_BYTES: Mapping[str, int] = {"log": 1 << 20, "picture": 4 << 20, "records": 64 << 20, "report": 1 << 20}
 DAY = 24 * 3600
+GGUF = "application/vnd.gguf"
 
 _T = TypeVar("_T")
 
@@ -54,6 +56,8 @@ class Draft:
         min_group, decimals, max_bytes: for outputs that do not say their own; ``None``: as large as is usual for the kind.
         sandbox: ``isolated`` or ``process``.
         payments: what a completed run costs.
+        serve: what may be asked, of a contract that keeps a room open for requests; it has no outputs then.
+        among: parties who have no other role, and sign too.
     """
 
     title: str
@@ -70,14 +74,17 @@ class Draft:
     max_bytes: int | None = None
     sandbox: str = "isolated"
     payments: tuple[Payment, ...] = ()
+    serve: Serving | None = None
+    among: tuple[str, ...] = ()
 
 
-def least_policy(uses: Iterable[str], outputs: Iterable[Output]) -> Policy:
-    """The smallest policy that allows these uses and outputs: what the asset owners are asked to permit, and no more."""
+def least_policy(uses: Iterable[str], outputs: Iterable[Output], serve: Serving | None = None) -> Policy:
+    """The smallest policy that allows these uses, outputs and requests: what the asset owners are asked to permit, and no
+    more."""
     rules: dict[str, OutputRule] = {}
     for output in outputs:
         rules[output.kind] = _join(rules[output.kind], output.rule) if output.kind in rules else output.rule
-    return Policy(uses=frozenset(uses), outputs=rules)
+    return Policy(uses=frozenset(uses), outputs=rules, serve=serve)
 
 
 def _join(one: OutputRule, other: OutputRule) -> OutputRule:
@@ -125,6 +132,15 @@ def _possible(output: Output) -> Output:
     return output
 
 
+def models_of(assets: Mapping[str, Manifest]) -> list[JSON]:
+    """The models that assets are, each called by its owner and name, with the engine that its media type needs."""
+    found: list[tuple[str, str, str]] = []
+    for role, manifest in assets.items():
+        engine = "llama.cpp" if manifest.media_type == GGUF else "transformers"
+        found.append((f"{manifest.owner}/{manifest.name}", role, engine))
+    return [{"engine": engine, "name": name, "role": role} for name, role, engine in sorted(found)]
+
+
 def _in_normal_form(found: Proposal) -> Proposal:
     """The proposal as others will read it: what they would refuse is found before anybody signs it."""
     return Proposal.parse(found.encode())
@@ -162,13 +178,16 @@ def proposal(
         Usage: somebody has a role and is not pinned, there is no expected measurement, or no output could keep to its rule.
         WireError, ContractError, PolicyError: as :meth:`Proposal.parse`.
     """
-    from strongroom.programs import load
+    from strongroom.programs import load, roles
 
     program = load(draft.program)
-    if set(draft.assets) != set(program.ROLES):
-        raise BadParameters(f"{draft.program} needs an asset for each of: {', '.join(sorted(program.ROLES))}")
     parameters = {**program.DEFAULTS, **draft.parameters}  # what was left unsaid stands in the proposal for all to read
+    if draft.serve is not None and "models" not in parameters:
+        parameters["models"] = models_of(draft.assets)
     program.check(parameters)
+    needed = roles(draft.program, parameters)
+    if set(draft.assets) != needed:
+        raise BadParameters(f"{draft.program} needs an asset for each of: {', '.join(sorted(needed))}")
     outputs = _outputs(draft)
     measurements = tuple(sorted(set(measurements), key=Measurement.encode))
     if not measurements:
@@ -176,7 +195,7 @@ def proposal(
             "no expected measurement is trusted here",
             hint="Pin one first: strongroom party trust --reference reference.json",
         )
-    names = {proposer} | {m.owner for m in draft.assets.values()} | {r for o in outputs for r in o.recipients}
+    names = {proposer, *draft.among} | {m.owner for m in draft.assets.values()} | {r for o in outputs for r in o.recipients}
     names |= {name for p in draft.payments for name in (p.payer, p.payee)}
     strangers = names - set(parties)
     if strangers:
@@ -194,7 +213,7 @@ def proposal(
         assets=tuple(AssetRef(role, m.owner, m.digest) for role, m in sorted(draft.assets.items())),
         outputs=outputs,
         enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox),
-        policy=least_policy({program.NAME}, outputs),
+        policy=least_policy({program.NAME}, outputs, draft.serve),
         limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
         payments=_sorted(draft.payments),
     )
@@ -210,6 +229,7 @@ class Change:
         min_group, decimals, max_bytes: for every output.
         drop: outputs to leave out.
         recipients: output -> its recipients.
+        serve: what may be asked.
     """
 
     title: str | None = None
@@ -224,6 +244,7 @@ class Change:
     drop: tuple[str, ...] = ()
     recipients: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     payments: tuple[Payment, ...] | None = None
+    serve: Serving | None = None
 
 
 def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at: int) -> Proposal:
@@ -259,7 +280,7 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
         old,
         title=_changed(old.title, change.title),
         outputs=tuple(outputs),
-        policy=least_policy(old.policy.uses, outputs),
+        policy=least_policy(old.policy.uses, outputs, _changed(old.policy.serve, change.serve)),
         limits=limits,
         enclave=replace(old.enclave, sandbox=_changed(old.enclave.sandbox, change.sandbox)),
         not_after=at + change.days * DAY if change.days is not None else old.not_after,

@@ -84,7 +84,8 @@ def _policy(proposal: Proposal) -> Iterator[Clause]:
         yield from _served(policy.serve)
 
 
-_SEEN = {
+# What the operator of a served model sees, by the policy's word.
+SEEN = {
     "none": "nothing",
     "aggregate": "counts and latencies",
     "failures": "counts, latencies and the shape of failures, without values",
@@ -100,7 +101,7 @@ def _served(serve: Serving) -> Iterator[Clause]:
     )
     padding = f"to powers of two from {serve.padding:,} bytes" if serve.padding else "none: lengths can be seen"
     yield Clause("policy: padding", padding)
-    yield Clause("policy: the operator sees", _SEEN[serve.observability])
+    yield Clause("policy: the operator sees", SEEN[serve.observability])
     yield Clause("policy: receipts are kept", _duration(serve.retention_s) if serve.retention_s else "not at all")
     yield Clause("policy: guards of requests", ", ".join(sorted(serve.input_guards)) or "none")
     yield Clause("policy: guards of answers", ", ".join(sorted(serve.output_guards)) or "none")

@@ -50,6 +50,7 @@ from strongroom.contract import (
 )
 from strongroom.delivery import Delivery
 from strongroom.errors import (
+    BadAnswer,
     BadCheckpoint,
     BadKey,
     BadReceipt,
@@ -78,6 +79,7 @@ from .draft import Change, Draft, countered, proposal
 from .home import Home, PartyHome, private, read, write
 
 if TYPE_CHECKING:
+    from strongroom.app.enclave.client import OpenRoom
     from strongroom.app.stores.book import Decision
 
 MEDIA_TYPES = {
@@ -90,6 +92,7 @@ MEDIA_TYPES = {
 }
 KINDS = {".csv": "dataset", ".parquet": "dataset", ".onnx": "model", ".gguf": "model", ".safetensors": "model"}
 PAGE = 1000  # entries of the log, asked for at a time
+OPEN_SECONDS = 600  # until an enclave says something while it opens weights
 MAX_REASON = 400  # characters, of a withdrawal
 SUFFIXES = {"report": ".json", "picture": ".png", "records": ".csv", "log": ".txt"}
 
@@ -574,6 +577,9 @@ class Room:
         contract = self.contract(digest)
         contract.require_in_force(int(time.time()))
         require("run", view.state)
+        if contract.proposal.standing:
+            hint = f"Have its models served: strongroom serve --contract {digest[:19]}"
+            raise NotPermitted("the contract keeps a room open for requests, and is not run", hint=hint)
         from strongroom.app.enclave.client import run_contract
 
         request = RunRequest(digest, self.name, fresh(16).hex(), int(time.time()))
@@ -584,6 +590,37 @@ class Room:
         if (statement.contract, statement.run_id) != (request.contract, request.run_id):
             raise BadReceipt("the enclave answered with the receipt of another run")
         return bundle
+
+    def serve(self, digest: str, on_step: Callable[[str, str], None] | None = None, *, spares: int = 0) -> OpenRoom:
+        """Have the enclave open a standing contract's room, and serve its models until the owners no longer let it.
+
+        Args:
+            digest: the contract.
+            on_step: called with each step and a word of detail.
+            spares: how many more rooms it may open by itself, when a keyset has had all its requests; each is a run.
+
+        Raises:
+            SignatureMissing, Expired, WrongState; ReleaseRefused; whatever the enclave refuses with. NotPermitted: the
+            contract is for runs.
+        """
+        view = self.view(digest)
+        contract = self.contract(digest)
+        contract.require_in_force(int(time.time()))
+        require("run", view.state)
+        if not contract.proposal.standing:
+            raise NotPermitted("the contract is for runs, and serves nothing", hint=f"strongroom run {digest[:19]}")
+        from strongroom.app.enclave.client import leave_spare, open_room
+
+        def asked() -> Envelope:
+            return RunRequest(digest, self.name, fresh(16).hex(), int(time.time())).sign(self.home.keys.signing)
+
+        with closing(Client(self._enclave, timeout=OPEN_SECONDS)) as client:
+            found = open_room(client, asked(), on_step or (lambda _step, _detail: None))
+            if found.contract != digest:
+                raise BadAnswer("the enclave opened the room of another contract")
+            for _ in range(spares):
+                leave_spare(client, asked())
+        return found
 
     def keep(self, bundle: Bundle) -> Receipt:
         """Verify a receipt, follow its log, and keep the bundle. Raises NotVerified, Inconsistent."""
@@ -698,15 +735,25 @@ class Room:
         return self.home.book.decisions()
 
     def unreceipted(self) -> list[tuple[str, str, int]]:
-        """Runs whose keys were released and that never got a valid receipt: contract, run id, time of the release."""
+        """Runs whose keys were released and that never got a valid receipt: contract, run id, time of the release.
+
+        A room that stays open is no run: its receipts are of requests, and are logged by digest.
+        """
         missing, trust = [], self.trust
         receipts: dict[str, set[str]] = {}
         for contract, run_id, _, at in self.home.book.releases():
             if contract not in receipts:
                 receipts[contract] = self._runs_with_receipts(contract, trust)
-            if run_id not in receipts[contract]:
+            if run_id not in receipts[contract] and not self._stands(contract):
                 missing.append((contract, run_id, at))
         return missing
+
+    def _stands(self, contract: str) -> bool:
+        """Whether it is known to be a standing contract. The digest says which bytes it is: no exchange can pretend it."""
+        try:
+            return Proposal.parse(self.exchange.proposal(contract).envelope.expect(PROPOSAL_TYPE)).standing
+        except StrongroomError:
+            return False
 
     def _runs_with_receipts(self, contract: str, trust: Trust) -> set[str]:
         """From what enclaves handed to this party's own broker: no exchange can hide it."""

@@ -3,7 +3,8 @@
 Registers of the simulated platform's measurement:
 
 ``package``       every file of the installed ``strongroom`` package, standard programs included
-``dependencies``  every file of every distribution that ``strongroom[room]`` needs, with their names and versions
+``dependencies``  every file of every distribution that ``strongroom[room]`` needs, and of the further extras that the
+                  enclave was started with, with their names and versions
 ``interpreter``   the interpreter, its version, its shared library and its standard library
 ``launch``        how the enclave is started (``launch.py``)
 
@@ -37,6 +38,9 @@ from strongroom.attest.simulated import PLATFORM
 from strongroom.errors import NotMeasurable
 
 from . import launch
+
+EXTRAS = ("chat", "evals", "guards")
+"""What an enclave can be started with beside ``room``. Each is more code that is measured, and that inputs meet."""
 
 _BYTECODE = "__pycache__"
 # Written by installers: where a distribution came from. They differ between machines, and are never executed.
@@ -196,8 +200,8 @@ class Distribution:
         return cls(name, found.version, site, tuple(sorted(entries - {_BYTECODE, ""})))
 
 
-def closure(name: str, extra: str) -> tuple[Distribution, ...]:
-    """Every installed distribution that ``name[extra]`` needs on this machine, itself left out, by name.
+def closure(name: str, *extras: str) -> tuple[Distribution, ...]:
+    """Every installed distribution that ``name`` with these extras needs on this machine, itself left out, by name.
 
     Raises:
         NotMeasurable: one is missing.
@@ -209,7 +213,7 @@ def closure(name: str, extra: str) -> tuple[Distribution, ...]:
         raise NotMeasurable("packaging is not installed") from error
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
-    waiting = [(name, ""), (name, extra)]
+    waiting = [(name, ""), *((name, extra) for extra in extras)]
     while waiting:
         wanted = waiting.pop()
         if wanted in seen:
@@ -257,11 +261,21 @@ class Installation:
     module: str = launch.ENCLAVE_MODULE
 
     @classmethod
-    def here(cls) -> Installation:
-        """The installation that this process runs from. Raises NotMeasurable when ``strongroom[room]`` is not complete."""
+    def here(cls, extras: Iterable[str] = ()) -> Installation:
+        """The installation that this process runs from.
+
+        Args:
+            extras: of ``EXTRAS``, what the enclave can import beside what ``strongroom[room]`` needs.
+
+        Raises:
+            NotMeasurable: ``strongroom`` with these extras is not complete, or has no such extra.
+        """
+        wanted = sorted(set(extras))
+        if not set(wanted) <= set(EXTRAS):
+            raise NotMeasurable(f"an enclave has no other extras than {', '.join(EXTRAS)}")
         return cls(
             package=Path(strongroom.__file__).resolve().parent,
-            distributions=closure("strongroom", "room"),
+            distributions=closure("strongroom", "room", *wanted),
             interpreter=Path(getattr(sys, "_base_executable", sys.executable)).resolve(),
             library=Path(sysconfig.get_path("stdlib")).resolve(),
             shared_library=_shared_library(),

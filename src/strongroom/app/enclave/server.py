@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -35,14 +35,19 @@ from strongroom.delivery import Delivery
 from strongroom.enclave import sandbox
 from strongroom.enclave.obtain import BrokerLine
 from strongroom.enclave.run import OpenInput, Surroundings, run
-from strongroom.errors import BadRelease, Conflict, Internal, ReleaseRefused, StrongroomError, Unreachable
+from strongroom.errors import BadRelease, Conflict, Internal, MissingExtra, ReleaseRefused, StrongroomError, Unreachable
 from strongroom.party import Party
-from strongroom.programs import NAMES, OutputSpec, load
+from strongroom.programs import NAMES, OutputSpec, evaluate_llm, load
 from strongroom.receipt import Bundle
-from strongroom.wire import Envelope, Fields
+from strongroom.wire import JSON, Envelope, Fields
 
 from . import platforms
 from .hardware import Gather, Hardware
+
+if TYPE_CHECKING:
+    import socket
+
+    from strongroom.app.inference.hosting import Hosting
 
 _LOG = logging.getLogger("strongroom.enclave")
 MAX_RUNS = 4
@@ -138,11 +143,44 @@ def _whole_reads(file: BinaryIO) -> BinaryIO:
     return io.BufferedReader(cast("io.RawIOBase", file), 1 << 16)
 
 
-class Confined:
-    """A prepared sandbox for one contract (``enclave.run.Confinement``)."""
+def counted(contract: Contract, told: Callable[[str], None]) -> Callable[[str, int], None] | None:
+    """Tells how many questions are answered, each time that the contract agreed on; ``None`` where it agreed on no time.
 
-    def __init__(self, prepared: sandbox.Sandbox) -> None:
-        self._sandbox = prepared
+    Args:
+        contract: whose program says how far it is, in thousandths.
+        told: called with the count, in words.
+    """
+    program = contract.proposal.program
+    if program.name != evaluate_llm.NAME:
+        return None
+    agreed = evaluate_llm.read(program.parameters)
+    told_last = 0
+
+    def on_progress(step: str, permille: int) -> None:
+        # Whatever the child says, no more leaves than which multiple of what was agreed is reached.
+        nonlocal told_last
+        count = permille * agreed.questions // 1000 // agreed.progress * agreed.progress
+        if step == "ask" and told_last < count < agreed.questions:
+            told_last = count
+            told(f"{count:,} of {agreed.questions:,} questions")
+
+    return on_progress if agreed.progress else None
+
+
+def _told_nobody(_count: str) -> None:
+    pass
+
+
+class Confined:
+    """A prepared sandbox for one contract (``enclave.run.Confinement``).
+
+    Args:
+        prepared: the sandbox.
+        told: called with how far the program is, where the contract agreed that this leaves.
+    """
+
+    def __init__(self, prepared: sandbox.Sandbox, told: Callable[[str], None] = _told_nobody) -> None:
+        self._sandbox, self._told = prepared, told
 
     @property
     def kind(self) -> str:
@@ -159,7 +197,8 @@ class Confined:
         }
         most = sandbox.Limits(limits.seconds, limits.memory_bytes, sum(o.max_bytes for o in outputs.values()))
         whole = {role: OpenInput(i.media_type, i.size, _whole_reads(i.file)) for role, i in inputs.items()}
-        return self._sandbox.run(contract.proposal.program.parameters, whole, outputs, most)
+        on_progress = counted(contract, self._told)
+        return self._sandbox.run(contract.proposal.program.parameters, whole, outputs, most, on_progress)
 
     def close(self) -> None:
         self._sandbox.close()
@@ -181,16 +220,16 @@ class Standby:
                 except StrongroomError as error:
                     _LOG.warning("no sandbox stands ready: %s: %s", error.code, error)
 
-    def take(self, contract: Contract) -> Confined:
+    def take(self, contract: Contract, told: Callable[[str], None] = _told_nobody) -> Confined:
         """Raises NoSandbox, BadParameters, MissingExtra."""
         p = contract.proposal
         if p.program.name == READY and p.enclave.sandbox == "isolated":
             with self._lock:
                 found, self._ready = self._ready, None
             if found is not None:
-                return Confined(found)
+                return Confined(found, told)
         outputs = tuple(o.name for o in p.outputs if o.kind != "log")
-        return Confined(sandbox.prepare(p.program.name, p.enclave.sandbox, outputs=outputs))
+        return Confined(sandbox.prepare(p.program.name, p.enclave.sandbox, outputs=outputs), told)
 
     def close(self) -> None:
         with self._lock:
@@ -216,6 +255,16 @@ class Runner:
         self._places = threading.BoundedSemaphore(MAX_RUNS)
         self._lock = threading.Lock()
         self._begun: dict[str, None] = {}
+        self._going: dict[str, dict[str, JSON]] = {}  # by run id
+
+    def going(self, contract: str) -> list[JSON]:
+        """Where the runs of a contract are now: what whoever asked for one hears, for its other parties.
+
+        Args:
+            contract: its digest. Who knows it is a party, or carries what the parties say to each other.
+        """
+        with self._lock:
+            return [dict(run) for run in self._going.values() if run["contract"] == contract]
 
     def start(self, data: bytes) -> Iterator[bytes]:
         """Begin the run that a party asks for; lines of JSON, the last with ``bundle`` or ``error``.
@@ -251,8 +300,15 @@ class Runner:
             last = event["step"]
 
     def _work(self, contract: Contract, asked: Envelope, events: queue.Queue[dict[str, Any]]) -> None:
+        run_id = RunRequest.peek(asked).run_id
+
+        def progress(step: str, detail: str) -> None:
+            with self._lock:
+                self._going[run_id] = {"contract": contract.digest, "detail": detail, "run_id": run_id, "step": step}
+            events.put({"detail": detail, "step": step})
+
         try:
-            bundle = self._run(contract, asked, lambda step, detail: events.put({"detail": detail, "step": step}))
+            bundle = self._run(contract, asked, progress)
             events.put({"bundle": bundle.to_json()})
         except StrongroomError as error:
             events.put({"error": error.to_json()})
@@ -261,6 +317,8 @@ class Runner:
             _LOG.error("internal error in a run: %s", error.__class__.__name__)
             events.put({"error": Internal("the enclave failed").to_json()})
         finally:
+            with self._lock:
+                self._going.pop(run_id, None)
             self._places.release()
             self.standby.prepare()
 
@@ -276,7 +334,7 @@ class Runner:
                 platform=self._platform,
                 exchange=self._exchange,
                 broker=broker,
-                confine=self.standby.take,
+                confine=lambda contract: self.standby.take(contract, lambda count: progress("program", count)),
                 now=lambda: int(time.time()),
                 entropy=secrets.token_bytes,
                 progress=progress,
@@ -292,10 +350,19 @@ def enclave(runner: Runner) -> Any:
         lines = await blocking(runner.start)(await body(request, 64 << 10))
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
+    async def get_going(request: Request) -> Response:
+        return json_answer({"runs": runner.going(f"sha256:{request.path_params['digest']}")})
+
     async def health(_request: Request) -> Response:
         return json_answer({"programs": list(NAMES), "role": "enclave"})
 
-    return application([Route("/v1/health", health), Route("/v1/runs", post_run, methods=["POST"])])
+    return application(
+        [
+            Route("/v1/health", health),
+            Route("/v1/runs", post_run, methods=["POST"]),
+            Route("/v1/contracts/{digest}/runs", get_going),
+        ]
+    )
 
 
 def _announce(url: str) -> None:
@@ -345,6 +412,8 @@ def _gatherer(args: argparse.Namespace) -> Gather:
 
 def main() -> None:
     """What the simulated platform starts, and what an enclave on hardware becomes."""
+    from strongroom.app.inference import arguments
+
     from .line import PlatformClient
 
     parser = argparse.ArgumentParser()
@@ -359,22 +428,59 @@ def main() -> None:
     parser.add_argument("--exchange", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
+    arguments.declare(parser)
     args = parser.parse_args()
-    exchange = Client(args.exchange, timeout=30)
+    exchange, devices = Client(args.exchange, timeout=30), None
+    platform: Platform
     if args.platform is None:
-        runner = Runner(PlatformClient(args.platform_fd), exchange)
+        platform = PlatformClient(args.platform_fd)
     else:
         try:
-            hardware = _hardware(args)
+            platform = hardware = _hardware(args)
         except StrongroomError as error:
             raise SystemExit(f"{error.code}: {error}\n{error.hint}") from error
-        runner = Runner(hardware, exchange, hardware.devices)
-    runner.standby.prepare()
-    sock = listen(args.host, args.port)
+        devices = hardware.devices
+    runner = Runner(platform, exchange, devices)
     try:
-        serve(enclave(runner), sock, announce=_announce, until_eof=args.until_eof)
+        _serve(runner, args, platform, exchange, devices)
+    except StrongroomError as error:  # a discreet process would end without a word
+        raise SystemExit(f"{error.code}: {error}\n{error.hint}") from error
+    except ImportError as error:
+        raise SystemExit(f"{MissingExtra.code}: {error.name} is not part of this enclave\n{MissingExtra.hint}") from error
+
+
+def _serve(
+    runner: Runner,
+    args: argparse.Namespace,
+    platform: Platform,
+    exchange: Client,
+    devices: Callable[[bytes], tuple[Evidence, ...]] | None,
+) -> None:
+    from strongroom.app.inference import arguments
+
+    chosen = arguments.read(args)
+    sock = listen(args.host, args.port)
+    runner.standby.prepare()
+    try:
+        if chosen is None:
+            serve(enclave(runner), sock, announce=_announce, until_eof=args.until_eof)
+        else:
+            from strongroom.app.inference.hosting import Hosting
+
+            _answer(runner, Hosting(chosen, platform, exchange, devices), sock, until_eof=args.until_eof)
     finally:
         runner.standby.close()
+
+
+def _answer(runner: Runner, hosting: Hosting, sock: socket.socket, *, until_eof: bool) -> None:
+    """Runs contracts, and opens rooms that answer requests."""
+    from strongroom.app.inference import listening
+
+    try:
+        app = hosting.service(behind=enclave(runner))
+        listening.serve(app, sock, announce=_announce, tls=hosting.tls, until_eof=until_eof)
+    finally:
+        hosting.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""What the operator of an enclave that answers requests decides, as arguments; everything else is in the contract.
+
+Read by every enclave process, so that nothing here imports what serving alone needs.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from strongroom.errors import Usage
+
+from .credentials import Limits
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the operator decides; everything else is in the contract.
+
+    Attributes:
+        home: the operator's folder, in which API keys and receipts lie.
+        anonymous: what all without a key of the operator's may use together; ``None`` where a key is needed.
+        bare: whether a request without any credential is let in too.
+        tls: the host name or address that TLS inside the enclave is for; ``None`` where it does not end there.
+        loopback: whether only this machine can connect, so that bodies in the open do not leave it.
+        origins: of web pages that may ask from a browser.
+        log: where texts are written under contracts that let the operator see everything.
+        page: whether the chat page is served too.
+        sidecars: where those listen that serve a model beside the enclave, by the model's name.
+    """
+
+    home: Path
+    anonymous: Limits | None = None
+    bare: bool = False
+    tls: str | None = None
+    loopback: bool = False
+    origins: frozenset[str] = frozenset()
+    log: Path | None = None
+    page: bool = False
+    sidecars: Mapping[str, str] = field(default_factory=dict)
+
+
+def declare(parser: ArgumentParser) -> None:
+    """The arguments of an enclave process that answers requests."""
+    parser.add_argument("--serve", type=Path, metavar="HOME")
+    parser.add_argument("--anonymous", action="store_true")
+    _shared(parser)
+
+
+def flags(parser: ArgumentParser) -> None:
+    """Those of the operator's own command. Who has no key is let in where only this machine can connect, or as said."""
+    group = _shared(parser)
+    who = group.add_mutually_exclusive_group()
+    who.add_argument("--anonymous", action="store_true", default=None, help="let in who has no key of yours")
+    who.add_argument("--keyed", action="store_false", dest="anonymous", help="let in nobody else (strongroom keys)")
+
+
+def _shared(parser: ArgumentParser) -> _ArgumentGroup:
+    group = parser.add_argument_group("answering requests")
+    group.add_argument("--requests-per-minute", type=int, metavar="N", help="for all of them together")
+    group.add_argument("--tokens-per-minute", type=int, metavar="N", help="for all of them together")
+    group.add_argument("--bare", action="store_true", help="let in also who brings no credential at all")
+    group.add_argument("--tls", metavar="HOST", help="end TLS inside the enclave; HOST is what clients connect to")
+    group.add_argument("--origin", action="append", default=[], metavar="URL", help="a web page that may ask")
+    group.add_argument("--log-texts", type=Path, metavar="FILE", help="for contracts that let you see everything")
+    group.add_argument(
+        "--sidecar",
+        action="append",
+        default=[],
+        metavar="MODEL=ADDRESS",
+        help="where a model's sidecar listens",
+    )
+    group.add_argument("--page", action="store_true", help="serve the chat page too")
+    return group
+
+
+def words(args: Namespace, home: Path) -> list[str]:
+    """The same for an enclave process, whose home is given."""
+    found = ["--serve", str(home.absolute())]
+    anonymous = args.host in LOOPBACK if args.anonymous is None else args.anonymous
+    found += ["--anonymous"] if anonymous else []
+    found += [f"--{name}" for name in ("bare", "page") if getattr(args, name)]
+    for name in ("requests_per_minute", "tokens_per_minute", "tls"):
+        value = getattr(args, name)
+        found += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    for origin in args.origin:
+        found += ["--origin", origin]
+    for sidecar in args.sidecar:
+        found += ["--sidecar", sidecar]
+    return found + ([] if args.log_texts is None else ["--log-texts", str(args.log_texts.absolute())])
+
+
+def read(args: Namespace) -> Options | None:
+    """What these arguments say; ``None`` where no room is to be opened. Raises Usage."""
+    if args.serve is None:
+        return None
+    limits = Limits(requests_per_minute=args.requests_per_minute, tokens_per_minute=args.tokens_per_minute)
+    return Options(
+        home=args.serve,
+        anonymous=limits if args.anonymous else None,
+        bare=args.bare,
+        tls=args.tls,
+        loopback=args.host in LOOPBACK,
+        origins=frozenset(args.origin),
+        log=args.log_texts,
+        page=args.page,
+        sidecars=dict(_sidecar(text) for text in args.sidecar),
+    )
+
+
+def _sidecar(text: str) -> tuple[str, str]:
+    model, found, address = text.partition("=")
+    if not found:
+        raise Usage("a sidecar is said as MODEL=ADDRESS", hint="For example: --sidecar lab/small=unix:/run/vllm.sock")
+    return model, address

@@ -1,0 +1,535 @@
+"""Rooms that answer: opened, renewed, refused, replaced without a request dropped, and erased."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from inference_world import MODEL, PROGRAM, SERVE, WEIGHTS, FakeEngine, InferenceWorld, until
+from strongroom import wire
+from strongroom.app.enclave.client import OpenRoom
+from strongroom.app.inference import rooms as module
+from strongroom.app.inference.lifecycle import Lifecycle
+from strongroom.app.inference.ports import Started
+from strongroom.attest.keyset import TlsKey
+from strongroom.contract import Limits, ProgramRef, RunRequest, Withdrawal
+from strongroom.errors import (
+    BadParameters,
+    ChunkAltered,
+    EngineFailed,
+    ProgramNotApproved,
+    RoomClosed,
+    Unreachable,
+    WeightsMismatch,
+)
+from test_inference_server import CHAT, HELLO, KEY, PLAIN, STREAM, running
+from world import DAY, NOW, keys_of
+
+LEASE = SERVE.lease_s
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceWorld]:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.0)
+    with InferenceWorld(serve=PLAIN) as found:
+        yield found
+
+
+def program(world: InferenceWorld, **changes: Any) -> ProgramRef:
+    return ProgramRef("serve-llm", PROGRAM, "serve-llm", {**world.parameters, **changes})
+
+
+async def post(world: InferenceWorld, body: bytes, query: str = "") -> Any:
+    return await world.send("POST", f"/v1/rooms{query}", body)
+
+
+def lines(reply: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in reply.body.splitlines()]
+
+
+# --- opening ------------------------------------------------------------------------------------------------------------
+
+
+@running
+async def test_a_partys_signed_request_opens_a_room_and_hears_how(world):
+    assert (await world.ask(CHAT, HELLO)).code == "enclave.room_closed"
+    assert (await world.send("GET", "/readyz")).status == 503
+    reply = await post(world, world.asked().encode())
+    *told, last = lines(reply)
+    assert [event["step"] for event in told if event["step"] in ("attest", "release", "engine", "guards")] == [
+        "attest", "release", "engine", "guards",
+    ]  # fmt: skip
+    found = OpenRoom(**last["room"])
+    assert (found.contract, found.keyset, found.until) == (world.contract.digest, world.rooms.current.digest, NOW + LEASE)
+    assert (await world.ask(CHAT, HELLO)).status == 200
+    assert (await world.send("GET", "/readyz")).json == {"requests": 0, "spares": 0, "status": "ready", "until": NOW + LEASE}
+
+
+@running
+async def test_a_copy_of_a_request_opens_nothing(world):
+    request = world.asked().encode()
+    await post(world, request)
+    again = await post(world, request)
+    assert (again.status, again.code) == (400, "app.conflict")
+
+
+@pytest.mark.parametrize(
+    ("changes", "signer", "code"),
+    [
+        ({"party": "mallory"}, "mallory", "contract.not_a_party"),
+        ({"party": "hospital"}, "lab", "wire.bad_signature"),
+        ({"at": NOW - 8 * DAY}, "lab", "wire.bad_field"),
+        ({"contract": wire.digest(b"x")}, "lab", "app.not_found"),
+    ],
+)
+@running
+async def test_only_a_party_opens_a_room_and_only_in_time(world, changes, signer, code):
+    request = replace(RunRequest(world.contract.digest, "lab", "ab" * 16, NOW), **changes)
+    reply = await post(world, request.sign(keys_of(signer).signing).encode())
+    assert reply.code == code
+    assert world.rooms.current is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b"\xff"])
+@running
+async def test_a_body_that_is_no_request_opens_nothing(world, body):
+    reply = await post(world, body)
+    assert (reply.status, reply.code.split(".")[0]) == (400, "wire")
+
+
+@running
+async def test_a_request_that_is_too_large_is_not_read(world):
+    assert (await post(world, b" " * (65 << 10))).status == 413
+
+
+@running
+async def test_a_contract_for_runs_opens_no_room(world):
+    contract = world.world.agree()
+    world.contracts[contract.digest] = contract
+    assert (await post(world, world.asked(contract).encode())).code == "policy.not_permitted"
+
+
+@running
+async def test_a_contract_for_another_program_or_a_missing_role_opens_no_room(world):
+    other = world.agree(program=ProgramRef("serve-llm", wire.digest(b"other"), "serve-llm", world.parameters))
+    with pytest.raises(ProgramNotApproved):
+        await world.open(other)
+    models = [{"engine": "llama.cpp", "name": MODEL, "role": "nowhere"}]
+    with pytest.raises(BadParameters):
+        await world.open(world.agree(program=program(world, models=models)))
+    assert world.rooms.current is None
+
+
+@running
+async def test_a_broker_that_refuses_is_told_and_nothing_is_left_behind(world):
+    broker = world.world.brokers["lab"].book
+    withdrawal = Withdrawal(world.contract.digest, "hospital", NOW, "no")
+    broker.withdraw(withdrawal, withdrawal.sign(keys_of("hospital").signing))
+    *_, last = lines(await post(world, world.asked().encode()))
+    assert last["error"]["code"] == "broker.refused"
+    assert world.engines == []
+    assert world.rooms.current is None
+
+
+@running
+async def test_weights_that_are_not_the_contracts_are_never_served():
+    closed: list[bool] = []
+
+    class Doomed(FakeEngine):
+        async def close(self) -> None:
+            closed.append(True)
+
+    async def lies(_wanted: Any) -> Started:
+        return Started(Doomed(), b"\0" * 32)
+
+    with InferenceWorld(serve=PLAIN, starter=lies) as world:
+        with pytest.raises(WeightsMismatch):
+            await world.open()
+        assert closed == [True]
+        assert (await world.ask(CHAT, HELLO)).code == "enclave.room_closed"
+
+
+@running
+async def test_weights_that_somebody_changed_where_they_lie_are_never_served(world):
+    digest = world.asset[0].digest
+    sealed = bytearray(world.asset[2])
+    sealed[len(sealed) // 2] ^= 1
+    world.world.exchange.put(world.asset[1], bytes(sealed))
+    assert digest in world.world.exchange.files
+    with pytest.raises(ChunkAltered):
+        await world.open()
+    assert world.rooms.current is None
+
+
+@running
+async def test_of_weights_whose_digest_nobody_published_the_enclave_tells_it():
+    with InferenceWorld(serve=PLAIN, reveal=False) as world:
+        await world.open()
+        (model,) = (await world.send("GET", "/v1/models")).json["data"]
+        assert model["strongroom"]["weights"] == wire.digest(WEIGHTS)
+
+
+@running
+async def test_an_engine_that_does_not_start_opens_no_room():
+    async def fails(_wanted: Any) -> Started:
+        raise EngineFailed("no memory")
+
+    with InferenceWorld(serve=PLAIN, starter=fails) as world:
+        *_, last = lines(await post(world, world.asked().encode()))
+        assert last["error"]["code"] == "engine.failed"
+        assert world.rooms.current is None
+
+
+@running
+async def test_a_fault_while_a_room_opens_is_told_without_a_word_of_it(caplog):
+    async def fails(_wanted: Any) -> Started:
+        raise ValueError("CANARY-3141592653")
+
+    with InferenceWorld(serve=PLAIN, starter=fails) as world, caplog.at_level(logging.DEBUG):
+        *_, last = lines(await post(world, world.asked().encode()))
+        assert last["error"]["code"] == "app.internal"
+        assert "CANARY" not in caplog.text
+
+
+@running
+async def test_while_nothing_is_told_the_listener_hears_that_it_goes_on(monkeypatch):
+    monkeypatch.setattr("strongroom.app.inference.lifecycle.PATIENCE_SECONDS", 0.01)
+    go = asyncio.Event()
+
+    async def slow(wanted: Any) -> Started:
+        wanted.progress(1)
+        await go.wait()
+        return await world.start(wanted)
+
+    with InferenceWorld(serve=PLAIN, starter=slow) as world:
+
+        def seen(message: dict[str, Any]) -> None:
+            if b'"detail":""' in message.get("body", b""):
+                go.set()
+
+        reply = await world.send("POST", "/v1/rooms", world.asked().encode(), seen=seen)
+        assert "room" in lines(reply)[-1]
+
+
+@running
+async def test_the_keyset_names_a_key_for_each_thing_and_the_key_of_tls(world):
+    world.rooms.tls = (TlsKey(b"\1" * 32),)
+    keeper = await world.open()
+    algos = [entry.algo for entry in (*keeper.keyset.receipt_signing_keys, *keeper.keyset.e2ee_public_keys)]
+    assert sorted(algos) == [
+        "ed25519",
+        "strongroom-chat-signature-ed25519",
+        "strongroom-ehbp-x25519-hkdf-sha256-aes-256-gcm",
+        "strongroom-release-mlkem768-x25519",
+        "strongroom-run-receipt-ed25519",
+    ]
+    assert keeper.keyset.tls_public_keys == (TlsKey(b"\1" * 32),)
+    assert "…" in repr(keeper.room.serving)
+
+
+# --- leases -------------------------------------------------------------------------------------------------------------
+
+
+@running
+async def test_leases_are_renewed_before_they_end(world):
+    opened: list[str] = []
+    world.rooms.opened = lambda room: opened.append(room.contract.digest)
+    keeper = await world.open()
+    await world.lifecycle.step()
+    assert keeper.room.until == NOW + LEASE
+    for n in range(1, 5):
+        world.clock.now = NOW + n * (LEASE - 100)
+        await world.lifecycle.step()
+        assert keeper.room.until == world.clock.now + LEASE
+        assert (await world.ask(CHAT, HELLO)).status == 200
+    assert len(opened) == 5
+
+
+@running
+async def test_a_withdrawal_reaches_the_room_and_erases_it(world):
+    keeper = await world.open()
+    withdrawal = Withdrawal(world.contract.digest, "hospital", NOW, "no more")
+    world.world.brokers["lab"].book.withdraw(withdrawal, withdrawal.sign(keys_of("hospital").signing))
+    assert (await world.ask(CHAT, HELLO)).status == 200  # not before the lease is to be renewed
+    world.clock.now = NOW + LEASE - 100
+    await world.lifecycle.step()
+    reply = await world.ask(CHAT, HELLO)
+    assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "enclave.room_closed", "1")
+    assert world.engine.closed
+    with pytest.raises(RoomClosed):
+        keeper.room.released()
+    assert (await world.send("GET", "/v1/aci/attestation")).status == 503
+
+
+@running
+async def test_a_withdrawal_ends_a_stream_that_is_under_way(world):
+    await world.open()
+    world.engine.go = asyncio.Event()
+    task = asyncio.create_task(world.ask(CHAT, STREAM))
+    await until(lambda: world.engine.asked)
+    world.engine.fails = EngineFailed("the engine was closed")
+    await world.rooms.close_room(world.rooms.current)
+    world.engine.go.set()
+    reply = await task
+    assert reply.events[-1]["error"]["code"] == "enclave.room_closed"
+    assert world.receipts.last.refused.code == "enclave.room_closed"
+
+
+@running
+async def test_a_broker_that_does_not_answer_is_asked_again_until_the_lease_ends(world, caplog):
+    await world.open()
+    world.world.brokers["lab"].nonce = lambda: (_ for _ in ()).throw(Unreachable("gone"))
+    asked: list[int] = []
+    renew = world.rooms.current.room.renew
+    world.rooms.current.room.renew = lambda: (asked.append(world.clock.now), renew())[1]
+    world.clock.now = NOW + LEASE - 100
+    for _ in range(3):
+        await world.lifecycle.step()  # not asked again at once
+    assert len(asked) == 1
+    for seconds in (1, 3, 8, 23):
+        world.clock.now = NOW + LEASE - 100 + seconds
+        await world.lifecycle.step()
+    assert len(asked) == 5
+    assert (await world.ask(CHAT, HELLO)).status == 200
+    world.clock.now = NOW + LEASE + 1
+    await world.lifecycle.step()
+    assert (await world.ask(CHAT, HELLO)).code == "enclave.room_closed"
+    assert world.engine.closed
+    assert "app.unreachable" in caplog.text
+
+
+@running
+async def test_a_lease_that_ended_is_noticed_by_the_next_request_itself(world):
+    await world.open()
+    world.clock.now = NOW + LEASE + 1
+    assert (await world.ask(CHAT, HELLO)).code == "enclave.room_closed"
+    with pytest.raises(RoomClosed):
+        world.rooms.current.room.released()
+
+
+@running
+async def test_a_room_that_cannot_be_looked_at_does_not_keep_others_from_it(world, caplog):
+    keeper = await world.open()
+    keeper.room.due = lambda _at: 1 // 0  # type: ignore[method-assign]
+    await world.lifecycle.step()
+    assert "app.internal" in caplog.text
+    assert (await world.ask(CHAT, HELLO)).status == 200
+
+
+# --- one room in another's place ----------------------------------------------------------------------------------------
+
+
+@running
+async def test_a_model_is_swapped_without_a_request_dropped(world):
+    first = await world.open()
+    engine = world.engine
+    engine.go = asyncio.Event()
+    under_way = asyncio.create_task(world.sealed(CHAT, STREAM))
+    await until(lambda: engine.asked)
+    second = await world.open(world.agree(program=program(world, threads=2)))
+    assert first.digest != second.digest
+    assert world.rooms.current is second
+    assert world.engines[-1] is not engine
+    reply = await world.ask(CHAT, HELLO)
+    assert reply.headers["x-aci-keyset-digest"] == second.digest
+    assert not engine.closed
+    engine.go.set()
+    sealed, restored = await under_way
+    assert (restored.text, sealed.headers["x-aci-keyset-digest"]) == ("You said: hello you ", first.digest)
+    assert world.receipts.all[-1][0].workload_keyset_digest == first.digest
+    await until(lambda: engine.closed)
+    with pytest.raises(RoomClosed):
+        first.room.released()
+    assert world.rooms.draining == []
+
+
+@running
+async def test_who_knows_the_old_keyset_alone_is_answered_for_a_while(world, monkeypatch):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 3600.0)
+    first = await world.open()
+    await world.open()
+    exchange = world.exchange(CHAT, keeper=first)
+    sealed, restored = await world.sealed(CHAT, HELLO, exchange=exchange)
+    assert (restored.status, sealed.headers["x-aci-keyset-digest"]) == (200, first.digest)
+    assert world.receipts.last.workload_keyset_digest == first.digest
+    chat = f"/v1/signature/{restored.json['id']}?signing_algo=ed25519"
+    headers = {"authorization": f"Bearer {KEY}"}
+    assert (await world.send("GET", chat, headers=headers)).headers["x-aci-keyset-digest"] == first.digest
+    await world.rooms.close_room(first)
+    reply, _ = await world.sealed(CHAT, HELLO, exchange=world.exchange(CHAT, keeper=first, name="2"))
+    assert reply.status == 422  # and its client attests the next one
+    assert (await world.send("GET", chat, headers=headers)).code == "app.not_found"
+    await world.rooms.close()
+
+
+@running
+async def test_a_replay_to_the_old_keyset_is_refused_while_it_drains(world, monkeypatch):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 3600.0)
+    first = await world.open()
+    exchange = world.exchange(CHAT, keeper=first)
+    body = exchange.request.last(json.dumps(HELLO).encode())
+    headers = {**exchange.request.headers, "authorization": f"Bearer {KEY}"}
+    assert (await world.send("POST", CHAT, body, headers)).status == 200
+    await world.open()
+    assert (await world.send("POST", CHAT, body, headers)).code == "ehbp.replayed"
+    await world.rooms.close()
+
+
+@running
+async def test_rooms_of_one_contract_share_the_engine(world):
+    first = await world.open()
+    second = await world.open()
+    assert len(world.engines) == 1
+    await until(first.closed.is_set)
+    assert not world.engine.closed
+    assert (await world.ask(CHAT, HELLO)).status == 200
+    await world.rooms.close_room(second)
+    assert world.engine.closed
+
+
+@running
+async def test_a_room_whose_requests_do_not_end_is_closed_all_the_same(world, monkeypatch):
+    monkeypatch.setattr(module, "DRAIN_SECONDS", 0.01)
+    first = await world.open()
+    world.engine.go = asyncio.Event()
+    under_way = asyncio.create_task(world.ask(CHAT, STREAM))
+    await until(lambda: world.engine.asked)
+    await world.open(world.agree(program=program(world, threads=2)))
+    await first.closed.wait()
+    world.engine.fails = EngineFailed("closed")
+    world.engine.go.set()
+    assert (await under_way).events[-1]["error"]["code"] == "enclave.room_closed"
+
+
+@running
+async def test_a_full_keyset_is_replaced_by_a_spare_request(world):
+    first = await world.open()
+    reply = await post(world, world.asked().encode(), "?spare")
+    assert reply.json == {"spares": 1}
+    first.seen.capacity = 4
+    await world.lifecycle.step()
+    assert world.rooms.current is first
+    for _ in range(3):
+        await world.sealed(CHAT, HELLO)
+    await world.lifecycle.step()
+    second = world.rooms.current
+    assert (second is first, world.rooms.spares) == (False, 0)
+    assert (await world.sealed(CHAT, HELLO))[0].headers["x-aci-keyset-digest"] == second.digest
+    assert len(world.engines) == 1
+
+
+@running
+async def test_a_keyset_whose_time_is_nearly_over_is_replaced_too(world):
+    first = await world.open()
+    await post(world, world.asked().encode(), "?spare")
+    ends = first.keyset.not_after
+    world.clock.now = NOW + (ends - NOW) * 3 // 4 - 10
+    assert not first.spent(world.clock.now)
+    assert first.spent(world.clock.now + 20)
+    assert not await world.rooms.rotate()
+
+
+@running
+async def test_a_spare_that_no_broker_honours_changes_nothing(world, caplog):
+    first = await world.open(world.agree(limits=Limits(1, 7 * DAY, 1 << 30)))
+    await post(world, world.asked(first.contract).encode(), "?spare=1")
+    first.seen.capacity = 1
+    await world.sealed(CHAT, HELLO)
+    await world.lifecycle.step()
+    assert world.rooms.current is first
+    assert "broker.refused" in caplog.text
+
+
+@running
+async def test_so_many_spares_and_no_more(world, monkeypatch):
+    monkeypatch.setattr(module, "MAX_SPARES", 1)
+    await world.open()
+    assert (await post(world, world.asked().encode(), "?spare")).status == 200
+    assert (await post(world, world.asked().encode(), "?spare")).code == "app.conflict"
+
+
+@running
+async def test_the_guard_model_may_not_be_asked_and_is_let_go_of_too():
+    asked: list[str] = []
+
+    def load(names: frozenset[str], stage: str, settings: object, ask: Any) -> list[Any]:
+        asked.append(f"{stage}: {sorted(names)} {ask is not None}")
+        return []
+
+    models = [
+        {"engine": "llama.cpp", "name": MODEL, "role": "weights"},
+        {"engine": "llama.cpp", "name": "example/guard", "role": "guard"},
+    ]
+    serve = replace(PLAIN, input_guards=frozenset({"model"}))
+    with InferenceWorld(serve=serve, guards=load, parameters={"models": models, "guard": "guard"}) as world:
+        from inference_world import sealed_weights
+        from strongroom.contract import AssetRef
+
+        manifest, envelope, sealed, key = sealed_weights(world.policy, b"the guard's weights", name="guard")
+        world.world.brokers["lab"].book.hold(envelope, key)
+        world.world.exchange.put(envelope, sealed)
+        assets = (AssetRef("guard", "lab", manifest.digest), *world.contract.proposal.assets)
+        keeper = await world.open(world.agree(assets=assets))
+        assert list(keeper.models) == [MODEL]
+        assert asked == ["input: ['model'] True", "output: [] True"]
+        assert (await world.ask(CHAT, {**HELLO, "model": "example/guard"})).code == "request.model_not_served"
+        said = world.rooms._asker(keeper.engines[-1])
+        body = b'{"messages":[{"content":"x","role":"user"}],"model":"example/guard"}'
+        assert await asyncio.to_thread(said, body) == "You said: x "
+        await world.rooms.close_room(keeper)
+        assert all(engine.closed for engine in world.engines)
+        assert len(world.engines) == 2
+
+
+# --- the service's own life ---------------------------------------------------------------------------------------------
+
+
+@running
+async def test_the_service_looks_after_its_rooms_and_erases_them_when_it_ends(world):
+    world.lifecycle._tick = 0.001
+    told: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    said: list[str] = []
+
+    async def send(message: dict[str, str]) -> None:
+        said.append(message["type"])
+
+    running_ = asyncio.create_task(world.service({"type": "lifespan"}, told.get, send))
+    told.put_nowait({"type": "lifespan.startup"})
+    keeper = await world.open()
+    world.clock.now = NOW + LEASE - 100
+    while keeper.room.until == NOW + LEASE:  # noqa: ASYNC110 - it is renewed in a thread
+        await asyncio.sleep(0.001)
+    told.put_nowait({"type": "lifespan.shutdown"})
+    await running_
+    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert world.engine.closed
+    assert (await world.send("GET", "/readyz")).status == 503
+    with pytest.raises(RoomClosed):
+        await world.open()
+
+
+@running
+async def test_readiness_ends_when_the_service_begins_to_end(world):
+    await world.open()
+    assert (await world.send("GET", "/readyz")).status == 200
+    world.lifecycle.ending = True
+    reply = await world.send("GET", "/readyz")
+    assert (reply.status, reply.code) == (503, "request.service_ending")
+    assert (await world.send("GET", "/healthz")).status == 200
+
+
+@running
+async def test_what_is_no_request_of_http_is_left_alone(world):
+    await world.service({"type": "websocket"}, None, None)
+
+
+def test_a_lifecycle_is_made_where_none_is_given(world):
+    from strongroom.app.inference.server import Service
+
+    assert isinstance(Service(world.around).lifecycle, Lifecycle)
