@@ -58,7 +58,7 @@ sys.stdin.read()
 
 def question(n: int, tokens: int = TOKENS) -> dict[str, Any]:
     return {
-        "logit_bias": {"0": -100, "2": -100},  # no end before the last token
+        "logit_bias": {"0": -100, "1": -100, "2": -100},  # no end before the last token
         "max_tokens": tokens,
         "messages": [{"content": f"{n} tell me of the one which was not for you, and they had it " * 4, "role": "user"}],
         "model": "random",
@@ -82,7 +82,7 @@ class Native:
             "stream": True,
             "stream_options": {"include_usage": True},
             "cache_prompt": False,
-            "logit_bias": [[0, -100], [2, -100]],
+            "logit_bias": [[0, -100], [1, -100], [2, -100]],
         }
         body = json.dumps(asked).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
@@ -175,7 +175,7 @@ def row(name: str, value: float, unit: str, goal: float | None, compared_with: s
 
 
 def speed(models: list[str], concurrencies: tuple[int, ...], rounds: int) -> list[Row]:
-    shapes = {"14M": llama_files.MILLIONS_14, "50M": llama_files.MILLIONS_50}
+    shapes = {"17M": llama_files.MILLIONS_14, "50M": llama_files.MILLIONS_50}
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in models:
@@ -226,12 +226,12 @@ def opening(rounds: int) -> list[Row]:
 
 def figures() -> list[Row]:
     """Rows of ``figures.json``."""
-    return [*speed(["14M", "50M"], CONCURRENCY, ROUNDS), *opening(ROUNDS)]
+    return [*speed(["17M", "50M"], CONCURRENCY, ROUNDS), *opening(ROUNDS)]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--models", nargs="*", default=["14M", "50M"])
+    parser.add_argument("--models", nargs="*", default=["17M", "50M"])
     parser.add_argument("--at", type=int, nargs="*", default=CONCURRENCY)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     args = parser.parse_args()

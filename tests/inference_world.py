@@ -190,12 +190,17 @@ class MemoryReceipts:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self.all: list[tuple[InferenceReceipt, Credential, int]] = []
+        self.held: list[str] = []  # ids of those that go to no disk and no log
 
     def put(
         self, receipt: InferenceReceipt, credential: Credential, until: int, *, contract: str | None = None
     ) -> InferenceReceipt:
         self.all.append((receipt, credential, until))
         return receipt
+
+    def hold(self, receipt: InferenceReceipt, credential: Credential) -> None:
+        self.held.append(receipt.receipt_id)
+        self.all.append((receipt, credential, int(self._now()) + 300))
 
     def get(self, receipt_id: str, credential: Credential) -> InferenceReceipt:
         return self._find(lambda receipt: receipt.receipt_id == receipt_id, credential)
@@ -477,6 +482,7 @@ class InferenceWorld:
         """Open a room; the one before it is drained."""
         contract = contract or self.contract
         self.contracts[contract.digest] = contract
+        self.rooms.contracts |= {self.contract.digest, contract.digest}  # the operator says so
         return await self.rooms.open(contract, self.asked(contract), lambda _step, _detail: None)
 
     def trust(self) -> Trust:

@@ -184,6 +184,22 @@ def test_making_up_credentials_makes_up_no_allowance(keys):
     gate.close()
 
 
+def test_loopback_is_not_private_to_who_is_let_in_without_a_key(keys):
+    gate = Gate(keys, anonymous=Limits(), outside=False, bare=True)
+    for header in (ANON, None):
+        assert gate.known(header).name is None
+        with pytest.raises(NoCredential):
+            gate.known(header, passed_on=True)
+        with pytest.raises(NoCredential):
+            gate.admit(header, None, NOW, passed_on=True)
+    assert gate.known(bearer(keys), passed_on=True).name == "ada"
+    assert (gate.lets_in(), gate.lets_in(passed_on=True)) == (True, False)
+    gate.close()
+    said = Gate(keys, anonymous=Limits())  # the operator's own word
+    assert said.known(ANON, passed_on=True).name is None
+    said.close()
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 

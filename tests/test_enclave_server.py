@@ -17,7 +17,8 @@ import pytest
 from stage import InProcess, in_process
 from strongroom import wire
 from strongroom.app.enclave import server as module
-from strongroom.app.enclave.client import run_contract
+from strongroom.app.enclave.client import going, run_contract
+from strongroom.app.enclave.going import REQUEST_SECONDS, GoingRequest
 from strongroom.app.enclave.server import Confined, HttpBroker, PatientExchange, Runner, Standby, enclave
 from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
@@ -25,6 +26,7 @@ from strongroom.app.stores.exchange import ExchangeStore
 from strongroom.contract import Contract, RunRequest
 from strongroom.enclave.run import OpenInput
 from strongroom.errors import (
+    BadField,
     BadReceipt,
     BadRelease,
     Conflict,
@@ -39,6 +41,8 @@ from strongroom.errors import (
 )
 from strongroom.programs import NAMES
 from strongroom.receipt import Bundle
+from strongroom.served import ServedRequest
+from strongroom.wire import Envelope
 from world import LOG, NOW, RUN, Asker, World, card, keys_of
 
 SECRET = "CANARY-3141592653"
@@ -464,18 +468,74 @@ def test_a_confined_run_has_the_contracts_limits_and_no_wider(contract):
     assert inner.closed == 1
 
 
-def test_where_runs_are_is_told_to_who_knows_the_contract_and_of_no_other(runner):
-    runner._going["0" * 32] = {
-        "contract": "sha256:" + "1" * 64,
-        "detail": "40 of 200 questions",
-        "run_id": "0" * 32,
-        "step": "program",
-    }
+def hears(agreed: Contract, party: str = "hospital", signer: str = "", **changes: Any) -> bytes:
+    request = replace(GoingRequest(agreed.digest, party, NOW), **changes)
+    return request.sign(keys_of(signer or party).signing).encode()
+
+
+@pytest.fixture
+def listening(runner: Runner, contract: Contract) -> Iterator[Any]:
+    """An enclave where a run of the contract goes on, and one of another."""
+    for run_id, digest, detail in (("0", contract.digest, "40 of 200 questions"), ("1", f"sha256:{'1' * 64}", SECRET)):
+        told: dict[str, Any] = {"contract": digest, "detail": detail, "run_id": run_id * 32, "step": "program"}
+        runner._going[run_id * 32] = told
     with in_process(enclave(runner)) as web:
-        (run,) = web.get(f"/v1/contracts/{'1' * 64}/runs").json()["runs"]
+        yield web
+
+
+def test_where_a_run_is_each_party_of_its_contract_hears_and_of_no_other_run(listening, contract):
+    for party in ("hospital", "lab"):
+        answer = listening.post("/v1/going", content=hears(contract, party))
+        (run,) = answer.json()["runs"]
         assert (run["step"], run["detail"]) == ("program", "40 of 200 questions")
-        for other in ("2" * 64, "1" * 63, "1" * 12):
-            assert web.get(f"/v1/contracts/{other}/runs").json() == {"runs": []}
+        assert SECRET not in answer.text
+
+
+def test_a_stranger_who_reads_the_log_hears_nothing_of_a_run(listening, contract):
+    assert listening.get(f"/v1/contracts/{contract.digest.removeprefix('sha256:')}/runs").status_code == 404
+    assert code(listening.get("/v1/going")) == (405, "app.usage")
+    for body, expected in (
+        (b"{}", "wire.bad_field"),
+        (hears(contract, "stranger"), "contract.not_a_party"),
+        (hears(contract, signer="stranger"), "wire.bad_signature"),
+        (hears(contract, signer="lab"), "wire.bad_signature"),
+        (hears(contract, contract=f"sha256:{'1' * 64}"), "app.not_found"),  # its runs too are its parties' alone
+    ):
+        answer = listening.post("/v1/going", content=body)
+        assert code(answer)[1] == expected
+        assert "questions" not in answer.text
+
+
+def test_a_partys_stale_signature_hears_nothing(listening, contract):
+    for at in (NOW - REQUEST_SECONDS - 1, NOW + REQUEST_SECONDS + 1):
+        assert code(listening.post("/v1/going", content=hears(contract, at=at)))[1] == "wire.bad_field"
+    assert listening.post("/v1/going", content=hears(contract, at=NOW - REQUEST_SECONDS)).status_code == 200
+
+
+def test_a_signed_request_for_a_run_or_for_receipts_is_none_to_hear_of_runs(listening, contract):
+    receipts = ServedRequest(contract.digest, "lab", "0" * 64, NOW).sign(keys_of("lab").signing).encode()
+    for other in (asked(contract), receipts):
+        assert code(listening.post("/v1/going", content=other))[1] == "wire.bad_envelope"
+
+
+def test_another_contracts_party_hears_nothing(listening, contract):
+    with pytest.raises(BadField, match="another contract"):
+        envelope = GoingRequest(f"sha256:{'2' * 64}", "lab", NOW).sign(keys_of("lab").signing)
+        GoingRequest.verify(envelope, contract.proposal, NOW)
+    assert code(listening.post("/v1/going", content=hears(contract, "auditor")))[1] == "contract.not_a_party"
+
+
+def test_contracts_whose_runs_are_listened_to_are_asked_for_once(listening, contract, monkeypatch):
+    assert listening.post("/v1/going", content=hears(contract)).status_code == 200
+    monkeypatch.setattr(PatientExchange, "proposal", None)
+    assert listening.post("/v1/going", content=hears(contract)).status_code == 200
+
+
+def test_a_listener_reads_steps(contract):
+    said = wire.encode({"runs": [{"contract": contract.digest, "detail": "x", "run_id": RUN, "step": "open"}]})
+    request = Envelope.parse(hears(contract))
+    with contextlib.closing(answering(said)) as asked_of:
+        assert going(asked_of, request) == [("open", "x")]
 
 
 def test_a_reader_that_gives_little_at_a_time_is_read_whole():

@@ -189,10 +189,51 @@ def test_texts_are_embedded_in_their_order(fake: Fake, place: str) -> None:
     ]
 
 
-def test_it_is_reached_over_the_loopback_interface_too(fake: Fake) -> None:
-    sock = socket.create_server(("127.0.0.1", 0))
-    with serving(fake, sock):
-        assert asked(f"127.0.0.1:{sock.getsockname()[1]}")[-1] == Counted(5, 2, 1)
+CHAT_SPELLINGS: list[tuple[str, dict[str, Any], int]] = [
+    ("chat", {"max_completion_tokens": 9999}, 64),
+    ("chat", {"max_completion_tokens": 9999, "max_tokens": None}, 64),
+    ("chat", {"max_completion_tokens": 7}, 7),
+    ("chat", {"max_tokens": None}, 64),
+    ("chat", {"max_tokens": 12.0}, 12),
+    ("chat", {"n": None, "max_tokens": 3}, 3),
+    ("completions", {"max_tokens": None, "n": None}, 64),
+    ("completions", {"best_of": 1, "echo": False, "max_tokens": 9999}, 64),
+]
+
+
+@pytest.mark.parametrize(("route", "more", "most"), CHAT_SPELLINGS)
+def test_no_spelling_gets_a_longer_answer_than_agreed(
+    fake: Fake, place: str, route: str, more: dict[str, Any], most: int
+) -> None:
+    base = HELLO if route == "chat" else {"model": "m", "prompt": ["a"]}
+    if route == "completions":
+        fake.parts = events({"choices": [{"index": 0, "text": "x", "finish_reason": "stop"}]})
+    asked(place, base | {"user": "ann", "store": True, "stream": False} | more, route)
+    heard = fake.heard[0][1]
+    assert heard["max_tokens"] == most
+    assert not {"max_completion_tokens", "n", "best_of", "user", "store", "echo"} & set(heard)
+    assert heard["stream"] is True
+
+
+def test_one_text_is_embedded_too(fake: Fake, place: str) -> None:
+    fake.parts = [json.dumps({"data": [{"index": 0, "embedding": [1, 2, 3]}], "usage": {"prompt_tokens": 1}}).encode()]
+    said = asked(place, {"model": "m", "input": "abc", "encoding_format": "base64"}, "embeddings")
+    assert said == [Vectors([[1.0, 2.0, 3.0]]), Counted(1)]
+    assert (fake.heard[0][1]["input"], fake.heard[0][1]["encoding_format"]) == (["abc"], "float")
+
+
+def test_what_came_before_a_sidecar_broke_is_counted(fake: Fake, place: str) -> None:
+    fake.parts = events(*GOOD[:3], end=b"")
+
+    async def doing() -> None:
+        async with attached(place) as found:
+            question = found.ask("chat", json.dumps(HELLO).encode())
+            with pytest.raises(EngineFailed):
+                async for _ in question:
+                    pass
+            assert question.counted == Counted(0, 2)
+
+    run(doing())
 
 
 def test_a_client_that_goes_away_is_a_sidecar_s_client_that_goes_away(fake: Fake, place: str) -> None:
@@ -354,19 +395,42 @@ def test_a_server_that_takes_the_place_of_another_is_measured_again(tmp_path: Pa
     run(doing())
 
 
+def test_a_socket_that_is_put_in_the_place_of_another_while_its_process_runs_is_told_nothing(
+    fake: Fake, place: str, tmp_path: Path
+) -> None:
+    async def doing() -> None:
+        async with attached(place) as found:
+            assert (await answers(found, HELLO))[-1] == Counted(5, 2, 1)
+            os.rename(tmp_path / "s", tmp_path / "aside")
+            words = [sys.executable, "-c", IMPOSTOR, str(tmp_path / "s")]
+            with await asyncio.to_thread(subprocess.Popen, words, stdout=subprocess.PIPE, text=True) as impostor:
+                assert impostor.stdout
+                await asyncio.to_thread(impostor.stdout.readline)
+                try:
+                    found.require()  # who was measured still runs
+                    for route, body in (("chat", HELLO), ("embeddings", {"model": "m", "input": "a"})):
+                        with pytest.raises(ProgramNotApproved, match="not what was measured"):
+                            await answers(found, body, route)
+                finally:
+                    impostor.kill()
+            os.replace(tmp_path / "aside", tmp_path / "s")
+            assert (await answers(found, HELLO))[-1] == Counted(5, 2, 1)
+
+    run(doing())
+
+
 def test_nobody_listens(tmp_path: Path) -> None:
-    for place in (f"unix:{tmp_path}/none", "127.0.0.1:1"):
-        with pytest.raises(Unreachable):
-            asked(place)
+    with pytest.raises(Unreachable):
+        asked(f"unix:{tmp_path}/none")
 
 
 @pytest.mark.parametrize(
-    "text", ["", "unix:relative", "example.org:80", "0.0.0.0:80", "127.0.0.1:0", "127.0.0.1:70000", "http://x"]
+    "text", ["", "unix:relative", "example.org:80", "0.0.0.0:80", "127.0.0.1:8000", "[::1]:8000", "unix:/a\0b", "http://x"]
 )
-def test_no_address_of_another_machine(text: str) -> None:
+def test_no_address_but_of_a_socket_whose_listener_the_kernel_names(text: str) -> None:
     with pytest.raises(Usage):
         Address.parse(text)
-    assert Address.parse("[::1]:8000") == Address(host="::1", port=8000)
+    assert Address.parse("unix:/a=b") == Address("/a=b")
 
 
 def mutated(change: Callable[[dict[str, Any]], Any]) -> bytes:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +22,7 @@ pytest.importorskip("xllamacpp", reason="needs strongroom[chat]")
 pytest.importorskip("gguf", reason="needs the package gguf, which writes the models")
 
 import llama_files
+from strongroom.app.inference import weights as weights_module
 from strongroom.app.inference import worker
 from strongroom.app.inference.weights import Weights
 from strongroom.app.inference.worker import Limits, Worker
@@ -389,7 +394,7 @@ def hostile(
 
 @asynccontextmanager
 async def lying(weights: Weights, limits: Limits = LIMITS, **more: str) -> AsyncIterator[Worker]:
-    found = Worker(hostile(**more), b"{}", weights, limits)
+    found = Worker(hostile(**more), b"{}", weights, limits, (512, 2))
     try:
         await found.start()
         yield found
@@ -473,9 +478,69 @@ def test_a_child_that_floods_is_ended(weights: Weights) -> None:
     run(doing())
 
 
+def test_who_does_not_read_loses_an_answer_and_nobody_another(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_MAX_UNREAD", 1000)
+    body = """
+    say(*[["t", number, 0, "x" * 10]] * 10)
+    if b"slow" in body:
+        say(*[["t", number, 0, "x" * 100]] * 20)
+        receive(channel)
+    say(["e", number, 7, 9, 0])
+    """
+
+    async def doing() -> None:
+        async with lying(weights, body=body) as found:
+            slow = found.ask("chat", encoded({"model": "slow", "messages": []}))
+            await anext(slow)
+            await until(lambda: found.busy == (0, 0))
+            with pytest.raises(EngineFailed, match="not read"):
+                await anext(slow)
+            assert [part async for part in slow] == []
+            assert slow.counted == Counted(7, 9, 0)
+            assert words(await answers(found, HELLO)) == "x" * 100
+            assert found.restarts == 0
+
+    run(doing())
+
+
+def test_a_long_answer_that_is_read_as_it_comes_is_not_too_much(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_MAX_UNREAD", 1000)
+
+    async def doing() -> None:
+        async with lying(weights) as found:
+            question = worker.Question(found, "chat", b"", None)
+            question._asked = True
+            for _ in range(50):  # there is always something that nobody took yet
+                question.text(0, "x" * 400)
+                question.piece(Piece({"content": "y"}, 1), 1)
+                question.text(0, "z" * 400)
+                assert [await anext(question) for _ in range(2)]
+                assert await anext(question)
+            assert question._unread == 0
+
+    run(doing())
+
+
+def test_an_answer_that_a_crash_cuts_is_counted_as_far_as_it_came(weights: Weights) -> None:
+    async def doing() -> None:
+        async with lying(weights, body='say(*[["t", number, 0, "x"]] * 3); os._exit(1)') as found:
+            question = found.ask("chat", encoded(HELLO))
+            with pytest.raises(EngineFailed):
+                async for _ in question:
+                    pass
+            assert question.counted == Counted(0, 3, 0)
+
+    run(doing())
+
+
 @pytest.mark.parametrize(
     "before",
     [
+        "about['parallel'] = 3",
+        "about['parallel'] = 1",
+        "about['parallel'] = 2**40",
+        "about['context_tokens'] = 513",
+        "about['embedding_size'] = 2**17",
         "about['engine'] = 'x' * 200",
         "about['engine'] = 'a\\nb'",
         "about['routes'] = ['anything']",
@@ -547,6 +612,23 @@ def test_a_child_that_always_ends_is_started_again_only_so_often(weights: Weight
     run(doing())
 
 
+def test_an_engine_that_was_left_alone_is_started_again_later(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [worker._rest(n) for n in (1, 2, 5, 6, 7, 40)] == [0.0, 1.0, 8.0, 60.0, 120.0, 1800.0]
+    monkeypatch.setattr(worker, "MAX_RESTARTS", 0)
+    monkeypatch.setattr(worker, "REST_SECONDS", 0.01)
+
+    async def doing() -> None:
+        async with lying(weights, body="os._exit(0) if b'bad' in body else say(['e', number, 1, 1, 0])") as found:
+            for _ in range(3):
+                with pytest.raises(EngineFailed):
+                    await answers(found, {"model": "bad", "messages": []})
+                await until(lambda: found.alive)
+            assert await answers(found, HELLO) == [Counted(1, 1, 0)]
+            assert found._failures == 0
+
+    run(doing())
+
+
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
@@ -568,7 +650,7 @@ def test_a_child_cannot_change_the_weights(weights: Weights) -> None:
     """
 
     async def doing() -> None:
-        found = Worker(hostile(body, receives=WITH_WEIGHTS), b"{}", weights, LIMITS)
+        found = Worker(hostile(body, receives=WITH_WEIGHTS), b"{}", weights, LIMITS, (512, 2))
         try:
             await found.start()
             assert words(await answers(found, HELLO)) == "PermissionError PermissionError"
@@ -585,6 +667,36 @@ def test_weights_lie_on_no_disk_and_nobody_writes_to_them(weights: Weights) -> N
         os.pwrite(weights.descriptor, b"x", 0)
     with pytest.raises(PermissionError):
         os.ftruncate(weights.descriptor, 0)
+
+
+def test_weights_are_locked_into_memory_where_that_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(b"x" * 65536)
+    script = """
+import resource, sys
+from strongroom.app.inference.weights import Weights
+def locked():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmLck")).split()[1])
+most = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+found = Weights.of_file(sys.argv[1])
+assert found.locked == (locked() == 64), (found.locked, locked())
+assert found.locked or 0 <= most < 65536
+found.close()
+assert locked() == 0 and not found.locked
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "w")], check=True)
+
+
+def test_weights_that_may_not_be_locked_are_there_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w").write_bytes(b"x" * 65536)
+    monkeypatch.setattr(
+        weights_module, "_libc", SimpleNamespace(mmap=lambda *_: 4096, mlock=lambda *_: -1, munmap=lambda *_: 0)
+    )
+    found = Weights.of_file(tmp_path / "w")
+    assert not found.locked
+    assert os.pread(found.descriptor, 3, 0) == b"xxx"
+    found.close()
+    monkeypatch.setattr(weights_module, "_libc", SimpleNamespace(mmap=lambda *_: ctypes.c_void_p(-1).value))
+    assert not Weights.of_file(tmp_path / "w").locked
 
 
 def test_weights_have_two_makers_and_can_be_let_go_of(tmp_path: Path) -> None:

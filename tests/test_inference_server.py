@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from base64 import b64decode
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from inference_world import DONE, MODEL, SERVE, WEIGHTS, FakeEngine, InferenceWo
 from strongroom import wire
 from strongroom.app.inference import asking
 from strongroom.app.inference.credentials import Limits
+from strongroom.app.inference.guarding import CHARS_PER_TOKEN
 from strongroom.attest.appraisal import appraise
 from strongroom.attest.keyset import AttestationReport
 from strongroom.ehbp import KEYS_MEDIA_TYPE, PROBLEM_TYPE, PublicKey
@@ -776,7 +778,8 @@ async def test_when_too_many_are_under_way_the_next_is_told_to_wait():
         keeper = await world.open()
         keeper.capacity = 2
         world.engine.go = asyncio.Event()
-        waiting = [asyncio.create_task(world.ask(CHAT, STREAM)) for _ in range(2)]
+        another = world.keys.add("ada", at=NOW)
+        waiting = [asyncio.create_task(world.ask(CHAT, STREAM, key)) for key in (KEY, another)]
         await until(lambda: len(world.engine.asked) == 2)
         reply = await world.ask(CHAT, STREAM)
         assert (reply.status, reply.code, reply.headers["retry-after"]) == (429, "request.too_many", "1")
@@ -911,12 +914,12 @@ async def test_a_guard_of_the_output_ends_the_answer_before_the_word_leaves():
 
 
 @running
-async def test_arguments_of_a_call_and_reasoning_pass_the_guards_too():
+async def test_all_of_a_call_and_reasoning_pass_the_guards_too():
     class Calling(FakeEngine):
         async def answer(self, route, body, answers):
             yield Piece({"reasoning_content": "the hidden thought"})
-            call = {"index": 0, "id": "c", "type": "function", "function": {"name": "w", "arguments": '{"a":"hid'}}
-            yield Piece({"tool_calls": [call]})
+            function = {"name": "w_hidden", "arguments": '{"a":"hid', "beside": "hidden"}
+            yield Piece({"tool_calls": [{"index": 0, "id": "c_hidden", "type": "function", "function": function}]})
             yield Piece({"tool_calls": [{"index": 0, "function": {"arguments": 'den"}'}}]})
             yield Piece({}, 0, "tool_calls")
             yield answers.counted
@@ -927,8 +930,97 @@ async def test_arguments_of_a_call_and_reasoning_pass_the_guards_too():
         reply = await world.ask(CHAT, body)
         message = reply.json["choices"][0]["message"]
         assert message["reasoning_content"] == "the […] thought"
-        assert message["tool_calls"][0]["function"]["arguments"] == '{"a":"[…]"}'
+        assert b"hidden" not in reply.body
+        assert message["tool_calls"][0]["id"] == "c_[…]"
+        assert message["tool_calls"][0]["function"] == {"arguments": '{"a":"[…]"}', "name": "w_[…]"}
         assert (await verified(world, body, reply, reply)).problem(Reader.CLIENT) is None
+
+
+class Slow(Rule):
+    """A guard that is asked in a thread, and waits there."""
+
+    def __init__(self, name: str, asked: list[str], go: threading.Event) -> None:
+        super().__init__(name)
+        self.asked, self.go = asked, go
+
+    def look(self, texts: Any) -> Any:
+        self.asked.append(threading.current_thread().name)
+        assert self.go.wait(30)
+        return super().look(texts)
+
+
+def slow(**changes: Any) -> tuple[InferenceWorld, list[str], threading.Event]:
+    asked, go = list[str](), threading.Event()
+    serve = replace(PLAIN, input_guards=frozenset({"pii"}))
+
+    def load(names: frozenset[str], stage: str, settings: object, ask: object) -> list[Slow]:
+        return [Slow(name, asked, go) for name in sorted(names)]
+
+    return InferenceWorld(serve=serve, guards=load, **changes), asked, go
+
+
+@running
+async def test_a_text_that_no_context_holds_does_not_keep_a_guard_busy():
+    world, asked, go = slow()
+    go.set()
+    with world:
+        await world.open()
+        most = world.rooms.current.parameters.context_tokens * CHARS_PER_TOKEN
+        body = chat("x" * (most + 1))
+        reply = await world.ask(CHAT, body)
+        assert (reply.status, reply.code, asked) == (400, "engine.prompt_too_long", [])
+        (await verified(world, body, reply, reply)).require(Reader.CLIENT)
+        many = {"model": MODEL, "input": ["x" * most, "x" * most]}  # each is a prompt of its own
+        assert (await world.ask("/v1/embeddings", many)).status == 200
+        (name,) = asked
+        assert name.startswith("strongroom-guard")
+
+
+@running
+async def test_a_key_without_tokens_does_not_keep_a_guard_busy():
+    world, asked, go = slow(limits=Limits(tokens_per_minute=10))
+    go.set()
+    with world:
+        await world.open()
+        first, second = [await world.ask(CHAT, chat("hello", max_tokens=9)) for _ in range(2)]
+        assert (first.status, second.status, second.code) == (200, 429, "app.limit_reached")
+        assert len(asked) == 1
+
+
+@running
+async def test_a_client_that_goes_frees_no_guard_whose_thread_goes_on():
+    world, asked, go = slow()
+    with world:
+        keeper, gone = await world.open(), asyncio.Event()
+        (lock,) = keeper.guarding.values()
+        first = asyncio.create_task(world.ask(CHAT, chat("hello"), gone=gone))
+        while not asked:  # noqa: ASYNC110 - it is asked in a thread
+            await asyncio.sleep(0.001)
+        gone.set()
+        await first
+        assert world.receipts.last.refused.code == "request.client_gone"
+        assert lock.locked()
+        second = asyncio.create_task(world.ask(CHAT, chat("hello")))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(asked) == 1
+        go.set()
+        assert (await second).status == 200
+        assert not lock.locked()
+
+
+@running
+async def test_a_guard_is_not_asked_for_a_room_that_was_closed():
+    world, asked, go = slow()
+    with world:
+        keeper = await world.open()
+        first, second = (asyncio.create_task(world.ask(CHAT, chat("hello"))) for _ in range(2))
+        while not asked:  # noqa: ASYNC110 - it is asked in a thread
+            await asyncio.sleep(0.001)
+        await world.rooms.close_room(keeper)
+        go.set()
+        assert {(await first).code, (await second).code} == {"enclave.room_closed"}
+        assert len(asked) == 1
 
 
 @running

@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
 from strongroom.app.inference import arguments, hosting, listening
-from strongroom.app.inference.arguments import Options
+from strongroom.app.inference.arguments import ANYBODY, OWN_MACHINE, Options
 from strongroom.app.inference.credentials import NO_LIMITS, Limits
 from strongroom.app.inference.hosting import Hosting
 from strongroom.app.stores.exchange import ExchangeStore
-from strongroom.errors import MissingExtra
+from strongroom.errors import MissingExtra, Usage
 from test_inference_server import CHAT, HELLO, KEY, PLAIN, running
 from world import LOG, NOW, keys_of
 
@@ -161,27 +162,48 @@ def test_an_enclave_that_only_runs_is_told_nothing_of_serving():
 
 def test_who_has_no_key_is_let_in_on_loopback_alone_unless_the_operator_says_otherwise():
     here, elsewhere = said(), said("--host", "0.0.0.0")
-    assert (here.anonymous, here.loopback) == (NO_LIMITS, True)
+    assert (here.anonymous, here.outside, here.loopback) == (OWN_MACHINE, False, True)
     assert (elsewhere.anonymous, elsewhere.loopback) == (None, False)
     assert said("--keyed").anonymous is None
     limited = said("--host", "0.0.0.0", "--anonymous", "--requests-per-minute", "5", "--tokens-per-minute", "900")
     assert limited.anonymous == Limits(requests_per_minute=5, tokens_per_minute=900)
+    assert limited.outside
+    everybody = said("--anonymous")  # on loopback too: the operator knows of who passes requests on
+    assert (everybody.anonymous, everybody.outside) == (ANYBODY, True)
+    half = said("--anonymous", "--tokens-per-minute", "7")
+    assert half.anonymous == replace(ANYBODY, tokens_per_minute=7)
+
+
+def test_nobody_is_let_in_without_a_limit():
+    for usual in (ANYBODY, OWN_MACHINE):
+        assert usual.requests_per_minute is not None
+        assert usual.tokens_per_minute is not None
 
 
 def test_everything_that_an_operator_says_reaches_the_process(tmp_path):
     log = tmp_path / "texts.log"
     pages = ("--origin", "https://b", "--origin", "https://c")
-    found = said("--bare", "--page", "--tls", "a.example", *pages, "--log-texts", str(log))
+    two = {"sha256:" + "ab" * 32, "sha256:" + "cd" * 32}
+    contracts = [word for digest in sorted(two) for word in ("--contract", digest)]
+    found = said("--bare", "--page", "--tls", "a.example", *pages, "--log-texts", str(log), *contracts)
     assert found == Options(
         home=Path("/home/room"),
-        anonymous=NO_LIMITS,
+        anonymous=OWN_MACHINE,
+        outside=False,
         bare=True,
         tls="a.example",
         loopback=True,
         origins=frozenset({"https://b", "https://c"}),
         log=log,
         page=True,
+        contracts=frozenset(two),
     )
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:3f2a", "sha256:" + "AB" * 32, "ab" * 32])
+def test_the_beginning_of_a_digest_lets_no_contract_in(digest):
+    with pytest.raises(Usage):
+        said("--contract", digest)
 
 
 def test_without_its_library_nothing_is_served(monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from inference_world import MODEL, PROGRAM, SERVE, WEIGHTS, FakeEngine, InferenceWorld, until
+from inference_world import MODEL, PROGRAM, SERVE, WEIGHTS, FakeEngine, InferenceWorld, MemoryObserver, until
 from strongroom import wire
 from strongroom.app.enclave.client import OpenRoom
 from strongroom.app.inference import rooms as module
@@ -25,6 +25,7 @@ from strongroom.errors import (
     EngineFailed,
     ProgramNotApproved,
     RoomClosed,
+    Unauthorised,
     Unreachable,
     WeightsMismatch,
 )
@@ -68,7 +69,11 @@ async def test_a_partys_signed_request_opens_a_room_and_hears_how(world):
     found = OpenRoom(**last["room"])
     assert (found.contract, found.keyset, found.until) == (world.contract.digest, world.rooms.current.digest, NOW + LEASE)
     assert (await world.ask(CHAT, HELLO)).status == 200
-    assert (await world.send("GET", "/readyz")).json == {"requests": 0, "spares": 0, "status": "ready", "until": NOW + LEASE}
+    assert (await world.send("GET", "/readyz")).json == {"spares": 0, "status": "ready", "until": NOW + LEASE}
+    world.rooms.current.engines[0].alive = False  # as an engine in a child says it, while nobody starts it again
+    assert (await world.send("GET", "/readyz")).status == 503
+    world.rooms.current.engines[0].alive = True
+    assert (await world.send("GET", "/readyz")).status == 200
 
 
 @running
@@ -233,6 +238,50 @@ async def test_the_keyset_names_a_key_for_each_thing_and_the_key_of_tls(world):
     assert "…" in repr(keeper.room.serving)
 
 
+# --- whose contract -----------------------------------------------------------------------------------------------------
+
+
+@running
+async def test_another_contract_on_the_exchange_does_not_take_the_room_over(world):
+    await post(world, world.asked().encode())
+    first = world.rooms.current
+    other = world.agree(title="What nobody here asked for")
+    world.contracts[other.digest] = other
+    for query in ("", "?spare"):
+        reply = await post(world, world.asked(other).encode(), query)
+        assert (reply.status, reply.code) == (403, "app.unauthorised")
+    with pytest.raises(Unauthorised):
+        await world.rooms.open(other, world.asked(other), lambda _step, _detail: None)
+    assert (world.rooms.current, world.rooms.spares) == (first, 0)
+    await world.rooms.close_room(first)  # nor once the first is gone
+    assert (await post(world, world.asked(other).encode())).code == "app.unauthorised"
+    assert "room" in lines(await post(world, world.asked().encode()))[-1]
+
+
+@running
+async def test_of_two_that_were_asked_for_at_once_the_first_alone_opens(world):
+    other = world.agree(title="What nobody here asked for")
+    world.contracts[other.digest] = other
+    asked = [await world.rooms.verify(world.asked(contract).encode()) for contract in (world.contract, other)]
+    keeper = await world.rooms.open(*asked[0], lambda _step, _detail: None)
+    with pytest.raises(Unauthorised):
+        await world.rooms.open(*asked[1], lambda _step, _detail: None)
+    assert world.rooms.current is keeper
+
+
+@running
+async def test_a_contract_that_the_operator_did_not_name_opens_no_room(world):
+    other = world.agree(title="The next one")
+    world.contracts[other.digest] = other
+    world.rooms.contracts = frozenset({other.digest})
+    assert (await post(world, world.asked().encode())).code == "app.unauthorised"
+    assert world.rooms.current is None
+    assert "room" in lines(await post(world, world.asked(other).encode()))[-1]
+    world.rooms.contracts |= {world.contract.digest}  # a swap, as the operator asks for it
+    assert "room" in lines(await post(world, world.asked().encode()))[-1]
+    assert world.rooms.current.contract.digest == world.contract.digest
+
+
 # --- leases -------------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +418,46 @@ async def test_who_knows_the_old_keyset_alone_is_answered_for_a_while(world, mon
 
 
 @running
+async def test_a_prompt_for_a_room_that_shows_nothing_is_not_seen_by_the_one_that_shows_all(monkeypatch):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 3600.0)
+    with InferenceWorld(serve=replace(PLAIN, observability="full")) as world:
+        seen: dict[str, MemoryObserver] = {}
+
+        def observer(contract: Any) -> MemoryObserver:
+            found = seen.setdefault(contract.digest, MemoryObserver())
+            found.keeps_texts = contract.proposal.policy.serve.observability == "full"
+            return found
+
+        world.rooms.observer = observer
+        blind = world.agree(policy=replace(world.policy, serve=replace(PLAIN, observability="none")))
+        first = await world.open(blind)
+        exchange = world.exchange(CHAT, keeper=first)
+        await world.open()
+        none, full = seen[blind.digest], seen[world.contract.digest]
+        headers = {**exchange.request.headers, "authorization": f"Bearer {KEY}"}
+        body = exchange.request.last(json.dumps(HELLO).encode())
+        for _ in range(2):  # the second is a replay, which is refused before it is known to be for that room
+            await world.send("POST", CHAT, body, headers)
+        assert (len(none.seen), full.seen) == (1, [])
+        assert none.seen[0].texts == []
+        first.models[MODEL].engine.fails = KeyError("CANARY-3141592653")
+        await world.sealed(CHAT, STREAM, exchange=world.exchange(CHAT, keeper=first, name="fails"))
+        cut = world.exchange(CHAT, keeper=first, name="cut")
+        headers = {**cut.request.headers, "authorization": f"Bearer {KEY}"}
+        body = cut.request.last(json.dumps(HELLO).encode())
+        await world.send("POST", CHAT, body[:-20], headers)
+        await world.send("POST", CHAT, body[:8], headers)
+        await world.send("POST", CHAT, body, {**cut.request.headers, "authorization": "x"})
+        assert [len(one.errors) for one in none.seen[:2]] == [0, 1]
+        assert full.seen == []
+        await world.sealed(CHAT, HELLO)
+        await world.ask(CHAT, HELLO)
+        assert len(full.seen) == 2
+        assert all(one.texts for one in full.seen)
+        await world.rooms.close()
+
+
+@running
 async def test_a_replay_to_the_old_keyset_is_refused_while_it_drains(world, monkeypatch):
     monkeypatch.setattr(module, "GRACE_SECONDS", 3600.0)
     first = await world.open()
@@ -418,6 +507,7 @@ async def test_a_full_keyset_is_replaced_by_a_spare_request(world):
     for _ in range(3):
         await world.sealed(CHAT, HELLO)
     await world.lifecycle.step()
+    assert await world.lifecycle.rotating
     second = world.rooms.current
     assert (second is first, world.rooms.spares) == (False, 0)
     assert (await world.sealed(CHAT, HELLO))[0].headers["x-aci-keyset-digest"] == second.digest
@@ -442,8 +532,142 @@ async def test_a_spare_that_no_broker_honours_changes_nothing(world, caplog):
     first.seen.capacity = 1
     await world.sealed(CHAT, HELLO)
     await world.lifecycle.step()
+    assert not await world.lifecycle.rotating
     assert world.rooms.current is first
+    assert world.rooms.spares == 0  # an owner said no
     assert "broker.refused" in caplog.text
+
+
+@running
+async def test_a_spare_of_another_contract_is_not_what_is_served_next(world):
+    second = world.agree(title="Another")
+    await world.open(second)
+    first = await world.open()
+    await post(world, world.asked(second).encode(), "?spare")
+    await post(world, world.asked().encode(), "?spare")
+    first.seen.capacity = 1
+    await world.sealed(CHAT, HELLO)
+    assert await world.rooms.rotate()
+    assert world.rooms.current.contract.digest == world.contract.digest
+    world.rooms.current.seen.capacity = 1
+    await world.sealed(CHAT, HELLO)
+    assert not await world.rooms.rotate()
+    assert world.rooms.spares == 1
+
+
+@running
+async def test_a_spare_waits_again_where_the_exchange_does_not_answer(world):
+    first, find, tries = await world.open(), world.rooms.contract, list[str]()
+    await post(world, world.asked().encode(), "?spare")
+    first.seen.capacity = 1
+    await world.sealed(CHAT, HELLO)
+
+    def gone(digest: str) -> Any:
+        tries.append(digest)
+        raise Unreachable("gone")
+
+    world.rooms.contract = gone
+    for _ in range(3):
+        assert not await world.rooms.rotate()
+    assert (len(tries), world.rooms.spares) == (1, 1)
+    world.rooms.contract = find
+    world.clock.now += module.SPARE_SECONDS
+    assert await world.rooms.rotate()
+    assert (world.rooms.current is first, world.rooms.spares) == (False, 0)
+
+
+@running
+async def test_an_opening_that_hangs_keeps_no_lease_from_being_renewed(world):
+    keeper, go = await world.open(), asyncio.Event()
+    world.rooms.rotate = go.wait
+    await world.lifecycle.step()
+    rotating = world.lifecycle.rotating
+    world.clock.now = NOW + LEASE - 100
+    await world.lifecycle.step()
+    assert keeper.room.until == NOW + LEASE - 100 + LEASE
+    assert world.lifecycle.rotating is rotating  # one at a time
+    go.set()
+    assert await rotating
+
+
+@running
+async def test_a_fault_beside_the_rooms_ends_no_renewals(world, caplog):
+    async def broken() -> bool:
+        raise ValueError("CANARY-3141592653")
+
+    keeper, steps, step = await world.open(), list[int](), world.lifecycle.step
+    world.rooms.rotate = broken
+    world.lifecycle._tick = 0.0
+
+    async def counted() -> None:
+        steps.append(1)
+        if len(steps) == 1:
+            raise ValueError("CANARY-3141592653")
+        await step()
+
+    world.lifecycle.step = counted
+    world.clock.now = NOW + LEASE - 100
+    watching = asyncio.create_task(world.lifecycle._watch())
+    while keeper.room.until == NOW + LEASE:  # noqa: ASYNC110 - it is renewed in a thread
+        await asyncio.sleep(0.001)
+    watching.cancel()
+    assert "app.internal" in caplog.text
+    assert "CANARY" not in caplog.text
+
+
+# --- whose keys are gone ------------------------------------------------------------------------------------------------
+
+
+@running
+async def test_keys_that_arrive_after_the_room_was_closed_are_not_held(world):
+    keeper = await world.open()
+    room, obtain = keeper.room, keeper.room._keyring.obtain
+
+    def late(*asked: Any) -> Any:
+        found = obtain(*asked)
+        room.close()  # while the owners were asked
+        return found
+
+    room._keyring.obtain = late
+    with pytest.raises(RoomClosed):
+        room.renew()
+    assert (room._held, room.until) == ({}, 0)
+    with pytest.raises(RoomClosed):
+        room.renew()
+
+
+@running
+async def test_a_closed_room_has_no_key_to_read_or_to_sign_with(world):
+    keeper = await world.open()
+    await world.rooms.close_room(keeper)
+    for use in (
+        lambda: keeper.signer,
+        lambda: keeper.room.serving,
+        lambda: keeper.room.keys.release,
+        keeper.room.released,
+        keeper.room.renew,
+    ):
+        with pytest.raises(RoomClosed):
+            use()
+    assert keeper.room.report(bytes(32)).keyset.digest == keeper.digest  # that it was here can be proven yet
+
+
+@running
+async def test_what_is_under_way_in_a_closed_room_is_signed_before_its_keys_go(world):
+    keeper = await world.open()
+    world.engine.go = asyncio.Event()
+    under_way = asyncio.create_task(world.sealed(CHAT, STREAM))
+    await until(lambda: world.engine.asked)
+    world.engine.fails = EngineFailed("the engine was closed")
+    await world.rooms.close_room(keeper)
+    assert keeper.signer.key_id
+    world.engine.go.set()
+    _, restored = await under_way
+    assert restored.events[-1]["error"]["code"] == "enclave.room_closed"
+    assert world.receipts.last.refused.code == "enclave.room_closed"
+    await until(lambda: keeper._signer is None)
+    with pytest.raises(RoomClosed):
+        keeper.room.serving.requests  # noqa: B018 - it is gone
 
 
 @running

@@ -24,10 +24,13 @@ from strongroom import errors, wire
 from strongroom.app.cli.proxy import weights_of
 from strongroom.app.client.answer import Answer as Kept
 from strongroom.app.client.asking import Outcome, Verifier, Word
+from strongroom.app.client.carrier import AsyncCarrier
 from strongroom.app.client.home import pretty
 from strongroom.app.client.proxy import addresses, proxy
 from strongroom.app.client.session import Terms
 from strongroom.app.client.verified import AsyncVerifiedTransport
+from strongroom.app.inference.listening import Tls
+from tls_between import Authority, between
 
 HERE = Path(__file__).parent
 HOST = "127.0.0.1:8989"
@@ -477,3 +480,53 @@ def test_weights_are_said_with_their_model(text: str) -> None:
     with pytest.raises(errors.Usage):
         weights_of([text])
     assert weights_of(["a=b=sha256:00"]) == {"a=b": "sha256:00"}
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def through(world: InferenceWorld, url: str, *asked: tuple[str, str, dict[str, Any]]) -> list[httpx.Response]:
+    """What the proxy before a service answers, in one loop."""
+
+    async def talk() -> list[httpx.Response]:
+        verifier = Verifier(url, Terms(trust=world.trust(), contract=world.contract.digest))
+        transport, inner = AsyncVerifiedTransport(verifier, AsyncCarrier(verifier.origin)), AsyncCarrier(verifier.origin)
+        app = proxy(transport, inner, addresses("127.0.0.1", 8989))
+        try:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://{HOST}") as client:
+                return [await client.request(method, path, **more) for method, path, more in asked]
+        finally:
+            await transport.aclose()
+            await inner.aclose()
+
+    return asyncio.run(talk())
+
+
+RAW_REPORT = ("GET", f"/raw/v1/aci/attestation?nonce={'ab' * 32}", {})
+BEARER = {"authorization": f"Bearer anon-{'7' * 32}"}
+RAW_CHAT = ("POST", "/raw" + CHAT, {"json": {**HELLO, "model": REAL_MODEL}, "headers": BEARER})
+RAW_RECEIPT = ("GET", "/raw/v1/aci/receipts/rcpt-1", {"headers": BEARER})
+VERIFIED_CHAT = ("POST", CHAT, {"json": {**HELLO, "model": REAL_MODEL}, "headers": BEARER})
+
+
+def test_what_stands_before_tls_that_ends_inside_is_let_read_questions_alone() -> None:
+    own = Tls.make("127.0.0.1", WallClock()())
+    with InferenceWorld(clock=WallClock(), tls=own) as world, world.listening(tls=own) as url:
+        verified, report, chat, receipt = through(world, url, VERIFIED_CHAT, RAW_REPORT, RAW_CHAT, RAW_RECEIPT)
+        assert (verified.status_code, report.status_code, receipt.status_code) == (200, 200, 404)
+        assert chat.status_code != 502
+        with between(Authority().server(), url) as (middle, there):
+            answers = through(world, there, VERIFIED_CHAT, RAW_CHAT, RAW_RECEIPT, RAW_REPORT)
+        for answer in answers[:3]:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "inference.other_tls_key")
+        assert answers[3].status_code == 200
+        assert b"7777" not in middle.read
+        assert b"POST" not in middle.read
+        assert b"receipts" not in middle.read
+
+
+def test_a_service_whose_tls_ends_inside_shows_what_it_serves_to_who_has_not_decided() -> None:
+    own = Tls.make("127.0.0.1", WallClock()())
+    with InferenceWorld(clock=WallClock(), tls=own) as world, world.listening(tls=own) as url:
+        done = call("proxy", url)
+        assert world.contract.digest in done.err

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +18,11 @@ from strongroom import usage, wire
 from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
+from strongroom.app.inference import receipts
 from strongroom.app.inference.credentials import Credential, Limits
-from strongroom.app.inference.receipts import Authority, Logger, ReceiptStore
+from strongroom.app.inference.receipts import HELD_S, Authority, Logger, ReceiptStore
 from strongroom.app.stores.exchange import ExchangeStore
-from strongroom.batch import Batch, Submission, admissible
+from strongroom.batch import AFTER_LEASE_S, Batch, Submission, admissible
 from strongroom.contract import Contract
 from strongroom.enclave.room import Room
 from strongroom.errors import BadBatch, BadField, Conflict, NoSpace, NotFound, RoomClosed, StrongroomError, Unreachable
@@ -28,7 +32,7 @@ from strongroom.inference.receipt import InferenceReceipt
 from strongroom.inference.verification import Reader, examine
 from strongroom.ledger import Entry, LoggedProof, MemoryNodes, Tree
 from strongroom.policy import Policy
-from strongroom.serving import Serving
+from strongroom.serving import MAX_LEASE_S, Serving
 from world import LOG, NOW, OWNERS, PROGRAM, World, keys_of
 
 KEY = bytes(range(32))
@@ -108,12 +112,12 @@ def test_of_two_answers_with_one_id_the_newest_of_ones_own_is_found(store):
 
 @pytest.mark.parametrize("written", [False, True])
 def test_a_receipt_is_gone_when_its_time_is_over(store, clock, tmp_path, written):
-    kept = store.put(receipt(), ADA, AT + 60)
+    kept = store.put(receipt(), ADA, AT + 600)
     if written:
         store.flush()
-    clock.now = AT + 60
+    clock.now = AT + 600
     assert store.get(kept.receipt_id, ADA) == kept
-    clock.now = AT + 61
+    clock.now = AT + 601
     for find, name in ((store.get, kept.receipt_id), (store.by_chat, "chatcmpl-0")):
         with pytest.raises(NotFound):
             find(name, ADA)
@@ -131,13 +135,66 @@ def test_what_is_past_its_time_is_erased_from_the_file(store, clock):
     assert store.waiting == 1  # that it is to be logged is not forgotten
 
 
-def test_where_the_policy_keeps_nothing_only_the_digest_is_kept(store, tmp_path):
-    kept = store.put(receipt(), ADA, AT - 1)
+@pytest.mark.parametrize("until", [AT, AT - 1])
+def test_where_the_policy_keeps_nothing_an_answer_can_be_verified_all_the_same(store, clock, until):
+    kept = store.put(receipt(), ADA, until)
+    for written in (False, True):
+        if written:
+            store.flush()
+        assert store.get(kept.receipt_id, ADA) == kept
+        assert store.by_chat("chatcmpl-0", ADA) == kept
+        for find, name in ((store.get, kept.receipt_id), (store.by_chat, "chatcmpl-0")):
+            with pytest.raises(NotFound):
+                find(name, BOB)
+    assert store._db.rows("SELECT count(*) FROM receipts") == [(0,)]  # nothing but the digest is on the disk
+    assert list(store.each(M.CONTRACT)) == []
+    assert store.unlogged(M.CONTRACT) == (kept.digest,)
+    clock.now = AT + HELD_S
+    assert store.get(kept.receipt_id, ADA) == kept
+    clock.now = AT + HELD_S + 1
     with pytest.raises(NotFound):
         store.get(kept.receipt_id, ADA)
+    store.sweep()
+    assert not store._held._by
+
+
+def test_what_is_kept_for_a_moment_can_be_fetched_for_minutes_by_who_asked(store, clock):
+    kept = store.put(receipt(), ADA, AT + 1)
     store.flush()
+    clock.now = AT + 2
+    store.sweep()
     assert store._db.rows("SELECT count(*) FROM receipts") == [(0,)]
-    assert store.unlogged(M.CONTRACT) == (kept.digest,)
+    assert list(store.each(M.CONTRACT)) == []
+    assert store.get(kept.receipt_id, ADA) == kept
+
+
+def test_memory_does_not_grow_with_what_is_kept_on_no_disk(tmp_path, clock, monkeypatch):
+    for name in ("MOST_HELD", "MOST_REFUSED"):
+        monkeypatch.setattr(receipts, name, 3)
+    store = ReceiptStore(tmp_path / "r.db", KEY, now=clock)
+    for n in range(9):
+        store.put(receipt(n), ADA, AT)
+        store.hold(refused(100 + n), ADA)
+    assert (len(store._held._by), len(store._refused._by)) == (3, 3)
+    store.close()
+
+
+def test_a_flood_of_refusals_fills_neither_disk_nor_log_and_pushes_out_no_answers_receipt(store, clock, monkeypatch):
+    answered = store.put(receipt(), ADA, AT)
+    for n in range(1, receipts.MOST_REFUSED + 2):
+        store.hold(refused(n), BOB)
+    store.flush()
+    assert store.waiting == 1
+    assert store._db.rows("SELECT count(*) FROM receipts") == [(0,)]
+    last = refused(receipts.MOST_REFUSED + 1)
+    assert store.get(last.receipt_id, BOB) == last
+    assert store.get(answered.receipt_id, ADA) == answered
+    for who, one in ((ADA, last), (BOB, refused(1))):
+        with pytest.raises(NotFound):
+            store.get(one.receipt_id, who)
+    clock.now = AT + HELD_S + 1
+    with pytest.raises(NotFound):
+        store.get(last.receipt_id, BOB)
 
 
 def test_their_number_is_bounded_and_the_oldest_go_first(tmp_path, clock):
@@ -201,8 +258,8 @@ def test_what_was_sealed_by_another_key_is_erased(tmp_path, clock):
 
 
 def test_a_receipt_in_anothers_place_on_the_disk_is_noticed(store):
-    store.put(receipt(0), ADA, AT + 60)
-    store.put(receipt(1), BOB, AT + 60)
+    store.put(receipt(0), ADA, AT + 600)
+    store.put(receipt(1), BOB, AT + 600)
     store.flush()
     with store._db.write() as c:
         rows = c.execute("SELECT seq, sealed FROM receipts ORDER BY seq").fetchall()
@@ -358,6 +415,110 @@ def test_a_log_that_is_gone_at_the_end_loses_nothing(store, room, caplog):
     logger.close()
     assert store.unlogged(room.contract.digest) == (kept.digest,)
     assert "app.unreachable" in caplog.text
+
+
+class Refusing(FakeLog):
+    """A log that refuses one contract's batches, or breaks over them."""
+
+    def __init__(self, contract: Contract, error: Exception) -> None:
+        super().__init__(contract)
+        self.error, self.came = error, threading.Event()
+
+    def log_receipts(self, submission: Submission) -> int:
+        if submission.contract == M.CONTRACT:
+            raise self.error
+        taken = super().log_receipts(submission)
+        self.came.set()
+        return taken
+
+
+@pytest.mark.parametrize("error", [BadBatch("no"), RuntimeError("kumquat")])
+def test_one_contracts_refused_batch_keeps_no_other_from_its_log(store, room, error):
+    log = Refusing(room.contract, error)
+    logger = Logger(store, log)
+    logger.authorise(replace(Authority.of(room), contract=M.CONTRACT))
+    logger.authorise(Authority.of(room))
+    store.put(receipt(9), ADA, AT + 60)
+    kept = store.put(under(room, 0), ADA, AT + 60)
+    store.flush()
+    with pytest.raises(type(error)):
+        logger.step()
+    assert log.taken == [kept.digest]
+    assert store.waiting == 1
+
+
+def test_the_thread_that_logs_lives_whatever_a_log_does(store, room, caplog):
+    log = Refusing(room.contract, RuntimeError("kumquat"))
+    logger = Logger(store, log, every=0.001)
+    logger.authorise(replace(Authority.of(room), contract=M.CONTRACT))
+    logger.authorise(Authority.of(room))
+    store.put(receipt(9), ADA, AT + 60)
+    store.flush()
+    logger.start()
+    store.put(under(room, 0), ADA, AT + 60)
+    assert log.came.wait(60)
+    logger.close()
+    assert "RuntimeError" in caplog.text
+    assert "kumquat" not in caplog.text
+
+
+def test_what_no_log_will_take_any_more_does_not_wait_for_ever(store, room, clock):
+    log = FakeLog(room.contract)
+    logger = Logger(store, log)
+    authority = Authority.of(room)
+    logger.authorise(authority)
+    store.put(under(room, 0), ADA, AT + 60)
+    store.flush()
+    for now, left in ((authority.until + AFTER_LEASE_S, 1), (authority.until + AFTER_LEASE_S + 1, 0)):
+        clock.now = now
+        log.fails = [BadBatch("the lease ended too long ago")]
+        with pytest.raises(BadBatch):
+            logger.step()
+        assert store.waiting == left
+    assert logger.step() == 0
+
+
+def test_what_another_process_left_waits_for_as_long_as_a_lease_can_be(store, room, clock):
+    logger = Logger(store, FakeLog(room.contract))
+    store.put(receipt(9), ADA, AT + 60)
+    store.flush()
+    clock.now = AT + MAX_LEASE_S + AFTER_LEASE_S
+    assert logger.step() == 0
+    assert store.waiting == 1
+    clock.now += 1
+    logger.authorise(replace(Authority.of(room), until=int(clock.now)))
+    store.put(under(room, 0), ADA, int(clock.now) + 60)
+    store.flush()
+    assert logger.step() == 1
+    assert store.waiting == 0
+
+
+def test_a_file_of_before_digests_had_a_time_is_taken_over(tmp_path, clock):
+    place = tmp_path / "r.db"
+    with closing(sqlite3.connect(place)) as old, old:
+        old.execute("CREATE TABLE unlogged (seq INTEGER PRIMARY KEY AUTOINCREMENT, contract TEXT NOT NULL,"
+                    " digest TEXT NOT NULL, UNIQUE (contract, digest)) STRICT")  # fmt: skip
+        old.execute("INSERT INTO unlogged (contract, digest) VALUES (?, ?)", (M.CONTRACT, wire.digest(b"x")))
+    store = ReceiptStore(place, KEY, now=clock)
+    store.forget(AT)
+    assert store.unlogged(M.CONTRACT) == (wire.digest(b"x"),)
+    store.close()
+
+
+def test_how_many_wait_is_told_of_some_contracts_alone_and_never_to_who_asks(tmp_path, clock):
+    store = ReceiptStore(tmp_path / "r.db", KEY, most_unlogged=3, now=clock)
+    other = replace(M.WEIGHTS, contract=M.of("another contract"))
+    for n, weights in enumerate((M.WEIGHTS, other, other)):
+        store.put(receipt(n, log=M.swap(M.SERVED, ModelWeights=weights)), ADA, AT + 60)
+    for _ in range(2):
+        assert store.waiting_under([M.CONTRACT]) == 1
+        assert store.waiting_under([other.contract]) == 2
+        assert store.waiting_under([]) == 0
+        store.flush()
+    with pytest.raises(NoSpace) as told:
+        store.put(receipt(9), ADA, AT + 60)
+    assert "3" not in told.value.message
+    store.close()
 
 
 def test_authority_is_what_the_owners_gave_and_no_more(room, world):

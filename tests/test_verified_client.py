@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,16 +39,21 @@ from fake_service import (
 from inference_world import SERVE, InferenceWorld, WallClock
 from strongroom import errors, wire
 from strongroom.app.client import answer as answers
+from strongroom.app.client import carrier as carriers
 from strongroom.app.client import session as sessions
 from strongroom.app.client.asking import Outcome, Word, origin_of
+from strongroom.app.client.room import Room
 from strongroom.app.client.session import Reply, Session, Terms, establish, questions
 from strongroom.app.client.verified import verified_async_client, verified_client
+from strongroom.app.inference.listening import Tls
+from strongroom.attest.keyset import TlsKey
 from strongroom.contract import Contract
 from strongroom.ehbp import PrivateKey
 from strongroom.inference.verification import Reader
 from strongroom.party import SigningKey
 from strongroom.trust import Root, Trust
 from strongroom.wire import Envelope
+from tls_between import Authority, between
 from world import DAY, EDITED, HOUR, MEASUREMENT, NOW, keys_of, seed, sign_all
 
 CHAT = "/v1/chat/completions"
@@ -1136,3 +1143,123 @@ def test_the_example_does_what_it_says(real: tuple[InferenceWorld, str, Path]) -
     assert refused_.returncode == 1
     assert refused_.stderr.startswith("inference.other_contract: E3")
     assert refused_.stdout == ""
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+AUTHORITY = Authority()
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine relies on an authority, which signs for whoever asks it."""
+    monkeypatch.setattr(carriers, "tls", AUTHORITY.trusted)
+
+
+@pytest.fixture(scope="module")
+def inside() -> Iterator[tuple[InferenceWorld, str]]:
+    """A room whose TLS ends inside, at a key of its own."""
+    own = Tls.make("127.0.0.1", WallClock()())
+    with InferenceWorld(clock=WallClock(), tls=own) as world, world.listening(tls=own) as url:
+        yield world, url
+
+
+def over(world: InferenceWorld, url: str, body: dict[str, Any] = HELLO) -> list[Any]:
+    """What both clients make of one request: the word, or the error."""
+    options: dict[str, Any] = {"trust": world.trust(), "contract": world.contract.digest, "api_key": f"anon-{'7' * 32}"}
+    found: list[Any] = []
+    with verified_client(url, **options) as client:
+        try:
+            client.post(CHAT, json=body)
+            found.append(client.last.word if client.last else None)
+        except (errors.StrongroomError, httpx.TransportError) as error:
+            found.append(type(error))
+
+    async def again() -> None:
+        async with verified_async_client(url, **options) as client:
+            try:
+                await client.post(CHAT, json=body)
+                found.append(client.last.word if client.last else None)
+            except (errors.StrongroomError, httpx.TransportError) as error:
+                found.append(type(error))
+
+    asyncio.run(again())
+    return found
+
+
+def secret_in(sent: bytes | bytearray) -> bool:
+    return b"authorization" in sent.lower() or b"POST" in sent or b"7777" in sent
+
+
+def test_tls_that_ends_inside_is_recognised_by_the_attested_keyset(inside: tuple[InferenceWorld, str]) -> None:
+    world, url = inside
+    assert over(world, url) == [Word.SIMULATED] * 2
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("authority", [Authority(), AUTHORITY], ids=["of-nobodys", "of-a-trusted-authority"])
+def test_a_man_in_the_middle_with_a_certificate_of_his_own_gets_no_credential_and_no_body(
+    inside: tuple[InferenceWorld, str], authority: Authority
+) -> None:
+    world, url = inside
+    with between(authority.server(), url) as (middle, there):
+        assert over(world, there) == [errors.OtherTlsKey] * 2
+    assert b"GET /v1/aci/attestation" in middle.read  # so far he is let: there is nothing to hide in it
+    assert not secret_in(middle.read)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_where_the_keyset_names_no_key_of_tls_the_authorities_are_asked() -> None:
+    with InferenceWorld(clock=WallClock()) as world, world.listening() as url:
+        with between(AUTHORITY.server(), url) as (balancer, there):
+            assert over(world, there) == [Word.SIMULATED] * 2
+        assert secret_in(balancer.read)
+        for wrong in (Authority().server(), AUTHORITY.server("127.0.0.2")):
+            with between(wrong, url) as (middle, there):
+                assert over(world, there) == [httpx.ConnectError] * 2
+            assert not secret_in(middle.read)
+
+
+def test_a_key_of_tls_for_another_name_is_not_this_hosts() -> None:
+    own = Tls.make("127.0.0.1", WallClock()())
+    for domain, found in (("127.0.0.1", Word.SIMULATED), ("other.example", errors.OtherTlsKey)):
+        named = Tls(own.context, TlsKey(own.key.spki_sha256, domain))
+        with InferenceWorld(clock=WallClock(), tls=named) as world, world.listening(tls=named) as url:
+            assert over(world, url) == [found] * 2
+
+
+def test_a_certificate_that_cannot_be_read_is_nobodys() -> None:
+    for wrong in (b"", b"\x30\x00", b"no certificate"):
+        with pytest.raises(errors.OtherTlsKey):
+            carriers.spki_sha256(wrong)
+
+
+def test_what_is_more_than_a_question_goes_over_no_connection_that_is_nobodys() -> None:
+    origin = httpx.URL("https://127.0.0.1:1")
+    questioned = httpx.Request("GET", origin)
+    with contextlib.closing(carriers.Carrier(origin)) as carrier:
+        for request in (
+            httpx.Request("GET", origin, headers={"authorization": "Bearer sr-1"}),
+            httpx.Request("POST", origin),
+            httpx.Request("GET", origin, content=b"x"),
+            httpx.Request("GET", "https://other.example", extensions={carriers.KEYS: ()}),
+            httpx.Request("GET", "http://127.0.0.1:1"),
+        ):
+            with pytest.raises(errors.Internal):
+                carrier.handle_request(request)
+        with pytest.raises(httpx.ConnectError):
+            carrier.handle_request(questioned)
+
+
+@pytest.mark.usefixtures("trusting")
+def test_a_party_that_opens_a_room_leaves_nothing_more_with_who_stands_between(inside: tuple[InferenceWorld, str]) -> None:
+    world, url = inside
+    room: Any = types.SimpleNamespace(trust=world.trust(), _enclave=url)
+    with contextlib.closing(Room._attested(room, world.contract)) as client:
+        assert client.get("/healthz")
+    with between(AUTHORITY.server(), url) as (middle, room._enclave), pytest.raises(errors.OtherTlsKey):
+        Room._attested(room, world.contract)
+    assert b"healthz" not in middle.read
+    room._enclave, room.trust = url, Trust(roots=world.trust().roots, measurements=())
+    with pytest.raises(errors.NotAffirming):
+        Room._attested(room, world.contract)

@@ -632,6 +632,11 @@ class OtherContract(InferenceError):
     code = "inference.other_contract"
 
 
+class OtherTlsKey(InferenceError):
+    code = "inference.other_tls_key"
+    hint = "Somebody stands between you and the enclave, or it restarted just now: ask again, then from another network."
+
+
 class OtherWeights(InferenceError):
     code = "inference.other_weights"
 

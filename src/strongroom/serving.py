@@ -62,7 +62,8 @@ class Serving:
         plain_bodies: whether a body may come unencrypted by EHBP, where TLS ends inside the enclave.
         padding: bodies are padded to a power of two of at least this many bytes; 0 for none, else 2^8 to 2^24.
         observability: a word in ``OBSERVABILITY``.
-        retention_s: how long the receipts of requests are kept, seconds, 0 to 31,622,400.
+        retention_s: how long the receipts of requests are kept on a disk, seconds, 0 to 31,622,400. Who asked can fetch its
+            own for a few minutes all the same, from memory.
         input_guards, output_guards: names in ``GUARDS`` that must look at every request, and at every answer.
 
     Raises:

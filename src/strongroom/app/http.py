@@ -53,6 +53,14 @@ def tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+@functools.cache
+def anybody() -> ssl.SSLContext:
+    """TLS with whoever answers: for what is no secret to anybody, and believed by its own signatures alone."""
+    found = ssl.create_default_context()
+    found.check_hostname, found.verify_mode = False, ssl.CERT_NONE
+    return found
+
+
 class Client:
     """Calls one role over HTTP.
 
@@ -60,20 +68,28 @@ class Client:
         url: its address.
         timeout: seconds to wait for an answer to begin.
         transport: how to carry requests; tests put an application here.
+        context: for TLS, where the machine's own certificate authorities are not whom to ask.
 
     Raises:
         Unreachable: from every method, when nothing answers.
         StrongroomError: the error that the other side answered with.
     """
 
-    def __init__(self, url: str, *, timeout: float = 30, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 30,
+        transport: httpx.BaseTransport | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         import httpx
 
         self.url = url.rstrip("/")
         self._errors = httpx.HTTPError
         try:
             self._client = httpx.Client(
-                base_url=self.url, timeout=timeout, transport=transport, trust_env=False, verify=tls()
+                base_url=self.url, timeout=timeout, transport=transport, trust_env=False, verify=context or tls()
             )
         except (httpx.InvalidURL, ValueError) as error:
             raise Unreachable(f"{url!r} is not an address") from error

@@ -30,7 +30,7 @@ from strongroom.broker import ReleaseRequest, Slot, open_release
 from strongroom.contract import AssetRef, Contract, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.ehbp import KEYSET_ALGO, PrivateKey
-from strongroom.errors import ManifestMismatch, NotPermitted, ProgramNotApproved, Unreachable
+from strongroom.errors import ManifestMismatch, NotPermitted, ProgramNotApproved, RoomClosed, Unreachable
 from strongroom.party import DecryptionKey, Party, SigningKey
 from strongroom.policy import explain
 from strongroom.receipt import Bundle
@@ -149,12 +149,12 @@ class Keys:
         tls: tuple[TlsKey, ...] = (),
     ) -> None:
         self.receipt = SigningKey.from_seed(entropy(32))
-        self.release = DecryptionKey.from_seed(entropy(96))
+        self._release: DecryptionKey | None = DecryptionKey.from_seed(entropy(96))
         self.binding = SigningKey.from_seed(entropy(32)) if devices else None
         signing = [KeyEntry("run-receipt", RUN_RECEIPT_ALGO, self.receipt.public.raw.hex())]
         if self.binding is not None:
             signing.append(KeyEntry("device-binding", DEVICE_BINDING_ALGO, self.binding.public.raw.hex()))
-        release = KeyEntry("release", RELEASE_ALGO, self.release.public.raw.hex())
+        release = KeyEntry("release", RELEASE_ALGO, self._release.public.raw.hex())
         self.keyset = Keyset(
             subject=subject,
             not_after=not_after,
@@ -162,6 +162,17 @@ class Keys:
             e2ee_public_keys=(release, *(serving.encryption() if serving else ())),
             tls_public_keys=tls,
         )
+
+    @property
+    def release(self) -> DecryptionKey:
+        """What brokers encrypt asset keys to. Raises RoomClosed: it was erased."""
+        if self._release is None:
+            raise RoomClosed("the key for releases was erased")
+        return self._release
+
+    def erase(self) -> None:
+        """Take no more keys. What signs receipts of runs stays: receipts of requests are logged on its word."""
+        self._release = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,14 +53,23 @@ class Room:
         self.run_id = RunRequest.peek(request).run_id
         until = at + contract.proposal.limits.seconds + KEYSET_SECONDS
         subject = run_subject(contract.digest, self.run_id)
-        self.serving = ServingKeys.make(around.entropy)
+        serving = ServingKeys.make(around.entropy)
+        self._serving: ServingKeys | None = serving
         devices = around.devices is not None
-        self.keys = Keys(around.entropy, subject, until, devices=devices, serving=self.serving, tls=tls)
+        self.keys = Keys(around.entropy, subject, until, devices=devices, serving=serving, tls=tls)
         self._keyring = Obtainer(contract, request, self.keys, around)
         self._manifests = self._keyring.manifests()
         self._held: dict[str, Released] = {}
-        self._lock = threading.Lock()  # of ``_held``
+        self._closed = False  # for good
+        self._lock = threading.Lock()  # of ``_held`` and ``_closed``
         self._asking = threading.Lock()
+
+    @property
+    def serving(self) -> ServingKeys:
+        """The keys for requests. Raises RoomClosed: they were erased."""
+        if self._serving is None:
+            raise RoomClosed("the keys for requests were erased")
+        return self._serving
 
     @property
     def manifests(self) -> tuple[Envelope, ...]:
@@ -81,10 +90,12 @@ class Room:
 
         Raises:
             ReleaseRefused: an owner does not renew. Every key is erased.
+            RoomClosed: it was closed, be it while the owners were asked: nothing is held.
             Unreachable, BadRelease: a broker does not answer, or not as one. What is held is held until its lease ends.
         """
         with self._asking:
             found = {}
+            self._require_not_closed()
             try:
                 for ref in self.contract.proposal.assets:
                     found[ref.role] = self._keyring.obtain(ref, *self._manifests[ref.role])
@@ -92,7 +103,14 @@ class Room:
                 self.close()
                 raise
             with self._lock:
-                self._held = found
+                if not self._closed:
+                    self._held = found
+        self._require_not_closed()
+
+    def _require_not_closed(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise RoomClosed("the room is closed, and is not opened again")
 
     @property
     def until(self) -> int:
@@ -108,7 +126,8 @@ class Room:
     def require_open(self, at: int) -> None:
         """Require that every key may be held now; erase them where one may not. Raises RoomClosed."""
         if at > self.until:
-            self.close()
+            if self.until:  # one that was never opened may be yet
+                self.close()
             raise RoomClosed("no owner's lease is in force")
 
     def released(self) -> MappingProxyType[str, Released]:
@@ -155,6 +174,15 @@ class Room:
         return AttestationReport(self.keys.keyset, bound[:32], evidence, endorsements, e2ee_versions=e2ee_versions)
 
     def close(self) -> None:
-        """Erase every key: nothing here refers to one any more. Python cannot promise more than that."""
+        """Erase every asset's key, for good: nothing here refers to one any more. Python cannot promise more than that."""
         with self._lock:
-            self._held = {}
+            self._closed, self._held = True, {}
+
+    def erase(self) -> None:
+        """Close, and erase the keys for requests, their receipts and releases too: nothing is answered any more.
+
+        What is left is what proves that this keyset was here: :meth:`report`.
+        """
+        self.close()
+        self._serving = None
+        self.keys.erase()

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -45,6 +45,7 @@ _MAX_DIGITS: Final = 40  # of a number
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _ID = re.compile(r"[!-~]{1,128}\Z")
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?', re.DOTALL)  # closed or not: it never has to try again
 _TOKEN_ID = re.compile(r"(?:0|[1-9][0-9]{0,9})\Z")
 
 
@@ -81,7 +82,7 @@ _canonical = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=("
 def _decode(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_BODY:
         raise RequestTooLarge(f"the request has more than {MAX_BODY:,} bytes")
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_VALUES:
+    if _values(body) > MAX_VALUES and _values(_STRING.sub(b"", body)) > MAX_VALUES:  # what stands in texts is none
         raise RequestTooLarge(f"the request has more than {MAX_VALUES:,} values")
     try:
         value = json.loads(
@@ -94,6 +95,11 @@ def _decode(body: bytes) -> dict[str, Any]:
     if any("\ud800" <= c <= "\udfff" for c in _unpaired(value)):
         raise NotARequest("a string holds half a character")
     return value
+
+
+def _values(body: bytes) -> int:
+    """At least as many as JSON has values, less one."""
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def _unpaired(value: dict[str, Any]) -> str:
@@ -552,8 +558,9 @@ class Request:
         return n
 
     def texts(self) -> tuple[str, ...]:
-        """Everything in words that the model will read, in order: what guards look at."""
-        return tuple(holder[name] for holder, name in _places(self.normal))
+        """Everything in words that the model will read, in order: what guards look at. Of a schema all words together, its
+        members' names too, with ``BETWEEN`` between them. Not what only steers the answer (``stop``, ``tool_choice``)."""
+        return tuple(place.text for place in _places(self.normal))
 
     def with_texts(self, texts: Sequence[str]) -> Request:
         """The same request with other words.
@@ -563,30 +570,102 @@ class Request:
 
         Raises:
             ValueError: fewer, or more.
-            BadMember, RequestTooLarge: such a request could not be sent.
+            BadMember, RequestTooLarge: such a request could not be sent: a name that is none any more, or a schema with
+                another shape.
         """
         normal = deepcopy(dict(self.normal))
-        for (holder, name), text in zip(list(_places(normal)), texts, strict=True):
-            holder[name] = text
+        for place, text in zip(list(_places(normal)), texts, strict=True):
+            if text != place.text:
+                place.write(text)
         changed = read(self.route, _canonical(normal).encode("utf-8", "replace"))
         return replace(self, normal=changed.normal)
 
 
-def _places(normal: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+BETWEEN: Final = "\n\n"
+"""Stands between the words of a schema, where guards look at them."""
+
+
+class _Text:
+    """A member that is a text."""
+
+    __slots__ = ("_holder", "_name")
+
+    def __init__(self, holder: Any, name: Any) -> None:
+        self._holder, self._name = holder, name
+
+    @property
+    def text(self) -> str:
+        found: str = self._holder[self._name]
+        return found
+
+    def write(self, text: str) -> None:
+        self._holder[self._name] = text
+
+
+class _Schema:
+    """All the words of a schema."""
+
+    __slots__ = ("_param", "_schema")
+
+    def __init__(self, schema: Any, param: str) -> None:
+        self._schema, self._param = schema, param
+
+    @property
+    def text(self) -> str:
+        return BETWEEN.join(word for word, _ in _words(self._schema))
+
+    def write(self, text: str) -> None:
+        """Raises BadMember: a member's name is another, or it cannot be told which word became which."""
+        said = text.split(BETWEEN)
+        found = list(_words(self._schema))
+        apart = len(said) == len(found) and not any(BETWEEN in word for word, _ in found)
+        for (word, place), now in zip(found, said, strict=False) if apart else ():
+            if word != now and place is not None:
+                place.write(now)
+        if self.text != text:
+            raise BadMember(f"{self._param}: a guard would change what cannot be changed", param=self._param)
+
+
+def _words(value: Any) -> Iterator[tuple[str, _Text | None]]:
+    """Every string in a schema: the names of members, which cannot be written to, and values."""
+    members: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        members = value.items()
+    elif isinstance(value, list):
+        members = enumerate(value)
+    for name, item in members:
+        if isinstance(name, str):
+            yield name, None
+        if isinstance(item, str):
+            yield item, _Text(value, name)
+        else:
+            yield from _words(item)
+
+
+def _places(normal: Mapping[str, Any]) -> Iterator[_Text | _Schema]:
     """Where words stand in a normal form."""
     if "prompt" in normal:
-        yield normal, "prompt"
+        yield _Text(normal, "prompt")
     texts = normal.get("input", [])
-    yield from ((texts, n) for n in range(len(texts)))
+    yield from (_Text(texts, n) for n in range(len(texts)))
     for message in normal.get("messages", []):
-        for name in ("content", "reasoning_content"):
-            if name in message:
-                yield message, name
+        yield from (
+            _Text(message, name) for name in ("name", "content", "reasoning_content", "tool_call_id") if name in message
+        )
         for call in message.get("tool_calls", []):
-            yield call["function"], "arguments"
-    for tool in normal.get("tools", []):
-        if "description" in tool["function"]:
-            yield tool["function"], "description"
+            yield from (_Text(call, "id"), _Text(call["function"], "name"), _Text(call["function"], "arguments"))
+    for n, tool in enumerate(normal.get("tools", [])):
+        yield from _described(tool["function"], "parameters", f"tools[{n}].function.parameters")
+    form = normal.get("response_format", {})
+    if "json_schema" in form:
+        yield from _described(form["json_schema"], "schema", "response_format.json_schema.schema")
+
+
+def _described(holder: Any, schema: str, param: str) -> Iterator[_Text | _Schema]:
+    """What has a name, perhaps a description, and perhaps a schema."""
+    yield from (_Text(holder, name) for name in ("name", "description") if name in holder)
+    if schema in holder:
+        yield _Schema(holder[schema], param)
 
 
 def read(route: Route, body: bytes) -> Request:

@@ -11,6 +11,7 @@ import json
 import re
 import tarfile
 import threading
+import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from strongroom.app.client.home import Home, read
 from strongroom.app.client.prose import differences
 from strongroom.app.client.room import Opened, Room
 from strongroom.app.enclave.client import going
+from strongroom.app.enclave.going import GoingRequest
 from strongroom.app.http import Client
 from strongroom.attest.simulated import LABEL
 from strongroom.contract import Proposal
@@ -80,7 +82,7 @@ def run(args: Namespace, screen: Screen) -> int:
         with clock("seal and upload"):
             _seal(lab, institute, folder, model, screen)
         contract = _agree(lab, institute, count, clock, screen)
-        with _listening(fleet.config.enclave, contract) as heard:
+        with _listening(institute, fleet.config.enclave, contract) as heard:
             bundle = enclave_runs(lab, contract, clock, screen)
         screen.said("institute", f"heard while it ran: {', '.join(heard) or 'nothing yet'} of {count} questions")
         opened = _outputs(lab, institute, contract, clock, screen)
@@ -117,7 +119,7 @@ def _seal(lab: Room, institute: Room, folder: Path, path: Path, screen: Screen) 
 
     uses = frozenset({NAME})
     terms = Policy(uses, {kind: rule(kind, 1, 15) for kind in ("records", "report")})
-    model = lab.seal(path, terms=terms, name="model", reveal_digest=True)
+    model = lab.seal(path, terms=terms, name="model", reveal_digest=True, out=folder / f"{path.stem}.sealed")
     questions = institute.seal(
         folder / "questions.tar",
         terms=Policy(uses, {"report": rule("report", SMALLEST, 3)}),
@@ -193,7 +195,7 @@ def _propose(lab: Room, count: int) -> Proposal:
 
 
 @contextmanager
-def _listening(enclave: str, contract: str) -> Iterator[list[str]]:
+def _listening(room: Room, enclave: str, contract: str) -> Iterator[list[str]]:
     """What the institute hears of a run that the lab asked for: each count, once."""
     heard: list[str] = []
     done = threading.Event()
@@ -202,7 +204,8 @@ def _listening(enclave: str, contract: str) -> Iterator[list[str]]:
         with closing(Client(enclave, timeout=10)) as client:
             while not done.wait(_LOOK_SECONDS):
                 try:
-                    counts = [detail.partition(" ")[0] for _, detail in going(client, contract) if _COUNT.match(detail)]
+                    asked = GoingRequest(contract, room.name, int(time.time())).sign(room.home.keys.signing)
+                    counts = [detail.partition(" ")[0] for _, detail in going(client, asked) if _COUNT.match(detail)]
                 except StrongroomError:
                     continue
                 heard.extend(count for count in counts if count not in heard)

@@ -136,9 +136,11 @@ class Fleet:
         arguments = ["broker", "--as", party, "--exchange-url", self.config.exchange]
         return self._spawn(f"broker of {party}", arguments)
 
-    def start_enclave(self) -> Role:
+    def start_enclave(self, contract: str | None = None) -> Role:
+        """``contract``: the only one that may be opened there, where that is known."""
         port = self.config.enclave.rpartition(":")[2]
         arguments = ["enclave", "--platform", "simulated", "--port", port, "--exchange-url", self.config.exchange]
+        arguments += [] if contract is None else ["--contract", contract]
         for extra in self.extras:
             arguments += ["--with", extra]
         return self._spawn("enclave", arguments)

@@ -64,12 +64,11 @@ def run(args: Namespace, screen: Screen) -> int:
         return _look(args, screen)
     if not is_whole(args.contract):
         raise Usage("--contract is a digest, the whole of it", hint="Another contract can be made to begin like yours.")
-    import httpx
-
     from strongroom.app.client.asking import Verifier
+    from strongroom.app.client.carrier import AsyncCarrier, Carrier
     from strongroom.app.client.proxy import addresses, proxy
     from strongroom.app.client.session import Terms
-    from strongroom.app.client.verified import AsyncVerifiedTransport, VerifiedTransport, carrier
+    from strongroom.app.client.verified import AsyncVerifiedTransport, VerifiedTransport
     from strongroom.app.http import listen, serve
 
     trust = _trust(args)
@@ -81,14 +80,14 @@ def run(args: Namespace, screen: Screen) -> int:
         on_answer=Told(screen, _folder(args.keep), aloud=not args.announce),
         keep=args.keep is not None,
     )
-    once = VerifiedTransport(verifier, httpx.HTTPTransport(**carrier(verifier.origin)))
+    once = VerifiedTransport(verifier, Carrier(verifier.origin))
     try:
         session = once.establish({"timeout": {"connect": 10.0, "pool": 10.0, "read": 60.0, "write": 60.0}})
     finally:
         once.close()
     sock = listen(args.host, args.port)
     hosts = addresses(args.host, sock.getsockname()[1])
-    inner = [httpx.AsyncHTTPTransport(**carrier(verifier.origin)) for _ in range(2)]
+    inner = [AsyncCarrier(verifier.origin) for _ in range(2)]
     offered = json.dumps(trust.to_json()).encode()
     app = proxy(AsyncVerifiedTransport(verifier, inner[0]), inner[1], hosts, trust=offered)
     if not args.announce:
@@ -133,9 +132,9 @@ def _look(args: Namespace, screen: Screen) -> int:
     from strongroom.app.client.asking import origin_of
     from strongroom.app.client.prose import clauses
     from strongroom.app.client.session import ROOM_PATH, Reply, look
-    from strongroom.app.http import Client
+    from strongroom.app.http import Client, anybody
 
-    with closing(Client(str(origin_of(args.url)), timeout=10)) as client:
+    with closing(Client(str(origin_of(args.url)), timeout=10, context=anybody())) as client:
         contract = look(Reply(200, client.get(ROOM_PATH)))
     for clause in clauses(contract.proposal):
         screen.said(clause.about, clause.text)

@@ -70,7 +70,7 @@ def run(args: Namespace, screen: Screen) -> int:
         return 0
     with Fleet(home(args), ["chat"]) as fleet:
         screen.note("no enclave runs here; starting one on the simulated platform …")
-        fleet.start_enclave().wait()
+        fleet.start_enclave(digest).wait()
         _open(here, digest, args.spares, screen)
         shown(proposal, url, screen)
         screen.said("", "platform: simulated (no hardware protection). Ctrl-C ends it.")
@@ -80,10 +80,10 @@ def run(args: Namespace, screen: Screen) -> int:
 
 
 def _answers(url: str) -> bool:
-    from strongroom.app.http import Client
+    from strongroom.app.http import Client, anybody
 
     try:
-        with closing(Client(url, timeout=5)) as client:
+        with closing(Client(url, timeout=5, context=anybody())) as client:
             client.get("/v1/health")
     except StrongroomError:
         return False

@@ -27,6 +27,7 @@ from strongroom.errors import (
     KeyConfigMismatch,
     NoInferenceReceipt,
     NotFound,
+    OtherTlsKey,
     RefusedInTheOpen,
     StrongroomError,
     Usage,
@@ -41,6 +42,7 @@ from strongroom.inference.recorder import BodyHash
 from strongroom.inference.verification import Reader, Verification, VerifiedReceipt, examine
 
 from .answer import MAX_ANSWER_BYTES, Answer, Heard, held_against, model_of
+from .carrier import bound
 from .session import KEYSET_HEADER, MAX_REPLY_BYTES, RECEIPTS_PATH, Reply, Session, Terms, establish
 
 ROUTES: Final = frozenset({"/v1/chat/completions", "/v1/completions", EMBEDDINGS})
@@ -216,11 +218,25 @@ class Verifier:
         brought = request.headers.get("authorization", "")
         return self._api_key or (brought if _CREDENTIAL.match(brought) else self._own)
 
-    def ask(self, path: str, extensions: Mapping[str, Any], credential: str | None = None) -> httpx.Request:
-        """A request without a body."""
+    def ask(
+        self,
+        path: str,
+        extensions: Mapping[str, Any],
+        credential: str | None = None,
+        session: Session | None = None,
+    ) -> httpx.Request:
+        """A request without a body.
+
+        Args:
+            path: with its query.
+            extensions: those of the request that it is made for.
+            credential: sent with it, over a connection of the session's alone.
+            session: where it goes; ``None`` for a question, to whoever answers.
+        """
         headers = {"accept-encoding": "identity", **({"authorization": credential} if credential else {})}
         timeouts = {key: value for key, value in extensions.items() if key == "timeout"}
-        return httpx.Request("GET", self.origin.copy_with(raw_path=path.encode()), headers=headers, extensions=timeouts)
+        kept = timeouts if session is None else bound(timeouts, session.keyset.tls_public_keys)
+        return httpx.Request("GET", self.origin.copy_with(raw_path=path.encode()), headers=headers, extensions=kept)
 
     def ended(self, outcome: Outcome) -> None:
         """A request's outcome is known."""
@@ -295,7 +311,7 @@ class Exchange:
             request.url,
             headers=headers,
             content=self._sealed.request.last(body),
-            extensions=request.extensions,
+            extensions=bound(request.extensions, session.keyset.tls_public_keys),
         )
         self._wire, self._plain = BodyHash(), BodyHash()
         self._kept: tuple[bytearray, bytearray] | None = (bytearray(), bytearray()) if verifier.keep else None
@@ -337,6 +353,16 @@ class Exchange:
         self.failed(error)
         after = answer.headers.get("retry-after", "")
         return refusal(status, error, retry_after=after if _SECONDS.match(after) else None)
+
+    def elsewhere(self, error: OtherTlsKey, *, again: bool) -> None:
+        """Nothing was sent: the connection is not the established keyset's. A service that has other keys may show them.
+
+        Raises:
+            OtherTlsKey: it was asked again.
+        """
+        self._verifier.forget(self.session)
+        if not again:
+            raise self.failed(error)
 
     def begin(self, answer: httpx.Response) -> None:
         """The answer's head has come. Raises BadResponseNonce."""

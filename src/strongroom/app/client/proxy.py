@@ -24,6 +24,7 @@ from strongroom.app.web import RAW_HEADERS, STATIC, ChatPage
 from strongroom.errors import (
     NotBuilt,
     NotFound,
+    OtherTlsKey,
     StrongroomError,
     TooLarge,
     Unauthorised,
@@ -32,6 +33,7 @@ from strongroom.errors import (
 )
 
 from .asking import openai_error
+from .carrier import bound, is_question
 from .verified import TIMEOUT, AsyncVerifiedTransport
 
 if TYPE_CHECKING:
@@ -181,8 +183,8 @@ def _event(error: StrongroomError) -> bytes:
 class _Raw:
     """``/raw/*``: to the service and back, byte for byte, and verified by nobody here."""
 
-    def __init__(self, origin: httpx.URL, inner: httpx.AsyncBaseTransport) -> None:
-        self._origin, self._inner = origin, inner
+    def __init__(self, transport: AsyncVerifiedTransport, inner: httpx.AsyncBaseTransport) -> None:
+        self._transport, self._inner = transport, inner
 
     async def __call__(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse
@@ -194,8 +196,11 @@ class _Raw:
             content = await body(request, MAX_REQUEST_BYTES)
         except TooLarge as error:
             return error_answer(error, 413)
+        asked = _request(request, self._transport.verifier.origin, path, content)
         try:
-            answer = await self._inner.handle_async_request(_request(request, self._origin, path, content))
+            answer = await self._carry(asked)
+        except StrongroomError as error:
+            return error_answer(error, 502)
         except httpx.TransportError as error:
             return error_answer(_unreachable(error), 502)
         kind = answer.headers.get("content-type", "")
@@ -212,6 +217,19 @@ class _Raw:
                 await answer.aclose()
 
         return StreamingResponse(pieces(), answer.status_code, headers={**_RAW_HEADERS, **headers})
+
+    async def _carry(self, asked: httpx.Request) -> httpx.Response:
+        """Where TLS is spoken, what is more than a question goes to a key of the established session alone."""
+        verifier = self._transport.verifier
+        if asked.url.scheme == "https" and not is_question(asked):
+            session = await self._transport.establish(asked.extensions)
+            asked.extensions = bound(asked.extensions, session.keyset.tls_public_keys)
+            try:
+                return await self._inner.handle_async_request(asked)
+            except OtherTlsKey:
+                verifier.forget(session)
+                raise
+        return await self._inner.handle_async_request(asked)
 
 
 def _path(scope: Scope) -> str:
@@ -269,7 +287,7 @@ def proxy(
     from starlette.middleware import Middleware
     from starlette.routing import Mount, Route
 
-    verified, raw = _Verified(transport), _Raw(transport.verifier.origin, inner)
+    verified, raw = _Verified(transport), _Raw(transport, inner)
 
     async def ask(request: Request) -> Response:
         return await verified(request)

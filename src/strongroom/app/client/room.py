@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from strongroom import merkle, wire
 from strongroom.app.exchange.client import ExchangeClient, Seen
-from strongroom.app.http import Client
+from strongroom.app.http import Client, anybody
 from strongroom.asset import (
     MANIFEST_TYPE,
     About,
@@ -614,12 +614,41 @@ class Room:
         def asked() -> Envelope:
             return RunRequest(digest, self.name, fresh(16).hex(), int(time.time())).sign(self.home.keys.signing)
 
-        with closing(Client(self._enclave, timeout=OPEN_SECONDS)) as client:
+        # No room, no keyset: so this goes to whoever answers. It opens one room, once, and only the contract's own enclave
+        # is given keys for it.
+        with closing(Client(self._enclave, timeout=OPEN_SECONDS, context=anybody())) as client:
             found = open_room(client, asked(), on_step or (lambda _step, _detail: None))
             if found.contract != digest:
                 raise BadAnswer("the enclave opened the room of another contract")
+        with closing(self._attested(contract)) as client:
             for _ in range(spares):
                 leave_spare(client, asked())
+        return found
+
+    def _attested(self, contract: Contract) -> Client:
+        """The way to the room's enclave: TLS that ends where its attested keyset says, or as it comes without TLS.
+
+        Raises:
+            OtherTlsKey: somebody stands between. AttestationError and its leaves, EnclaveNotNamed, KeysetOfAnotherRun.
+        """
+        import httpx
+
+        from .carrier import context_for
+        from .session import Reply, attested, questions
+
+        if not self._enclave.startswith("https:"):
+            return Client(self._enclave, timeout=OPEN_SECONDS)
+        nonce, at = fresh(32), int(time.time())
+        with closing(Client(self._enclave, timeout=30, context=anybody())) as client:
+            reply = Reply(200, client.get(questions(nonce)[0]))
+        keyset = attested(contract, self.trust, nonce=nonce, reply=reply, at=at)
+        context = context_for(keyset.tls_public_keys, httpx.URL(self._enclave).host)
+        found = Client(self._enclave, timeout=OPEN_SECONDS, context=context)
+        try:
+            found.get("/healthz")
+        except StrongroomError:
+            found.close()
+            raise
         return found
 
     def keep(self, bundle: Bundle) -> Receipt:

@@ -276,6 +276,27 @@ def establish(terms: Terms, *, nonce: bytes, replies: tuple[Reply, Reply, Reply]
     )
 
 
+def attested(contract: Contract, trust: Trust, *, nonce: bytes, reply: Reply, at: int) -> Keyset:
+    """The keyset of a contract's room, for a party of it that sends no prompt there: E1, E2, E5 and E6.
+
+    Args:
+        contract: the party's own.
+        trust: the party's own.
+        nonce: 32 fresh random bytes, which the report was asked for with.
+        reply: to the first of :func:`questions`; untrusted.
+        at: now, Unix seconds.
+
+    Raises:
+        StrongroomError: the leaf of the first of these checks that does not pass.
+    """
+    report, _ = _report(reply, nonce)
+    appraisal, _ = _affirmed(report, Terms(trust=trust, contract=contract.digest), nonce, at)
+    keyset = appraisal.require()
+    _made_for(keyset, contract)
+    _named(appraisal, contract.proposal)
+    return keyset
+
+
 def _report(reply: Reply, nonce: bytes) -> tuple[AttestationReport, str]:
     parse_nonce(nonce.hex())
     body = reply.require("its attestation report")

@@ -24,12 +24,12 @@ from typing import Any, Final
 
 import httpx
 
-from strongroom.app.http import tls
-from strongroom.errors import NoInferenceReceipt, StrongroomError, TooLarge, Unreachable, WrongKeyset
+from strongroom.errors import NoInferenceReceipt, OtherTlsKey, StrongroomError, TooLarge, Unreachable, WrongKeyset
 from strongroom.inference.receipt import MAX_RECEIPT_BYTES
 from strongroom.trust import Trust
 
 from .asking import Exchange, Outcome, Receipts, Verifier, Word, cut
+from .carrier import AsyncCarrier, Carrier
 from .home import trust_file
 from .session import KEYSET_HEADER, MAX_REPLY_BYTES, Reply, Session, Terms, questions
 
@@ -107,7 +107,11 @@ class VerifiedTransport(httpx.BaseTransport):
 
     def _send(self, request: httpx.Request, *, again: bool) -> tuple[Exchange | None, httpx.Response]:
         exchange = Exchange(self.verifier, self.establish(request.extensions), request)
-        answer = self._inner.handle_request(exchange.request)
+        try:
+            answer = self._inner.handle_request(exchange.request)
+        except OtherTlsKey as error:
+            exchange.elsewhere(error, again=again)
+            return self._send(request, again=False)
         if exchange.is_sealed(answer):
             return exchange, answer
         assert isinstance(answer.stream, httpx.SyncByteStream)
@@ -127,7 +131,7 @@ class VerifiedTransport(httpx.BaseTransport):
         path = exchange.receipt_path()
         if path is None:
             return
-        asked = self.verifier.ask(path, exchange.request.extensions, exchange.credential)
+        asked = self.verifier.ask(path, exchange.request.extensions, exchange.credential, exchange.session)
         for pause in (*RECEIPT_PAUSES, None):
             try:
                 reply = self._reply(asked, MAX_RECEIPT_BYTES)
@@ -282,7 +286,11 @@ class AsyncVerifiedTransport(httpx.AsyncBaseTransport):
 
     async def _send(self, request: httpx.Request, *, again: bool) -> tuple[Exchange | None, httpx.Response]:
         exchange = Exchange(self.verifier, await self.establish(request.extensions), request)
-        answer = await self._inner.handle_async_request(exchange.request)
+        try:
+            answer = await self._inner.handle_async_request(exchange.request)
+        except OtherTlsKey as error:
+            exchange.elsewhere(error, again=again)
+            return await self._send(request, again=False)
         if exchange.is_sealed(answer):
             return exchange, answer
         assert isinstance(answer.stream, httpx.AsyncByteStream)
@@ -303,7 +311,7 @@ class AsyncVerifiedTransport(httpx.AsyncBaseTransport):
         if path is None:
             return
         for pause in (*RECEIPT_PAUSES, None):
-            asked = self.verifier.ask(path, exchange.request.extensions, exchange.credential)
+            asked = self.verifier.ask(path, exchange.request.extensions, exchange.credential, exchange.session)
             try:
                 reply = await self._reply(asked, MAX_RECEIPT_BYTES)
             except (Unreachable, TooLarge) as error:
@@ -429,11 +437,6 @@ def _terms(trust: Trust | Path | str, contract: str, weights: Mapping[str, str] 
     return Terms(trust=found, contract=contract, weights=dict(weights or {}))
 
 
-def carrier(url: httpx.URL) -> dict[str, Any]:
-    """How connections are made: the machine's own certificate authorities are read only where there is TLS."""
-    return {"verify": tls() if url.scheme == "https" else False, "trust_env": False}
-
-
 def verified_client(
     url: str,
     *,
@@ -467,7 +470,7 @@ def verified_client(
     """
     options: dict[str, Any] = {"receipts": receipts, "api_key": api_key, "on_answer": on_answer, "keep": keep}
     verifier = Verifier(url, _terms(trust, contract, weights), **options)
-    inner = transport or httpx.HTTPTransport(**carrier(verifier.origin))
+    inner = transport or Carrier(verifier.origin)
     return VerifiedClient(VerifiedTransport(verifier, inner), timeout=timeout)
 
 
@@ -487,7 +490,7 @@ def verified_async_client(
     """As :func:`verified_client`, for ``openai.AsyncOpenAI(http_client=...)`` under asyncio."""
     options: dict[str, Any] = {"receipts": receipts, "api_key": api_key, "on_answer": on_answer, "keep": keep}
     verifier = Verifier(url, _terms(trust, contract, weights), **options)
-    inner = transport or httpx.AsyncHTTPTransport(**carrier(verifier.origin))
+    inner = transport or AsyncCarrier(verifier.origin)
     return AsyncVerifiedClient(AsyncVerifiedTransport(verifier, inner), timeout=timeout)
 
 

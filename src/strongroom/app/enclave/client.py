@@ -43,17 +43,17 @@ def run_contract(client: Client, request: Envelope, on_step: Callable[[str, str]
     )
 
 
-def going(client: Client, contract: str) -> list[tuple[str, str]]:
+def going(client: Client, request: Envelope) -> list[tuple[str, str]]:
     """Where the runs of a contract are that go on there: step and detail of each, as whoever asked for it hears them.
 
     Args:
         client: the way to the enclave.
-        contract: the digest.
+        request: a party's signed request (``GoingRequest``), made just now.
 
     Raises:
-        Unreachable; BadField: no such answer.
+        Unreachable; NotAParty, BadSignature: it is for the contract's parties; BadField: no such answer.
     """
-    answer = client.get(f"/v1/contracts/{contract.removeprefix('sha256:')}/runs")
+    answer = client.post("/v1/going", request.encode())
     f = Fields(wire.decode(answer), "answer")
     runs = f.items("runs", lambda value: Fields(value, "run"), high=64)
     f.end()

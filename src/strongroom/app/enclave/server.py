@@ -42,6 +42,7 @@ from strongroom.receipt import Bundle
 from strongroom.wire import JSON, Envelope, Fields
 
 from . import platforms
+from .going import GoingRequest
 from .hardware import Gather, Hardware
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("strongroom.enclave")
 MAX_RUNS = 4
 MAX_BEGUN = 10_000  # run ids that are remembered
+MAX_KNOWN = 64  # contracts that are remembered for those who ask how far their runs are
 MAX_ANSWER = 64 << 10  # bytes that a broker answers
 ANSWER_SECONDS = 20.0  # in which it answers all of them
 HEARTBEAT_SECONDS = 2.0
@@ -256,15 +258,32 @@ class Runner:
         self._lock = threading.Lock()
         self._begun: dict[str, None] = {}
         self._going: dict[str, dict[str, JSON]] = {}  # by run id
+        self._contracts: dict[str, Contract] = {}  # by digest
 
-    def going(self, contract: str) -> list[JSON]:
+    def going(self, data: bytes) -> list[JSON]:
         """Where the runs of a contract are now: what whoever asked for one hears, for its other parties.
 
         Args:
-            contract: its digest. Who knows it is a party, or carries what the parties say to each other.
+            data: a party's signed request.
+
+        Raises:
+            WireError, NotFound, ContractError, PartyError: nobody else hears it.
         """
+        envelope = Envelope.parse(data, max_bytes=64 << 10)
+        contract = self._known(GoingRequest.peek(envelope).contract)
+        GoingRequest.verify(envelope, contract.proposal, int(time.time()))
         with self._lock:
-            return [dict(run) for run in self._going.values() if run["contract"] == contract]
+            return [dict(run) for run in self._going.values() if run["contract"] == contract.digest]
+
+    def _known(self, digest: str) -> Contract:
+        """A contract, which those who listen ask for again and again."""
+        with self._lock:
+            found = self._contracts.get(digest)
+        if found is None:
+            found = Contract.verify(self._exchange.proposal(digest).envelope)
+            with self._lock:
+                self._contracts = {digest: found, **dict(islice(self._contracts.items(), MAX_KNOWN))}
+        return found
 
     def start(self, data: bytes) -> Iterator[bytes]:
         """Begin the run that a party asks for; lines of JSON, the last with ``bundle`` or ``error``.
@@ -350,8 +369,8 @@ def enclave(runner: Runner) -> Any:
         lines = await blocking(runner.start)(await body(request, 64 << 10))
         return StreamingResponse(lines, media_type="application/x-ndjson")
 
-    async def get_going(request: Request) -> Response:
-        return json_answer({"runs": runner.going(f"sha256:{request.path_params['digest']}")})
+    async def post_going(request: Request) -> Response:
+        return json_answer({"runs": await blocking(runner.going)(await body(request, 64 << 10))})
 
     async def health(_request: Request) -> Response:
         return json_answer({"programs": list(NAMES), "role": "enclave"})
@@ -360,7 +379,7 @@ def enclave(runner: Runner) -> Any:
         [
             Route("/v1/health", health),
             Route("/v1/runs", post_run, methods=["POST"]),
-            Route("/v1/contracts/{digest}/runs", get_going),
+            Route("/v1/going", post_going, methods=["POST"]),
         ]
     )
 

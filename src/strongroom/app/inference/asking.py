@@ -45,7 +45,7 @@ from .guarding import Guarding
 from .openai import EVENTS_TYPE, JSON_TYPE, Answer, Choice
 from .ports import Gate, Observation, Receipts
 from .rooms import Keeper, Rooms, Served
-from .sealed_http import Opening, answering, is_sealed, max_wire, one, require_plain
+from .sealed_http import Opening, answering, is_sealed, max_wire, one, passed_on, require_plain
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -68,6 +68,7 @@ class Around:
         strangers: keeps receipts of refusals to whom no credential was found; few, and in memory.
         now: Unix seconds.
         plain: whether a body in the open reaches here unread: TLS ends here, or it does not leave the machine.
+        here: whether the latter is all that speaks for it; a request that another machine passed on did leave one.
         body_seconds, stall_seconds: how long a slow client is waited for.
     """
 
@@ -77,6 +78,7 @@ class Around:
     strangers: dict[str, InferenceReceipt]
     now: Callable[[], float]
     plain: bool
+    here: bool = False
     body_seconds: float = BODY_SECONDS
     stall_seconds: float = STALL_SECONDS
 
@@ -114,6 +116,7 @@ class Asking:
         self._seen: Observation | None = None
         self._texts = False  # whether the operator may see them
         self._step = "admission"
+        self._came_whole = False  # whether the body came to its end, and is one
         self._unread = True  # some of the body may be on its way
         self._started = False
         self._chat_id: str | None = None
@@ -134,7 +137,8 @@ class Asking:
             await self._say(error, [*self._headers, (b"x-aci-version", b"aci/1")])
             return
         keeper = self._keeper = keepers[0]
-        self._seen, self._texts = keeper.observer.begun(self._route), keeper.observer.keeps_texts
+        if _in_the_open(self._scope["headers"]):
+            self._observe(keeper)
         with contextlib.ExitStack() as places:
             try:
                 places.enter_context(self._place(keeper))
@@ -144,23 +148,46 @@ class Asking:
             except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and not a word of it
                 await self._failed(error)
 
+    def _observe(self, keeper: Keeper) -> None:
+        """Let the room's operator see what its contract allows: of a sealed request once it is known whose it is.
+
+        Before that nobody sees anything: it may be for a room whose contract allows less than the current one's.
+        """
+        self._seen, self._texts = keeper.observer.begun(self._route), keeper.observer.keeps_texts
+
     @contextlib.contextmanager
     def _place(self, keeper: Keeper) -> Any:
         """A place among the requests that a room works on."""
         if keeper.active >= keeper.capacity:
-            raise TooManyRequests(f"{keeper.active} requests are under way here")
+            raise TooManyRequests("as many requests are under way here as there are places")
         keeper.begin()
         try:
             yield
         finally:
             keeper.end()
 
+    @contextlib.contextmanager
+    def _share(self, keeper: Keeper, account: str) -> Any:
+        """A place of those that one key may have, or all who have none: half of them, so that slow bodies take no more."""
+        if keeper.shares[account] >= max(1, keeper.capacity // 2):
+            raise TooManyRequests("half of all places here are taken by this key")
+        keeper.shares[account] += 1
+        try:
+            yield
+        finally:
+            keeper.shares[account] -= 1
+            if not keeper.shares[account]:
+                del keeper.shares[account]
+
     async def _admitted(self, keepers: list[Keeper], places: contextlib.ExitStack) -> None:
         at = self._around.now()
-        with self._around.gate.admit(self._authorization, None, at) as admission:
+        passing = passed_on(self._scope["headers"])
+        with self._around.gate.admit(self._authorization, None, at, passed_on=passing) as admission:
             self._credential = admission.credential
+            places.enter_context(self._share(keepers[0], admission.credential.account))
             self._step = "body"
-            body = await self._body(keepers)
+            body = await self._body(keepers, carried=self._around.plain and not (self._around.here and passing))
+            self._came_whole = True
             assert self._keeper is not None
             if self._keeper is not keepers[0]:
                 places.enter_context(self._place(self._keeper))
@@ -174,7 +201,7 @@ class Asking:
 
     # --- the body ---
 
-    async def _body(self, keepers: list[Keeper]) -> bytes:
+    async def _body(self, keepers: list[Keeper], *, carried: bool) -> bytes:
         """The body as the engine may get it. It is hashed as far as it was read, whatever happens."""
         headers = self._scope["headers"]
         came: list[bytes] = []
@@ -182,7 +209,7 @@ class Asking:
         try:
             sealed = is_sealed(headers)
             if not sealed:
-                require_plain(keepers[0], carried=self._around.plain)
+                require_plain(keepers[0], carried=carried)
             most = max_wire(keepers[0]) if sealed else MAX_BODY
             announced = one(headers, b"content-length")
             if announced is not None and announced.isdecimal() and int(announced) > most:
@@ -225,6 +252,8 @@ class Asking:
                     came.append(opening.feed(piece))
                     if opening.exchange is not None:
                         wire.clear()
+                        if self._seen is None:
+                            self._observe(opening.keeper)
         except TimeoutError:
             raise RequestTooSlow(f"the body did not come in {self._around.body_seconds:.0f} s") from None
         if opening is not None:
@@ -254,14 +283,15 @@ class Asking:
         recorder.chose(served.weights)
         if self._seen is not None:
             self._seen.model(request.model)
-        self._step = "guard"
-        guarding = self._guarding = Guarding(keeper)
+        self._step = "limits"  # before the guards, which cost more than anything up to here
+        guarding = Guarding(keeper)
+        guarding.require_fits(request)
+        most = min(request.normal.get("max_tokens", keeper.parameters.max_tokens), keeper.parameters.max_tokens)
+        admission.hold(len(body) // CHARS_PER_TOKEN + (0 if self._route == "embeddings" else most * request.choices))
+        self._step, self._guarding = "guard", guarding
         forwarded = await guarding.request(request)
         # what no guard changed goes on as it came, so that its hash says so
         asked = body if forwarded is request else forwarded.encode()
-        self._step = "limits"
-        most = min(request.normal.get("max_tokens", keeper.parameters.max_tokens), keeper.parameters.max_tokens)
-        admission.hold(len(asked) // CHARS_PER_TOKEN + (0 if self._route == "embeddings" else most * request.choices))
         keeper.require_open(int(self._around.now()))
         recorder.forwarded(asked)
         self._step = "engine"
@@ -472,6 +502,8 @@ class Asking:
             around.strangers[receipt.receipt_id] = receipt
             while len(around.strangers) > MAX_STRANGERS:
                 del around.strangers[next(iter(around.strangers))]
+        elif not self._came_whole:
+            around.receipts.hold(receipt, self._credential)
         else:
             around.receipts.put(receipt, self._credential, at + keeper.serve.retention_s, contract=keeper.contract.digest)
 
@@ -552,6 +584,14 @@ class Asking:
             done = True
             timers[0].cancel()
             watching.cancel()
+
+
+def _in_the_open(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request is not sealed, and so for the current room and no other."""
+    try:
+        return not is_sealed(headers)
+    except StrongroomError:  # it says neither; it is refused
+        return False
 
 
 def _target(scope: Scope) -> str:

@@ -49,7 +49,7 @@ class Behind(Generic[T]):
         """Take one. Raises NoSpace: so much waits that the disk must be full or broken."""
         with self._changed:
             if self._closed or len(self._waiting) >= self._most:
-                raise NoSpace(f"{len(self._waiting)} records wait to be written", hint="Look at the machine's disk.")
+                raise NoSpace("too many records wait to be written", hint="Look at the machine's disk.")
             self._waiting.append(item)
             self._put += 1
             self._changed.notify_all()

@@ -119,6 +119,11 @@ class Credential:
     name: str | None
     limits: Limits
 
+    @property
+    def account(self) -> str:
+        """Whose use it counts as: the key's hash, and empty for all together who have none, as anybody can make one up."""
+        return self.hash if self.name is not None and self.hash is not None else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -360,6 +365,7 @@ class Gate:
     Args:
         keys: the operator's.
         anonymous: what all who bring no key of the operator's may use **together**; ``None`` where a key is required.
+        outside: whether they are let in also where another machine passed their request on.
         bare: whether a request without any credential is let in too. Nobody but who knows its random id gets its receipt.
         on_disk: whether counts of days are written down. Where the operator may see nothing they are not, and begin anew
             with the process. It may be changed while requests come.
@@ -370,10 +376,12 @@ class Gate:
         keys: Keys,
         *,
         anonymous: Limits | None = None,
+        outside: bool = True,
         bare: bool = False,
         on_disk: bool = True,
     ) -> None:
-        self._keys, self._anonymous, self._bare, self.on_disk = keys, anonymous, bare, on_disk
+        self._keys, self._anonymous, self._outside = keys, anonymous, outside
+        self._bare, self.on_disk = bare, on_disk
         self._accounts: dict[str, _Account] = {}
         self._lock = threading.Lock()
         self._counts: Behind[tuple[str, int, Used]] = Behind(self._write, pause=0.2)
@@ -386,19 +394,25 @@ class Gate:
         """Wait until the counts are written."""
         self._counts.flush()
 
-    def known(self, authorization: str | None) -> Credential:
+    def lets_in(self, *, passed_on: bool = False) -> bool:
+        """Whether somebody without a key of the operator's is let in."""
+        return self._anonymous is not None and (self._outside or not passed_on)
+
+    def known(self, authorization: str | None, *, passed_on: bool = False) -> Credential:
         """Who asks, without counting it: for what is not limited, such as fetching one's own receipt.
 
         Args:
             authorization: the header ``Authorization``, untrusted.
+            passed_on: whether another machine passed the request on (``sealed_http.passed_on``).
 
         Raises:
             NoCredential: none, another scheme, an unknown or revoked key, or one that the client made where keys are needed.
         """
+        anonymous = self._anonymous if self.lets_in(passed_on=passed_on) else None
         if authorization is None:
-            if self._anonymous is None or not self._bare:
+            if anonymous is None or not self._bare:
                 raise NoCredential("the request has no credential")
-            return Credential(None, None, self._anonymous)
+            return Credential(None, None, anonymous)
         found = _BEARER.match(authorization.strip())
         if found is None:
             raise NoCredential("the credential is not a bearer token")
@@ -406,24 +420,25 @@ class Gate:
         key = self._keys.in_force(hash_of(token)) if _KEY.match(token) else None
         if key is not None:
             return Credential(key.hash, key.name, key.limits)
-        if self._anonymous is None or token.startswith(PREFIX):  # a revoked key is not let in as somebody without one
+        if anonymous is None or token.startswith(PREFIX):  # a revoked key is not let in as somebody without one
             raise NoCredential("the key is unknown or revoked")
-        return Credential(hash_of(token), None, self._anonymous)
+        return Credential(hash_of(token), None, anonymous)
 
-    def admit(self, authorization: str | None, model: str | None, at: float) -> Admission:
+    def admit(self, authorization: str | None, model: str | None, at: float, *, passed_on: bool = False) -> Admission:
         """Let one request in, and count it.
 
         Args:
             authorization: the header ``Authorization``, untrusted.
             model: what it asks for, where that is known already.
             at: Unix seconds.
+            passed_on: as of :meth:`known`.
 
         Raises:
             NoCredential: as :meth:`known`.
             Unauthorised: the key may not ask this model.
             LimitReached: a limit is used up; ``retry_after`` says for how long.
         """
-        credential = self.known(authorization)
+        credential = self.known(authorization, passed_on=passed_on)
         limits = credential.limits
         if model is not None and limits.models is not None and model not in limits.models:
             raise Unauthorised("the key is not for this model", hint="Ask the operator which models the key is for.")
@@ -444,7 +459,7 @@ class Gate:
 
     def _account(self, credential: Credential, at: float) -> _Account:
         """One for each key of the operator's, and one for all others together: anybody can make up credentials."""
-        who = credential.hash if credential.name is not None and credential.hash is not None else ""
+        who = credential.account
         found = self._accounts.get(who)
         if found is None:
             found = self._accounts[who] = _Account(credential.limits, at)

@@ -361,8 +361,7 @@ def _answers() -> dict[str, Schema]:
         "Models": _object({"data": {"type": "array", "items": _ref("Model")}, "object": _enum("list")}, "data", "object"),
         "Problem": _object({"title": _text(), "type": _text()}, "title", "type"),
         "Ready": _object(
-            {"requests": seconds, "spares": seconds, "status": _enum("ready"), "until": seconds},
-            "requests",
+            {"spares": seconds, "status": _enum("ready"), "until": seconds},
             "spares",
             "status",
             "until",
@@ -491,6 +490,7 @@ def _paths() -> dict[str, Schema]:
                     "content": {"application/x-ndjson": {"schema": {}}, _JSON: {"schema": _FREE}},
                 },
                 400,
+                403,
                 404,
                 408,
                 413,

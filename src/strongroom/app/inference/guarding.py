@@ -1,17 +1,17 @@
 """What guards make of a request and of an answer, and what a receipt says of it.
 
-Guards may take milliseconds, or ask a model: they run in threads, each one call at a time.
+Guards may take milliseconds, or ask a model: they run in threads that are theirs alone, so that nobody else waits for one.
+Each is asked one thing at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from strongroom.errors import GuardRefused, NotSupported
+from strongroom.errors import GuardRefused, NotSupported, PromptTooLong, RoomClosed
 from strongroom.inference.guard import Decision, GuardRun
 from strongroom.lm.engine import Piece
 from strongroom.lm.request import Request
@@ -22,14 +22,43 @@ from .rooms import Keeper
 
 T = TypeVar("T")
 _WORST: Final = (Decision.ALLOWED, Decision.CHANGED, Decision.REFUSED)
+CHARS_PER_TOKEN: Final = 32  # no text has more for each on average, but by tricks; what has is too long for the context
 
 
 async def _apart(keeper: Keeper, guards: list[Guard], work: Callable[[], T]) -> T:
-    """Run something in a thread while nobody else asks these guards."""
-    async with AsyncExitStack() as held:
+    """Run something in a thread while nobody else asks these guards: until it has ended, be its asker gone by then.
+
+    Raises:
+        RoomClosed: there is nobody any more to run it.
+    """
+    held: list[asyncio.Lock] = []
+
+    def let_go() -> None:
+        for lock in held:
+            lock.release()
+
+    try:
         for guard in guards:
-            await held.enter_async_context(keeper.guarding[guard])
-        return await asyncio.to_thread(work)
+            await keeper.guarding[guard].acquire()
+            held.append(keeper.guarding[guard])
+        running = _begun(keeper, work)
+    except BaseException:
+        let_go()
+        raise
+
+    def ended(done: asyncio.Future[T]) -> None:
+        let_go()
+        done.exception()  # if nobody is left to hear it, it is not logged: it may hold anything
+
+    running.add_done_callback(ended)
+    await asyncio.wait([running])  # which a cancelled asker leaves, and the thread goes on
+    return running.result()
+
+
+def _begun(keeper: Keeper, work: Callable[[], T]) -> asyncio.Future[T]:
+    if keeper.closed.is_set():
+        raise RoomClosed("the room is closed")
+    return asyncio.get_running_loop().run_in_executor(keeper.threads, work)
 
 
 class Guarding:
@@ -70,6 +99,16 @@ class Guarding:
                 if decision is Decision.REFUSED:
                     break
         return tuple(found)
+
+    def require_fits(self, request: Request) -> None:
+        """Require that guards are not given to read what no context holds. Raises PromptTooLong."""
+        most = self._keeper.parameters.context_tokens
+        lengths = [len(text) for text in request.texts()]
+        longest = max(lengths, default=0) if request.route == "embeddings" else sum(lengths)
+        if self._keeper.input_guards and longest > most * CHARS_PER_TOKEN:
+            error = PromptTooLong(f"the prompt has {longest:,} characters, and there is room for {most:,} tokens")
+            error.most = most
+            raise error
 
     async def request(self, request: Request) -> Request:
         """What goes on to the engine.
@@ -131,13 +170,18 @@ class Guarding:
                 delta[name] = delta.get(name, "") + self._look(index, name, Stream.end)
         calls = _joined(self._calls.pop(index, []))
         for n, call in enumerate(calls):
-            name = f"tool_calls[{n}]"
-            said = self._look(index, name, lambda stream, call=call: stream.add(call["function"]["arguments"]))  # type: ignore[misc]
-            call["function"]["arguments"] = said + self._look(index, name, Stream.end)
+            call["id"] = self._whole(index, f"tool_calls[{n}].id", call["id"])
+            for name, value in call["function"].items():
+                call["function"][name] = self._whole(index, f"tool_calls[{n}].{name}", value)
         if calls:
             delta["tool_calls"] = calls
         if not any(known == index for known, _ in self._streams):  # an answer without a word was looked at too
             self._look(index, "content", Stream.end)
+
+    def _whole(self, index: int, name: str, text: str) -> str:
+        """What is left of a text that is whole."""
+        said = self._look(index, name, lambda stream: stream.add(text))
+        return said + self._look(index, name, Stream.end)
 
 
 def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -150,5 +194,6 @@ def _joined(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         )
         call["id"] = part.get("id") or call["id"]
         for name, value in (part.get("function") or {}).items():
-            call["function"][name] = call["function"].get(name, "") + (value or "")
+            if name in ("name", "arguments"):  # what nobody looks at does not go out
+                call["function"][name] += value or ""
     return [calls[index] for index in sorted(calls)]

@@ -62,6 +62,7 @@ class Hosting:
             chosen.home,
             self._exchange,
             anonymous=chosen.anonymous,
+            outside=chosen.outside,
             bare=chosen.bare,
             texts=chosen.log,
             discreet=discreet(OBSERVABILITY[0]) if discreet else None,
@@ -76,6 +77,7 @@ class Hosting:
             observer=self.metering.observer,
             tls=(self.tls.key,) if self.tls else (),
             opened=self.metering.opened,
+            contracts=chosen.contracts,
         )
 
     def service(self, behind: App | None) -> Service:
@@ -92,6 +94,7 @@ class Hosting:
             strangers={},
             now=self._now,
             plain=self.tls is not None or chosen.loopback,
+            here=self.tls is None,
         )
         return Service(
             around,

@@ -39,6 +39,7 @@ class Lifecycle:
         self._failed: dict[str, tuple[int, float]] = {}  # by keyset: how often, and when to try again
         self._opening: set[asyncio.Task[None]] = set()
         self.ending = False
+        self.rotating: asyncio.Task[bool] | None = None  # opening takes as long as weights are large; renewals do not wait
 
     # --- the server's own life ---
 
@@ -50,7 +51,7 @@ class Lifecycle:
         await receive()
         self.ending = True
         watching.cancel()
-        for task in list(self._opening):
+        for task in [*self._opening, *([self.rotating] if self.rotating else [])]:
             task.cancel()
         await self._rooms.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -58,7 +59,10 @@ class Lifecycle:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(self._tick)
-            await self.step()
+            try:
+                await self.step()
+            except Exception as error:  # noqa: BLE001 - whatever it is, leases are renewed; nothing of it is logged
+                _LOG.error("rooms could not be looked at: %s", openai.expected(error).code)
 
     async def step(self) -> None:
         """Look at every room once."""
@@ -67,7 +71,15 @@ class Lifecycle:
                 await self._look(keeper)
             except Exception as error:  # noqa: BLE001 - the next look comes; neither message nor traceback is logged
                 _LOG.error("a room could not be looked at: %s", openai.expected(error).code)
-        await self._rooms.rotate()
+        if self.rotating is None or self.rotating.done():
+            self.rotating = asyncio.get_running_loop().create_task(self._rotate())
+
+    async def _rotate(self) -> bool:
+        try:
+            return await self._rooms.rotate()
+        except Exception as error:  # noqa: BLE001 - the next look comes; neither message nor traceback is logged
+            _LOG.error("the keyset could not be rotated: %s", openai.expected(error).code)
+            return False
 
     async def _look(self, keeper: Keeper) -> None:
         room, at = keeper.room, int(self._now())

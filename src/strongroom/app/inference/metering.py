@@ -40,6 +40,7 @@ class Metering:
             key of this process alone.
         log: the way to the log; ``None`` where somebody else brings receipts there.
         anonymous: what all who bring no key of the operator's may use together; ``None`` where a key is required.
+        outside: whether that holds also for requests that another machine passed on.
         bare: whether a request without any credential is let in.
         texts: the file for texts under contracts of the level ``full``; ``None``: nowhere.
         discreet: what writes this process's log lines, if anything does (``discreet.be_discreet``).
@@ -53,6 +54,7 @@ class Metering:
         log: Log | None,
         *,
         anonymous: Limits | None = None,
+        outside: bool = True,
         bare: bool = False,
         texts: Path | None = None,
         discreet: Discreet | None = None,
@@ -61,7 +63,7 @@ class Metering:
     ) -> None:
         place = home / PLACE
         self.keys = Keys(place)
-        self.gate = Gate(self.keys, anonymous=anonymous, bare=bare, on_disk=False)
+        self.gate = Gate(self.keys, anonymous=anonymous, outside=outside, bare=bare, on_disk=False)
         self.receipts = ReceiptStore(place.with_name("receipts.db"), secrets.token_bytes(KEY_BYTES), now=now)
         self.observers = Observers(log=texts, now=now)
         self._logger = None if log is None else Logger(self.receipts, log, every=every)
@@ -93,11 +95,15 @@ class Metering:
         level = Observability(serve.observability)
         if level is not Observability.NONE and not self._shown:
             self._shown, waiting = True, "Receipts that no log has taken yet"
-            self.observers.gauge("strongroom_receipts_unlogged", waiting, lambda: self.receipts.waiting)
+            self.observers.gauge("strongroom_receipts_unlogged", waiting, self._unlogged)
         self._levels[contract.digest] = level
         self._narrow()
         models = serve_llm.read(contract.proposal.program.parameters).models
         return self.observers.of(level, [model.name for model in models])
+
+    def _unlogged(self) -> float:
+        """Of contracts under which counts may be seen, and of no other."""
+        return self.receipts.waiting_under([name for name, level in self._levels.items() if level is not Observability.NONE])
 
     def _narrow(self) -> None:
         """Days are counted on the disk, and failures that belong to no request are shown, where every contract allows it.

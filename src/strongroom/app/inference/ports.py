@@ -59,10 +59,13 @@ Starter: TypeAlias = Callable[[Wanted], Awaitable[Started]]
 class Gate(Protocol):
     """Lets requests in by their credential (``credentials.Gate``)."""
 
-    def known(self, authorization: str | None) -> Credential:
+    def lets_in(self, *, passed_on: bool = False) -> bool:
+        """Whether somebody without a key of the operator's is let in."""
+
+    def known(self, authorization: str | None, *, passed_on: bool = False) -> Credential:
         """Who asks, without counting it. Raises NoCredential."""
 
-    def admit(self, authorization: str | None, model: str | None, at: float) -> Admission:
+    def admit(self, authorization: str | None, model: str | None, at: float, *, passed_on: bool = False) -> Admission:
         """Let one request in, and count it. Raises NoCredential, Unauthorised, LimitReached."""
 
 
@@ -73,6 +76,9 @@ class Receipts(Protocol):
         self, receipt: InferenceReceipt, credential: Credential, until: int, *, contract: str | None = None
     ) -> InferenceReceipt:
         """Keep one. It can be had at once, and is written down soon. Raises NoSpace."""
+
+    def hold(self, receipt: InferenceReceipt, credential: Credential) -> None:
+        """Hold one for a few minutes, on no disk and in no log: of what was refused before its body was whole."""
 
     def get(self, receipt_id: str, credential: Credential) -> InferenceReceipt:
         """Raises NotFound: none, or of another credential."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
@@ -27,10 +29,13 @@ from strongroom.enclave.room import Room
 from strongroom.errors import (
     BadParameters,
     Conflict,
+    ContractError,
     NotPermitted,
+    ReleaseRefused,
     RoomClosed,
-    StrongroomError,
+    Unauthorised,
     WeightsMismatch,
+    WireError,
 )
 from strongroom.inference.events import ModelWeights, Observability
 from strongroom.inference.guard import Guard as Named
@@ -43,6 +48,7 @@ from strongroom.programs.serve_llm import Model, Parameters
 from strongroom.serving import Serving
 from strongroom.wire import JSON, Envelope
 
+from . import openai
 from .few import Few
 from .ports import Observer, Started, Starter, Wanted
 
@@ -52,8 +58,10 @@ Progress: TypeAlias = Callable[[str, str], None]
 
 E2EE_VERSION: Final = MEDIA_TYPE
 MAX_SPARES: Final = 64
+SPARE_SECONDS: Final = 60  # between two tries to open a room with one
 MAX_BEGUN: Final = 10_000
 DRAIN_SECONDS: Final = 120.0  # that a room which was replaced may take to answer what it was asked
+END_SECONDS: Final = 2.0  # that receipts may take to be signed for what an ending enclave cut off
 GRACE_SECONDS: Final = 30.0  # in which it takes new requests from clients that know its keyset and not yet the next
 
 
@@ -183,7 +191,7 @@ class Keeper:
         self.serve: Serving = serve
         self.keyset, self.opened_at = room.keys.keyset, room.around.now()
         self.digest = self.keyset.digest
-        self.signer = ReceiptSigner(self.keyset, room.serving.receipt)
+        self._signer: ReceiptSigner | None = ReceiptSigner(self.keyset, room.serving.receipt)
         self.seen = SeenKeys(self.digest)
         self.input_guards, self.output_guards = guards
         self.named_input = [(guard, Named(guard.name, guard.program, Stage.INPUT)) for guard in guards[0]]
@@ -194,7 +202,9 @@ class Keeper:
         self.observability = Observability(serve.observability)
         self.capacity = capacity
         self.guarding = {guard: asyncio.Lock() for side in guards for guard in side}
+        self.threads = ThreadPoolExecutor(max(1, len(self.guarding)), "strongroom-guard")
         self.active = 0
+        self.shares: Counter[str] = Counter()  # of the places, by whose use they count as
         self.draining = False
         self.closed = asyncio.Event()
         self.idle = asyncio.Event()
@@ -205,6 +215,18 @@ class Keeper:
     @property
     def contract(self) -> Contract:
         return self.room.contract
+
+    @property
+    def signer(self) -> ReceiptSigner:
+        """Signs receipts. Raises RoomClosed: its key was erased."""
+        if self._signer is None:
+            raise RoomClosed("the room is closed")
+        return self._signer
+
+    def erase(self) -> None:
+        """Let go of every key, once nothing is under way here."""
+        self._signer = None
+        self.room.erase()
 
     def begin(self) -> None:
         """A request is under way here."""
@@ -251,6 +273,8 @@ class Rooms:
         tls: the keys of TLS that ends here.
         opened: called after each opening and renewal of leases (receipts are logged on their authority).
         queue: how many requests may wait for each that is worked on.
+        contracts: the digests of those that the operator lets open here. Without any it is the one that was opened first:
+            anybody can put a contract on the exchange, and a room of another is what users here did not agree to.
     """
 
     around: Callable[[Progress], Around]
@@ -262,6 +286,7 @@ class Rooms:
     tls: tuple[TlsKey, ...] = ()
     opened: Callable[[Room], None] = lambda _room: None
     queue: int = 4
+    contracts: frozenset[str] = frozenset()
     current: Keeper | None = None
     draining: list[Keeper] = field(default_factory=list)
 
@@ -270,6 +295,8 @@ class Rooms:
         self._finding = Few(2)
         self._opening = asyncio.Lock()
         self._begun: dict[str, None] = {}
+        self._first: str | None = None  # the contract that was opened first
+        self._rotate_at = 0
         self._spares: list[Envelope] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -282,12 +309,14 @@ class Rooms:
 
         Raises:
             WireError, NotFound, ContractError: it is none, or of no contract.
+            Unauthorised: the operator does not let this contract open here.
             NotPermitted: the contract is for runs.
             Conflict: it was here before.
             TooManyRequests: too many ask at once.
         """
         envelope = Envelope.parse(data, max_bytes=64 << 10)
         asked = RunRequest.peek(envelope)
+        self._require_let(asked.contract)
         contract = await self._finding.run(lambda: self.contract(asked.contract))
         at = self.now
         contract.require_in_force(at)
@@ -298,6 +327,12 @@ class Rooms:
             raise Conflict("this room was asked for already", hint="Ask for a new one.")
         self._begun = {asked.run_id: None, **dict(list(self._begun.items())[:MAX_BEGUN])}
         return contract, envelope
+
+    def _require_let(self, contract: str) -> None:
+        if contract in self.contracts or (not self.contracts and self._first in (None, contract)):
+            return
+        hint = "Its operator says which contracts may: strongroom enclave --contract DIGEST, once for each."
+        raise Unauthorised("the operator does not let this contract open here", hint=hint)
 
     def spare(self, envelope: Envelope) -> None:
         """Keep a request for when the keyset is full. Raises Conflict: there are too many."""
@@ -314,13 +349,16 @@ class Rooms:
         """Open a room and make it the current one; the one before is drained.
 
         Raises:
+            Unauthorised: the operator does not let this contract open here.
             ContractError, BrokerError, AttestationError, AssetError, EnclaveError, EngineError, AppError: nothing changed.
         """
         async with self._opening:
             if self.ending:
                 raise RoomClosed("the enclave ends")
+            self._require_let(contract.digest)  # again: another may have been the first by now
             self._loop = asyncio.get_running_loop()
             keeper = await self._open(contract, envelope, progress)
+            self._first = self._first or contract.digest
             self._take_over(keeper)
             return keeper
 
@@ -348,7 +386,7 @@ class Rooms:
             observer = self.observer(contract)
             return Keeper(room, parameters, models, guards, engines=taken, observer=observer, capacity=capacity)
         except BaseException:
-            room.close()
+            room.erase()
             for engine in taken:
                 await self.engines.give_back(engine)
             raise
@@ -430,7 +468,7 @@ class Rooms:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await keeper.idle.wait()
         except TimeoutError:
-            _LOG.warning("a room was closed with %d requests under way", keeper.active)
+            _busy(keeper, "a room was closed with requests under way")
         await self.close_room(keeper)
 
     async def close_room(self, keeper: Keeper) -> None:
@@ -443,20 +481,48 @@ class Rooms:
             self.draining.remove(keeper)
         if self.current is keeper:
             self.current = None
-        for engine in keeper.engines:
-            await self.engines.give_back(engine)
+        try:
+            for engine in keeper.engines:
+                await self.engines.give_back(engine)
+        finally:
+            keeper.threads.shutdown(wait=False)
+            if keeper.active:  # what ends there is signed yet, and sealed
+                self._spawn(self._erase(keeper))
+            else:
+                keeper.erase()
+
+    @staticmethod
+    async def _erase(keeper: Keeper) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await keeper.idle.wait()
+        except TimeoutError:
+            _busy(keeper, "a room's keys are erased with requests under way")
+        finally:
+            keeper.erase()
 
     async def rotate(self) -> bool:
-        """Open the next room with a spare request, where the keyset is three quarters used up; whether it did."""
+        """Open the next room with a spare request, where the keyset is three quarters used up; whether it did.
+
+        Only one of the current contract's: which contract is served is not decided by what waits here. Where it fails, the
+        spare waits again, behind the others, and no other is tried for a while; one that can open nothing more is dropped.
+        """
         current = self.current
-        if current is None or not self._spares or not current.spent(self.now):
+        if current is None or self.now < self._rotate_at or not current.spent(self.now):
             return False
-        envelope = self._spares.pop(0)
+        digest = current.contract.digest
+        envelope = next((spare for spare in self._spares if RunRequest.peek(spare).contract == digest), None)
+        if envelope is None:
+            return False
+        self._spares.remove(envelope)
         try:
-            contract = await asyncio.to_thread(self.contract, RunRequest.peek(envelope).contract)
+            contract = await asyncio.to_thread(self.contract, digest)
             await self.open(contract, envelope, _silent)
-        except StrongroomError as error:
-            _LOG.warning("the keyset could not be rotated: %s", error.code)
+        except Exception as error:  # noqa: BLE001 - whatever it is; neither message nor traceback is logged
+            _LOG.warning("the keyset could not be rotated: %s", openai.expected(error).code)
+            self._rotate_at = self.now + SPARE_SECONDS
+            if not isinstance(error, (ContractError, ReleaseRefused, WireError)):
+                self._spares.append(envelope)
             return False
         return True
 
@@ -470,13 +536,24 @@ class Rooms:
         self.ending = True
         for task in list(self._tasks):
             task.cancel()
-        for keeper in [*self.draining, *([self.current] if self.current else [])]:
+        keepers = [*self.draining, *([self.current] if self.current else [])]
+        for keeper in keepers:
             await self.close_room(keeper)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_SECONDS)
+        for keeper in keepers:
+            keeper.erase()
 
 
 def _served(parameters: Parameters) -> list[Model]:
     """The models that may be asked: the guard model may not."""
     return [model for model in parameters.models if model.role != parameters.guard]
+
+
+def _busy(keeper: Keeper, what: str) -> None:
+    """Say it where the contract lets the operator know that there are requests. How many is said nowhere."""
+    if keeper.observability is not Observability.NONE:
+        _LOG.warning("%s", what)
 
 
 def _silent(_step: str, _detail: str) -> None:

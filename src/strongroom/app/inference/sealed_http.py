@@ -20,6 +20,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 _ENCAPSULATED: Final = ENCAPSULATED_KEY_HEADER.lower().encode()
 _JSON: Final = "application/json"
+_PASSED_ON: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
 _SLACK: Final = 1 << 20  # frames, heads and records
 
 
@@ -32,6 +33,11 @@ def one(headers: Headers, name: bytes) -> str | None:
     """A header's value; of several, none."""
     found = values(headers, name)
     return found[0] if len(found) == 1 else None
+
+
+def passed_on(headers: Headers) -> bool:
+    """Whether a header says that another machine passed the request on: then who asks is not who connects."""
+    return any(name in _PASSED_ON or name.startswith(b"x-forwarded") for name, _ in headers)
 
 
 def media_type(value: str | None) -> str:

@@ -16,7 +16,17 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 from strongroom import wire
-from strongroom.errors import ClientGone, NotFound, RequestTooSlow, ServiceEnding, StrongroomError, TooLarge, Usage
+from strongroom.errors import (
+    ClientGone,
+    EngineFailed,
+    NotFound,
+    RequestTooSlow,
+    ServiceEnding,
+    StrongroomError,
+    TooLarge,
+    Usage,
+)
+from strongroom.inference.events import Observability
 from strongroom.lm.engine import Route
 
 from . import openai, routes
@@ -25,7 +35,7 @@ from .attestation import Attesting, query
 from .few import Few
 from .lifecycle import Lifecycle
 from .rooms import Keeper
-from .sealed_http import one
+from .sealed_http import one, passed_on
 
 _LOG = logging.getLogger("strongroom.inference")
 
@@ -239,7 +249,8 @@ class Service:
 
     async def _room(self, scope: Scope, _receive: Receive, send: Send) -> None:
         keeper = self._around.rooms.require()
-        body = wire.encode(routes.room(keeper, anonymous=self._anonymous))
+        anonymous = self._anonymous and self._around.gate.lets_in(passed_on=passed_on(scope["headers"]))
+        body = wire.encode(routes.room(keeper, anonymous=anonymous))
         await self._send(scope, send, body, keeper=keeper)
 
     # --- how it is ---
@@ -252,8 +263,9 @@ class Service:
         if self.lifecycle.ending:
             raise ServiceEnding("the service ends")
         keeper = self._around.rooms.require()
+        if not all(getattr(engine, "alive", True) for engine in keeper.engines):  # a sidecar is looked at when it is asked
+            raise EngineFailed("an engine does not run")
         found = {
-            "requests": keeper.active,
             "spares": self._around.rooms.spares,
             "status": "ready",
             "until": keeper.room.until,
@@ -261,7 +273,10 @@ class Service:
         await self._send(scope, send, wire.encode(found), keeper=keeper)
 
     async def _measured(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        if self._metrics is None:
+        rooms = self._around.rooms
+        here = [*rooms.draining, *([rooms.current] if rooms.current else [])]
+        # where one contract says that nothing may be seen, no figure of another beside it is shown either
+        if self._metrics is None or any(keeper.observability is Observability.NONE for keeper in here):
             raise NotFound("the policy lets nobody count here")
         kind = "text/plain; version=0.0.4; charset=utf-8"
         await self._send(scope, send, self._metrics(), keeper=self._around.rooms.current, kind=kind)

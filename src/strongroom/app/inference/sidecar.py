@@ -1,9 +1,9 @@
 """Engines beside the enclave's process: vLLM, or any server that speaks OpenAI's protocol, on the same machine.
 
 The asset in such a model's role is no file of weights but the sidecar's *description*, sealed and agreed to like any other:
-the digest of the executable, its command line, and what it serves. The operator says where it listens, a UNIX socket or a
-port of the loopback interface; who listens there is found out from the kernel, and must be what is described. What that
-proves, and what it does not, stands in ``docs/engines.md``.
+the digest of the executable, its command line, and what it serves. The operator says on which UNIX socket it listens. Who
+listens there is found out from the kernel, for every connection before anything is said on it, and must be what is
+described. What that proves, and what it does not, stands in ``docs/engines.md``.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import asyncio
 import hashlib
 import json
 import os
-import re
 import select
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import httpx
+import httpcore
 
 from strongroom import wire
 from strongroom.errors import (
@@ -35,6 +34,7 @@ from strongroom.errors import (
     Usage,
 )
 from strongroom.lm.engine import About, Answer, Counted, Route, Vectors
+from strongroom.lm.request import read
 from strongroom.lm.seated import refused, too_long
 from strongroom.serving import ROUTES
 from strongroom.wire import Fields
@@ -45,8 +45,8 @@ PATHS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions"
 MAX_DESCRIPTION: Final = 1 << 16
 _MAX_LINE: Final = 1 << 20
 _MAX_VECTORS: Final = 256 << 20
-_LISTENS: Final = "0A"
-_PORT = re.compile(r"(127\.0\.0\.1|\[::1\]):([1-9][0-9]{0,4})\Z")
+_CONNECT_SECONDS: Final = 5.0
+_BROKEN: Final = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,63 +110,63 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a sidecar listens: ``unix:/path``, ``127.0.0.1:8000`` or ``[::1]:8000``; nothing of another machine.
+    """Where a sidecar listens: ``unix:/path``. Nothing else: of a port nobody can tell who answers a connection to it.
 
     Attributes:
-        path: of the socket, or empty.
-        host, port: of the loopback interface.
+        path: of the socket.
     """
 
-    path: str = ""
-    host: str = ""
-    port: int = 0
+    path: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Raises Usage."""
-        if text.startswith("unix:/"):
-            return cls(path=text.removeprefix("unix:"))
-        found = _PORT.match(text)
-        if found is None or int(found[2]) > 65535:
-            raise Usage(
-                "a sidecar listens on this machine alone", hint="Say unix:/path/to/socket, 127.0.0.1:PORT or [::1]:PORT."
-            )
-        return cls(host=found[1].strip("[]"), port=int(found[2]))
+        if not text.startswith("unix:/") or "\0" in text:
+            raise Usage("a sidecar listens on a UNIX socket of this machine", hint="Say unix:/path/to/socket.")
+        return cls(text.removeprefix("unix:"))
 
     def listener(self) -> int:
         """The process that listens there, as the kernel says. Raises Unreachable."""
-        found = self._unix_listener() if self.path else self._port_listener()
+        found = 0
+        with socket.socket(socket.AF_UNIX) as own, suppress(OSError):
+            own.connect(self.path)
+            found = _peer(own)
         if found <= 0:
             raise Unreachable("nobody listens at the sidecar's address, or it cannot be found out who does")
         return found
 
-    def _unix_listener(self) -> int:
-        with socket.socket(socket.AF_UNIX) as peer, suppress(OSError):
-            peer.connect(self.path)
-            pid, _, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            return int(pid)
-        return 0
 
-    def _port_listener(self) -> int:
-        inodes = set()
-        for table in ("tcp", "tcp6"):
-            with suppress(OSError):
-                for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-                    words = line.split()
-                    if words[3] == _LISTENS and int(words[1].rpartition(":")[2], 16) == self.port:
-                        inodes.add(f"socket:[{words[9]}]")
-        owners = {place.name for place in Path("/proc").glob("[0-9]*") if inodes & _sockets(place.name)} if inodes else set()
-        # Workers inherit the socket of the one that made it: that one is the oldest.
-        return min(map(int, owners), default=0)
+def _peer(own: socket.socket) -> int:
+    """The process that listened when this socket was connected."""
+    pid, _, _ = struct.unpack("3i", own.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
 
 
-def _sockets(pid: str) -> set[str]:
-    found = set()
-    with suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                found.add(str(entry.readlink()))
-    return found
+class _Checked(httpcore.AsyncNetworkBackend):
+    """Connections to UNIX sockets, each of which is looked at before anything is said on it.
+
+    Args:
+        check: is told the process that listens at the other end; what it raises ends the connection.
+    """
+
+    def __init__(self, check: Callable[[int], None]) -> None:
+        self._check, self._plain = check, httpcore.AnyIOBackend()
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        stream = await self._plain.connect_unix_socket(path, timeout, socket_options)
+        try:
+            # An event loop's own object for a socket need not have its options: the descriptor does.
+            with socket.socket(fileno=os.dup(stream.get_extra_info("socket").fileno())) as own:
+                self._check(_peer(own))
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
 
 
 def measured(pid: int) -> tuple[str, tuple[str, ...]]:
@@ -208,12 +208,12 @@ class Sidecar:
         self._max_tokens, self._waiting = max_tokens, waiting
         self._seats = asyncio.Semaphore(description.parallel)
         self._queue = 0
-        self._process = -1
-        transport = httpx.AsyncHTTPTransport(uds=address.path) if address.path else httpx.AsyncHTTPTransport()
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        base = "http://sidecar" if address.path else f"http://{host}:{address.port}"
-        timeout = httpx.Timeout(seconds, connect=5.0)
-        self._client = httpx.AsyncClient(transport=transport, base_url=base, timeout=timeout, trust_env=False)
+        self._process, self._pid = -1, -1
+        self._timeout = {"connect": _CONNECT_SECONDS, "pool": seconds, "read": seconds, "write": seconds}
+        # A connection for each question: none is kept from before its listener was measured last.
+        self._pool = httpcore.AsyncConnectionPool(
+            uds=address.path, network_backend=_Checked(self._same), max_connections=None, max_keepalive_connections=0
+        )
 
     @property
     def about(self) -> About:
@@ -227,7 +227,7 @@ class Sidecar:
 
     async def close(self) -> None:
         """Let go of it. It goes on by itself: it was not started here."""
-        await self._client.aclose()
+        await self._pool.aclose()
         if self._process >= 0:
             os.close(self._process)
             self._process = -1
@@ -253,7 +253,16 @@ class Sidecar:
             raise ProgramNotApproved("what listens at the sidecar's address is not what the contract describes")
         if self._process >= 0:
             os.close(self._process)
-        self._process = held
+        self._process, self._pid = held, pid
+
+    def _same(self, pid: int) -> None:
+        """Require that a connection leads to the process that was measured. Its number is nobody else's while it runs.
+
+        Raises:
+            ProgramNotApproved: to another.
+        """
+        if pid != self._pid or self._process < 0 or _ended(self._process):
+            raise ProgramNotApproved("what listens at the sidecar's address is not what was measured there")
 
     async def answers(self, route: Route, body: bytes, asked: Asked) -> AsyncGenerator[Answer, None]:
         """Pass a question on, and read the answer with mistrust."""
@@ -271,18 +280,24 @@ class Sidecar:
             found = self._vectors(body, asked) if route == "embeddings" else self._pieces(route, body, asked)
             async for answer in found:
                 yield answer
-        except (httpx.HTTPError, BrokenAnswer, ValueError, AttributeError, KeyError, TypeError, IndexError, Unreachable):
+        except (*_BROKEN, BrokenAnswer, ValueError, AttributeError, KeyError, TypeError, IndexError, Unreachable):
             raise EngineFailed("the sidecar answers nonsense, or not at all") from None  # the cause may quote the answer
         finally:
             self._seats.release()
 
     async def _pieces(self, route: Route, body: bytes, asked: Asked) -> AsyncIterator[Answer]:
-        said = json.loads(body) | {"model": self._described.model, "stream": True, "stream_options": {"include_usage": True}}
-        said["max_tokens"] = min(self._max_tokens, said.get("max_tokens", self._max_tokens))
-        choices = said.get("n", 1)
+        # The normal form, and not what came: of two ways to say the same the sidecar would know one that was not looked at.
+        request = read(route, body)
+        said = dict(request.normal) | {
+            "max_tokens": min(self._max_tokens, request.normal.get("max_tokens", self._max_tokens)),
+            "model": self._described.model,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        choices = request.choices
         tokens = 0
-        async with self._client.stream("POST", PATHS[route], json=said) as answer:
-            if answer.status_code != 200:
+        async with self._posted(route, said) as answer:
+            if answer.status != 200:
                 raise await self._refusal(answer)
             async for event in _events(answer):
                 if "error" in event:
@@ -291,17 +306,18 @@ class Sidecar:
                     piece = piece_of(route, choice, choices)
                     if piece is not None:
                         tokens += bool(piece.delta)
+                        asked.counted = Counted(asked.counted.prompt_tokens, tokens)  # if it ends here: so many at least
                         yield piece
                 asked.counted = _counted(event.get("usage"), tokens) or Counted(asked.counted.prompt_tokens, tokens)
         yield asked.counted
 
     async def _vectors(self, body: bytes, asked: Asked) -> AsyncIterator[Answer]:
-        said = json.loads(body) | {"model": self._described.model, "encoding_format": "float"}
-        async with self._client.stream("POST", PATHS["embeddings"], json=said) as answer:
-            if answer.status_code != 200:
+        said = dict(read("embeddings", body).normal) | {"model": self._described.model, "encoding_format": "float"}
+        async with self._posted("embeddings", said) as answer:
+            if answer.status != 200:
                 raise await self._refusal(answer)
             data = bytearray()
-            async for part in answer.aiter_bytes():
+            async for part in answer.aiter_stream():
                 data += part
                 if len(data) > _MAX_VECTORS:
                     raise BrokenAnswer
@@ -318,14 +334,23 @@ class Sidecar:
         yield Vectors(vectors)
         yield asked.counted
 
-    async def _refusal(self, answer: httpx.Response) -> EngineError:
+    def _posted(self, route: Route, said: dict[str, Any]) -> AbstractAsyncContextManager[httpcore.Response]:
+        return self._pool.stream(
+            "POST",
+            f"http://sidecar{PATHS[route]}",
+            headers=[("accept", "*/*"), ("content-type", "application/json")],
+            content=json.dumps(said).encode(),
+            extensions={"timeout": self._timeout},
+        )
+
+    async def _refusal(self, answer: httpcore.Response) -> EngineError:
         """What an error of the sidecar's means. Nothing of its text is passed on."""
         text = b""
-        async for part in answer.aiter_bytes():
+        async for part in answer.aiter_stream():
             text = (text + part)[:_MAX_LINE]
-        if answer.status_code in (429, 503):
+        if answer.status in (429, 503):
             return EngineBusy("the sidecar has too much to do")
-        if answer.status_code in (400, 413, 422):
+        if answer.status in (400, 413, 422):
             lower = text.decode("utf-8", "replace").lower()
             if "context" in lower and ("length" in lower or "size" in lower or "exceed" in lower):
                 return too_long(0, self._described.context_tokens)
@@ -347,10 +372,10 @@ def _counted(usage: object, tokens: int) -> Counted | None:
     return Counted(whole(usage["prompt_tokens"]), whole(usage.get("completion_tokens", tokens)), whole(cached or 0))
 
 
-async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def _events(answer: httpcore.Response) -> AsyncIterator[dict[str, Any]]:
     """The events of a stream. Raises BrokenAnswer: a line without end, or a stream without one."""
     held = bytearray()
-    async for part in answer.aiter_bytes():
+    async for part in answer.aiter_stream():
         held += part
         while (end := held.find(b"\n")) >= 0:
             line = bytes(held[:end]).rstrip(b"\r")
@@ -381,7 +406,7 @@ async def start(description: bytes, address: str, *, max_tokens: int, waiting: i
 
     Raises:
         WireError: no description.
-        Usage: no address of this machine.
+        Usage: no address of a UNIX socket.
         Unreachable: nobody listens there.
         ProgramNotApproved: what listens there is not what is described.
     """

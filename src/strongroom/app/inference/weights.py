@@ -1,12 +1,15 @@
 """Weights in memory: an anonymous memory file that this process fills, and that nobody can write to afterwards.
 
 It has no name and lies on no disk. Children get a descriptor of it and map it, so that however many there are, and however
-often one is started again, the weights stand in memory once. See ``docs/engines.md``.
+often one is started again, the weights stand in memory once. Where this process may lock so much memory, they are never
+written to swap. See ``docs/engines.md``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import mmap
 import os
 from collections.abc import Callable
 from typing import Final, Self
@@ -24,12 +27,15 @@ class Weights:
     Attributes:
         size: in bytes.
         digest: of the manifest that they were opened by; empty where they were not.
+        locked: whether they can never be written to swap (``RLIMIT_MEMLOCK``).
     """
 
     def __init__(self, maker: object, descriptor: int, size: int, digest: str = "") -> None:
         if maker is not _MAKER:
             raise TypeError("weights are made by Weights.opened() or Weights.of_file()")
         self._descriptor, self.size, self.digest = descriptor, size, digest
+        self._mapping = _locked(descriptor, size)
+        self.locked = self._mapping is not None
 
     @property
     def descriptor(self) -> int:
@@ -89,9 +95,33 @@ class Weights:
 
     def close(self) -> None:
         """Let go of the memory, once no child maps it any more. Can be called again."""
+        if self._mapping is not None:
+            _libc.munmap(self._mapping, self.size)
+            self._mapping, self.locked = None, False
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
+_libc.mlock.argtypes = _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+
+def _locked(descriptor: int, size: int) -> int | None:
+    """Map a memory file and lock what is mapped: its pages, whoever else maps them, stay in memory. Where it is mapped, or
+    ``None``: nothing is there, or so much may not be locked. (``mmap`` of the standard library does not tell the address
+    of what cannot be written to.)"""
+    if not size:
+        return None
+    found: int | None = _libc.mmap(None, size, mmap.PROT_READ, mmap.MAP_PRIVATE, descriptor, 0)
+    if found is None or found == ctypes.c_void_p(-1).value:
+        return None
+    if _libc.mlock(found, size):
+        _libc.munmap(found, size)
+        return None
+    return found
 
 
 def _write(descriptor: int, offset: int, data: memoryview) -> None:

@@ -48,11 +48,19 @@ STALL_SECONDS: Final = 300.0
 """How long a child that has questions may say nothing: it says at least when it worked through a part of a prompt."""
 
 MAX_RESTARTS: Final = 5
-"""How often in a row a child may end without having answered anything, before nobody starts it again."""
+"""How often in a row a child may end without having answered anything, before it is left alone for a while."""
+
+REST_SECONDS: Final = 60.0
+"""How long it is left alone at first; twice as long each time after, up to ``MAX_REST_SECONDS``."""
+
+MAX_REST_SECONDS: Final = 1800.0
+MAX_EMBEDDING: Final = 1 << 16
+"""Numbers in an embedding."""
 
 _GIVE_UP_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 1.0
 _MAX_UNREAD: Final = 32 << 20  # characters of one answer that nobody took yet
+_MAX_JOINED: Final = 1 << 16  # characters of a piece that more are put to
 _MAX_NUMBER: Final = 2**32 - 1
 
 
@@ -79,8 +87,8 @@ class Question:
     """A question and its answer. As of :class:`strongroom.lm.engine.Answers`."""
 
     __slots__ = (
-        "_asked", "_closing", "_done", "_error", "_ready", "_said", "_unread", "_vectors", "_waiter", "_worker",
-        "body", "counted", "deadline", "number", "route", "scope", "seats", "wanted",
+        "_asked", "_closing", "_done", "_error", "_lost", "_ready", "_said", "_sizes", "_unread", "_vectors", "_waiter",
+        "_worker", "body", "counted", "deadline", "number", "route", "scope", "seats", "wanted",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, route: Route, body: bytes, scope: bytes | None) -> None:
@@ -90,10 +98,12 @@ class Question:
         self.deadline = 0.0
         self.counted = Counted(0)
         self._said: deque[Answer] = deque()
+        self._sizes: deque[int] = deque()  # of each of them
         self._vectors: list[Any] = []
         self._unread = 0
         self._error: StrongroomError | None = None
         self._asked, self._done, self._closing = False, False, False
+        self._lost = False  # it was not read, and what still comes is thrown away
         self._waiter: asyncio.Future[None] | None = None
         self._ready: asyncio.Future[None] | None = None  # of who waits until the engine let go of it
 
@@ -117,13 +127,13 @@ class Question:
                 await self._waiter
             finally:
                 self._waiter = None
-        self._unread = 0 if len(self._said) == 1 else self._unread
+        self._unread -= self._sizes.popleft()
         return self._said.popleft()
 
     async def aclose(self) -> None:
         """Give it up, and wait until the engine let go of it."""
         self._closing = True
-        self._said.clear()
+        self._forget()
         if self._asked and not self._done:
             self._ready = asyncio.get_running_loop().create_future()
             self._worker.give_up(self)
@@ -138,48 +148,81 @@ class Question:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _count(self, size: int) -> None:
+    def _forget(self) -> None:
+        self._said.clear()
+        self._sizes.clear()
+        self._vectors = []
+        self._unread = 0
+
+    def _put(self, answer: Answer, size: int) -> None:
+        self._said.append(answer)
+        self._sizes.append(size)
+
+    def _takes(self, size: int) -> bool:
+        """Whether so much more is taken. Who does not read loses this answer, and nobody another.
+
+        Raises:
+            BrokenAnswer: the engine goes on and on with an answer that was given up.
+        """
         self._unread += size
-        if self._unread > _MAX_UNREAD:
-            raise BrokenAnswer
+        if self._closing or self._lost:
+            if self._unread > _MAX_UNREAD:  # it was told to stop long ago
+                raise BrokenAnswer
+            return False
+        if self._unread <= _MAX_UNREAD:
+            return True
+        self._forget()
+        self._lost = True
+        self._error = EngineFailed("the answer was not read as it came", hint="Read it faster, or ask for a shorter one.")
+        self._wake()
+        self._worker.give_up(self)
+        return False
+
+    def _count(self) -> None:
+        """If it ends here, there was so much at least."""
+        self.counted = Counted(0, self.counted.completion_tokens + 1)
 
     def text(self, index: int, text: str) -> None:
         """More text of a choice: joined to what is there and was not taken yet."""
-        if self._closing:
+        self._count()
+        if not self._takes(len(text)):
             return
-        self._count(len(text))
         name = "text" if self.route == "completions" else "content"
         last = self._said[-1] if self._said else None
         if isinstance(last, Piece) and last.index == index and last.finish is None and last.logprobs is None:
             held = last.delta.get(name)
-            if held is not None and len(last.delta) == 1:
+            if held is not None and len(last.delta) == 1 and len(held) < _MAX_JOINED:
                 last.delta[name] = held + text
+                self._sizes[-1] += len(text)
                 return
-        self._said.append(Piece({name: text}, index))
+        self._put(Piece({name: text}, index), len(text))
         self._wake()
 
     def piece(self, piece: Piece, size: int) -> None:
-        if self._closing:
-            return
-        self._count(size)
-        self._said.append(piece)
-        self._wake()
+        if piece.delta:
+            self._count()
+        if self._takes(size):
+            self._put(piece, size)
+            self._wake()
 
     def vectors(self, vectors: list[Any]) -> None:
-        self._count(8 * sum(map(len, vectors)))
-        self._vectors += vectors
+        if self._takes(4 * sum(map(len, vectors))):
+            self._vectors += vectors
 
     def end(self, counted: Counted, error: StrongroomError | None = None) -> None:
         """It is answered, or never will be."""
         self.counted, self._done = counted, True
-        if error is None:
+        if self._lost:  # it ended for its asker before
+            pass
+        elif error is None:
             if self.route == "embeddings":
-                self._said.append(Vectors(self._vectors))
-            self._said.append(counted)
+                self._put(Vectors(self._vectors), 0)
+            self._put(counted, 0)
         else:
             self._error = error
         if self._closing:
             self._said.clear()
+            self._sizes.clear()
             self._error = None
         self._wake()
         if self._ready is not None and not self._ready.done():
@@ -322,14 +365,23 @@ def _failure(code: object, what: object) -> EngineError:
 class Worker:
     """An engine in a child. :func:`start` makes it; see :class:`strongroom.lm.engine.Engine`.
 
+    Args:
+        spawn: makes a child.
+        model: what it is told of its model.
+        weights, limits: as of :func:`start`.
+        agreed: the longest context, tokens, and how many questions are worked on at once.
+
     Attributes:
         kind: of the sandbox.
         program_digest: of the program that the child runs.
         restarts: how often a child was started again.
     """
 
-    def __init__(self, spawn: Callable[[], Serving], model: bytes, weights: Weights, limits: Limits) -> None:
+    def __init__(
+        self, spawn: Callable[[], Serving], model: bytes, weights: Weights, limits: Limits, agreed: tuple[int, int]
+    ) -> None:
         self._spawn, self._model, self._weights, self._limits = spawn, model, weights, limits
+        self._agreed = agreed
         self._about: About | None = None
         self._life: _Life | None = None
         self._open: dict[int, Question] = {}
@@ -380,8 +432,8 @@ class Worker:
 
     def put(self, question: Question) -> None:
         """Take a question in. Raises EngineBusy, EngineFailed, EngineRefused, PromptTooLong."""
-        if self._closed or self._failures > MAX_RESTARTS:
-            raise self._refuse(question, EngineFailed("the engine does not run", hint="Its operator must start it again."))
+        if self._closed or (self._failures > MAX_RESTARTS and not self.alive):
+            raise self._refuse(question, EngineFailed("the engine does not run", hint="Ask again later."))
         if question.route not in self.about.routes:
             raise self._refuse(question, refused("route"))
         if len(question.body) > frames.MAX_QUESTION - 1024:
@@ -397,7 +449,7 @@ class Worker:
     @staticmethod
     def _refuse(question: Question, error: StrongroomError) -> StrongroomError:
         question.end(Counted(0))
-        question._said.clear()  # noqa: SLF001 - of this module
+        question._forget()  # noqa: SLF001 - of this module
         return error
 
     def give_up(self, question: Question) -> None:
@@ -529,6 +581,9 @@ class Worker:
         self._seat()
 
     def _same(self, about: About) -> None:
+        context, parallel = self._agreed
+        if about.parallel != parallel or about.context_tokens > context or about.embedding_size > MAX_EMBEDDING:
+            raise EngineFailed("the engine says something else of its model than was agreed")
         if self._about is not None and about != self._about:
             raise EngineFailed("the engine says something else of its model than before")
 
@@ -538,7 +593,7 @@ class Worker:
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._look())]
 
     async def _keep(self) -> None:
-        """Whenever a child ends, fail what it had and start another."""
+        """Whenever a child ends, fail what it had and start another: soon, and after many failures later and later."""
         while True:
             if self._life is not None:
                 await self._life.over
@@ -546,8 +601,7 @@ class Worker:
             await self._end_life()
             if self._failures > MAX_RESTARTS:
                 self._fail_waiting("the engine cannot be started again")
-                return
-            await asyncio.sleep(0.0 if self._failures <= 1 else 0.25 * 2.0**self._failures)
+            await asyncio.sleep(_rest(self._failures))
             self.restarts += 1
             try:
                 await self._born()
@@ -584,6 +638,14 @@ class Worker:
                     question.deadline = 0.0
                     self.give_up(question)
                     life.heard = max(life.heard, now - self._limits.stall_seconds / 2)
+
+
+def _rest(failures: int) -> float:
+    """How long nobody starts a child after so many failures in a row, seconds."""
+    if failures <= 1:
+        return 0.0
+    late = failures - MAX_RESTARTS - 1
+    return 0.25 * 2.0**failures if late < 0 else min(REST_SECONDS * 2.0 ** min(late, 10), MAX_REST_SECONDS)
 
 
 def _choices(route: Route, body: bytes) -> int:
@@ -649,7 +711,7 @@ def start(
         return child
 
     async def started() -> Worker:
-        worker = Worker(spawn, json.dumps(told).encode(), weights, limits)
+        worker = Worker(spawn, json.dumps(told).encode(), weights, limits, (parameters.context_tokens, parameters.parallel))
         await worker.start()
         return worker
 

@@ -1,7 +1,7 @@
 """The markers of prompt injection: what is looked for, and how much each tells.
 
-Regular expressions over a plain view of a text (``plain.py``): no capitals, no accents, one space between words. Every gap
-is bounded, so that the time they take grows with a text's length and no faster.
+Regular expressions over a plain view of a text (``plain.py``): no capitals, no accents, one space between words. Every
+repeat is bounded, so that the time they take grows with a text's length and no faster.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             100,
             (("prompt", "instructions", "directives", "configuration", "programming", "guidelines"), ("your",)),
             (
-                rf"\b{_TELL}\b (?:me )?(?:all )?(?:of )?your (?:full |exact |complete |entire |own |verbatim )*"
+                rf"\b{_TELL}\b (?:me )?(?:all )?(?:of )?your (?:full |exact |complete |entire |own |verbatim ){{0,4}}"
                 r"(?:prompt|instructions|directives|configuration|programming|guidelines)\b"
             ),
         ),
@@ -193,9 +193,10 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             (
                 r"\b(?:without (?:any )?(?:restrictions?|limitations?|limits|filters?|filtering|censorship|safety|"
                 r"ethical|moral|content polic|guidelines|rules)|no (?:restrictions|limitations|limits|filters?|rules|"
-                r"ethic\w*|moral\w*|guidelines|censorship)|unfiltered|uncensored|unrestricted|not bound by|free (?:of|from) "
-                r"(?:all )?(?:restrictions|rules|constraints|limits|censorship)|has no (?:rules|limits|ethics|filter)|"
-                r"never (?:refuse|say no|decline)|cannot refuse|must not refuse|ignore(?:s|d)? (?:ethics|safety|"
+                r"ethic\w{0,20}|moral\w{0,20}|guidelines|censorship)|unfiltered|uncensored|unrestricted|not bound by|"
+                r"free (?:of|from) (?:all )?(?:restrictions|rules|constraints|limits|censorship)|"
+                r"has no (?:rules|limits|ethics|filter)|never (?:refuse|say no|decline)|cannot refuse|must not refuse|"
+                r"ignore(?:s|d)? (?:ethics|safety|"
                 r"morals|legality))\b"
             ),
         ),
@@ -206,7 +207,7 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             (
                 r"\b(?:do not|don.?t|never|must not|cannot) (?:mention|add|include|give|use|say|"
                 r"state)\b[^.!?]{0,30}\b(?:warnings?|"
-                r"disclaimers?|ethic\w*|that (?:you are|it is) (?:an ai|illegal)|you can.?t|i can.?t|i.?m sorry)\b"
+                r"disclaimers?|ethic\w{0,20}|that (?:you are|it is) (?:an ai|illegal)|you can.?t|i can.?t|i.?m sorry)\b"
             ),
         ),
         (
@@ -224,7 +225,7 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             50,
             (("system", "assistant", "developer"), (":", "]")),
             (
-                r"(?:^|[#\]\)\"'*=>-]\s*)(?:system|assistant|developer)(?: (?:message|prompt|note|override|update|alert|"
+                r"(?:^|[#\]\)\"'*=>-] ?)(?:system|assistant|developer)(?: (?:message|prompt|note|override|update|alert|"
                 r"notice))? ?[:\]]"
             ),
         ),
@@ -269,7 +270,7 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
                 r"reader|anyone|them|operator|owner|this (?:instruction|message|text))\b"
             ),
         ),
-        ("exfiltration", 100, (("![",),), r"!\[[^\]]{0,80}\]\(\s?https?://[^)\s]{1,200}[?&/=](?:[^)\s]{0,80}=)?[{<\[$%]"),
+        ("exfiltration", 100, (("![",),), r"!\[[^\]]{0,80}\]\(\s?https?://[^)\s]{1,280}[?&/=][{<\[$%]"),
         (
             "exfiltration",
             100,
@@ -280,7 +281,7 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
                 r"chat(?: history)?|history|api keys?|passwords?|credentials|secrets?|tokens?|user data|contents of|"
                 r"inbox|private (?:data|files|messages)|system prompt|personal (?:data|information|details))\b[^!?]{0,40}"
                 r"(?:https?://|\bto (?:https?|the (?:url|address|server|endpoint|webhook)|this (?:url|address|server))|"
-                r"\S+@\S+\.\w)"
+                r"[^\s@]@[^\s@]{1,80}\.\w)"
             ),
         ),
         (
@@ -310,9 +311,9 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             100,
             (("ignorier", "vergiss", "missacht"),),
             (
-                r"\b(?:ignorier\w*|vergiss|missacht\w*)\b[^.!?]{0,30}\b(?:vorherig\w*|bisherig\w*|obig\w*|"
-                r"alle\w*|vorangegangen\w*|deine)"
-                r"\b[^.!?]{0,20}\b(?:anweisung\w*|instruktion\w*|regeln|vorgaben|befehle|eingaben)\b"
+                r"\b(?:ignorier\w{0,20}|vergiss|missacht\w{0,20})\b[^.!?]{0,30}\b(?:vorherig\w{0,20}|bisherig\w{0,20}|obig\w{0,20}|"
+                r"alle\w{0,20}|vorangegangen\w{0,20}|deine)"
+                r"\b[^.!?]{0,20}\b(?:anweisung\w{0,20}|instruktion\w{0,20}|regeln|vorgaben|befehle|eingaben)\b"
             ),
         ),
         (
@@ -322,7 +323,7 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             (
                 r"\b(?:ignore[zr]?|oublie[zr]?|ne tiens? pas compte)\b[^.!?]{0,30}\b(?:instructions?|"
                 r"consignes|regles|ordres|directives)"
-                r"\b[^.!?]{0,20}\b(?:precedent\w*|anterieur\w*|ci-dessus|initial\w*|recues?)\b"
+                r"\b[^.!?]{0,20}\b(?:precedent\w{0,20}|anterieur\w{0,20}|ci-dessus|initial\w{0,20}|recues?)\b"
             ),
         ),
         (
@@ -330,9 +331,9 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             100,
             (("ignora", "olvid", "omite", "descarta", "caso omiso"),),
             (
-                r"\b(?:ignora\w*|olvid\w*|omite|descarta|haz caso omiso)\b[^.!?]{0,30}\b(?:instruccion\w*|"
-                r"indicacion\w*|reglas|ordenes|"
-                r"directrices)\b[^.!?]{0,20}\b(?:anterior\w*|previa\w*|de arriba|recibid\w*|iniciales)\b"
+                r"\b(?:ignora\w{0,20}|olvid\w{0,20}|omite|descarta|haz caso omiso)\b[^.!?]{0,30}\b(?:instruccion\w{0,20}|"
+                r"indicacion\w{0,20}|reglas|ordenes|"
+                r"directrices)\b[^.!?]{0,20}\b(?:anterior\w{0,20}|previa\w{0,20}|de arriba|recibid\w{0,20}|iniciales)\b"
             ),
         ),
         (
@@ -340,9 +341,9 @@ MARKERS: Final[tuple[tuple[str, int, Words, re.Pattern[str]], ...]] = tuple(
             100,
             (("ignora", "dimentica", "esquec", "ignore"), ("istruz", "instruc", "rego", "regr", "ordin", "orden")),
             (
-                r"\b(?:ignora\w*|dimentica\w*|esquec\w*|ignore)\b[^.!?]{0,30}\b(?:istruzioni|instrucoes|"
+                r"\b(?:ignora\w{0,20}|dimentica\w{0,20}|esquec\w{0,20}|ignore)\b[^.!?]{0,30}\b(?:istruzioni|instrucoes|"
                 r"regole|regras|ordini|ordens)\b"
-                r"[^.!?]{0,20}\b(?:precedent\w*|anterior\w*|sopra|acima)\b"
+                r"[^.!?]{0,20}\b(?:precedent\w{0,20}|anterior\w{0,20}|sopra|acima)\b"
             ),
         ),
         (

@@ -2,6 +2,9 @@
 
 Letters that only look like others, invisible characters, letters set apart, digits for letters, and layers of encoding
 (base64, hexadecimal, percent signs, HTML entities, rot13), to a depth and a size that are bounded.
+
+The time it all takes grows with a text's length and no faster: a pattern looks no further than a bounded number of
+characters, or nothing stands behind what it repeats without a bound that could make it try again.
 """
 
 from __future__ import annotations
@@ -32,13 +35,15 @@ _ALIKE: Final = {
 _LEET: Final = str.maketrans("013457@$!", "oieastasi")
 _TAGS: Final = range(0xE0020, 0xE007F)  # characters that nobody sees, one for each of ASCII
 
-_APART = re.compile(r"\b(?:[^\W\d_][ ._\-*·|]){4,}[^\W\d_]\b")
+_APART = re.compile(r"(?<![^\W\d_])[^\W\d_](?:[ ._\-*·|][^\W\d_](?![^\W\d_])){4,}")
 _GAP = re.compile(r"[ ._\-*·|]")
-_IN_WORD = re.compile(r"\b(?=[^\s]*[^\W\d_])[\w@$!]*[013457@$!][\w@$!]*\b")
+_LETTER = re.compile(r"[^\W\d_]")
+_RUN = re.compile(r"[\w@$!]+")
+_SIGNS: Final = "@$!"
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/_\-]{4}){5,}[A-Za-z0-9+/_\-]{0,4}={0,2}")
-_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :,]?|\\x[0-9A-Fa-f]{2}|0x[0-9A-Fa-f]{2}[ ,]*){12,}")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2}[ :,]?|\\x[0-9A-Fa-f]{2}|0x[0-9A-Fa-f]{2}[ ,]{0,2}){12,}")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2}|[\w.+\-]){4,}")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});")
 
@@ -48,15 +53,15 @@ def plain(text: str) -> str:
     space."""
     if text.isascii():  # most are, and have nothing else in them than what a terminal would obey
         return " ".join(_CONTROLS.sub("", text).lower().split())
-    told = "".join(chr(ord(c) - 0xE0000) if ord(c) in _TAGS else c for c in text)
-    kept = "".join(map(_seen, unicodedata.normalize("NFKD", told)))
-    return " ".join("".join(_ALIKE.get(c, c) for c in kept.casefold()).split())
+    return " ".join("".join(_ALIKE.get(c, c) for c in "".join(map(_seen, text)).casefold()).split())
 
 
 @lru_cache(4096)
 def _seen(c: str) -> str:
-    """The character, unless nobody sees it, or it only stands on another."""
-    return c if c.isspace() or unicodedata.category(c) not in ("Cf", "Mn", "Me", "Cc", "Co", "Cn") else ""
+    """What a reader sees of a character: nothing of those that are invisible or only stand on another. One at a time, since
+    to bring many marks in a row into their normal order takes time that grows with the square of how many there are."""
+    told = unicodedata.normalize("NFKD", chr(ord(c) - 0xE0000) if ord(c) in _TAGS else c)
+    return "".join(c for c in told if c.isspace() or unicodedata.category(c) not in ("Cf", "Mn", "Me", "Cc", "Co", "Cn"))
 
 
 def _joined(text: str) -> str:
@@ -65,8 +70,15 @@ def _joined(text: str) -> str:
 
 
 def _lettered(view: str) -> str:
-    """Digits and signs within words read as the letters that they stand for."""
-    return _IN_WORD.sub(lambda found: found.group().translate(_LEET), view)
+    """Digits and signs within words read as the letters that they stand for; not in what has no letter at all."""
+    return " ".join(_RUN.sub(_read, word) if _LETTER.search(word) else word for word in view.split(" "))
+
+
+def _read(found: re.Match[str]) -> str:
+    run = found.group()
+    bare = run.lstrip(_SIGNS)  # a sign at either end is punctuation
+    inner = bare.rstrip(_SIGNS)
+    return run[: len(run) - len(bare)] + inner.translate(_LEET) + bare[len(inner) :]
 
 
 def _readable(data: bytes) -> str:
