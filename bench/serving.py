@@ -41,7 +41,7 @@ from strongroom.policy import Policy
 
 LIMIT_SECONDS = 1800
 SLOW = True
-ROUNDS = 5
+ROUNDS = 3
 STREAMS = 1000
 GOALS = {"embedded": 0.95, "50M": 0.99}
 FIRST_RATIO, FIRST_MORE_MS = 1.02, 3.0
