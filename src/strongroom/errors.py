@@ -781,7 +781,9 @@ class ProtocolBroken(ProgramError):
 
 class ModelUnreadable(ProgramError):
     code = "program.model_unreadable"
-    hint = "The model is not an ONNX file that onnxruntime can load without extra files."
+    hint = (
+        "Is the file whole? An evaluation of tables takes ONNX without extra files; a language model is GGUF or safetensors."
+    )
 
 
 class ModelShape(ProgramError):

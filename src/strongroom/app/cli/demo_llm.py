@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from strongroom.app.client.draft import MAX_BYTES, Change, Draft, Wanted
@@ -28,7 +29,7 @@ from strongroom.app.enclave.going import GoingRequest
 from strongroom.app.http import Client
 from strongroom.attest.simulated import LABEL
 from strongroom.contract import Proposal
-from strongroom.errors import NotPermitted, StrongroomError
+from strongroom.errors import MissingExtra, NotPermitted, StrongroomError
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.programs.evaluate_llm import NAME
 from strongroom.wire import JSON
@@ -59,6 +60,8 @@ _COUNT = re.compile(r"[\d,]+ of [\d,]+ questions\Z")
 
 def run(args: Namespace, screen: Screen) -> int:
     model = model_file(args.model)
+    if find_spec("inspect_ai") is None:
+        raise MissingExtra("inspect_ai, which puts the questions, is not installed", hint="pip install 'strongroom[evals]'")
     folder = fresh(args.folder)
     clock = Clock()
     screen.line("A lab has a language model that nobody may copy. An institute has questions that nobody may see:", "bold")

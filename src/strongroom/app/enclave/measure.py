@@ -219,7 +219,12 @@ def closure(name: str, *extras: str) -> tuple[Distribution, ...]:
         if wanted in seen:
             continue
         seen.add(wanted)
-        found.setdefault(wanted[0], Distribution.find(wanted[0]))
+        try:
+            found.setdefault(wanted[0], Distribution.find(wanted[0]))
+        except NotMeasurable as error:
+            if extras:
+                error.hint = f"Install what it was to be measured with: pip install '{name}[{','.join(sorted(extras))}]'"
+            raise
         for line in importlib.metadata.requires(wanted[0]) or ():
             need = Requirement(line)
             if need.marker is None or need.marker.evaluate({"extra": wanted[1]}):
