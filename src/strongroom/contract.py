@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from . import wire
 from .attest.evidence import Measurement
@@ -543,6 +543,46 @@ class Grant:
         return found
 
 
+class PartyRequest(Protocol):
+    """What a party asks of an enclave under its contract."""
+
+    @property
+    def contract(self) -> str: ...
+
+    @property
+    def party(self) -> str: ...
+
+    @property
+    def at(self) -> int: ...
+
+
+def require_asked(
+    envelope: Envelope,
+    payload_type: str,
+    proposal: Proposal,
+    said: PartyRequest,
+    at: int,
+    *,
+    seconds: int,
+    lasts: int | None = None,
+) -> None:
+    """Require that a party of this contract asked for it, now.
+
+    Args:
+        said: what the envelope holds.
+        at: Unix seconds.
+        seconds: by how much clocks may differ, and how long a request is good for where ``lasts`` does not say so.
+
+    Raises:
+        NotAParty, BadSignature. BadField: it is of another contract, or not of now.
+    """
+    _signed_by_party(envelope, payload_type, proposal, said.party)
+    if said.contract != proposal.digest:
+        raise BadField("request.contract is another contract")
+    if not -seconds <= at - said.at <= (seconds if lasts is None else lasts):
+        raise BadField("request.at is not now", hint="Compare the two clocks.")
+
+
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """A party's word to an enclave that it should run a contract now.
@@ -578,13 +618,9 @@ class RunRequest:
         A request is good for 600 seconds; under a standing contract for as long as a room may be open.
         """
         found = cls.peek(envelope)
-        _signed_by_party(envelope, RUN_TYPE, proposal, found.party)
-        if found.contract != proposal.digest:
-            raise BadField("run.contract is another contract")
         # a room that stays open renews its leases under the request that opened it
         lasts = max(RUN_REQUEST_SECONDS, proposal.limits.seconds) if proposal.standing else RUN_REQUEST_SECONDS
-        if not -RUN_REQUEST_SECONDS <= at - found.at <= lasts:
-            raise BadField("run.at is not now")
+        require_asked(envelope, RUN_TYPE, proposal, found, at, seconds=RUN_REQUEST_SECONDS, lasts=lasts)
         return found
 
 

@@ -14,8 +14,8 @@ from typing import Final
 
 from . import wire
 from .attest.keyset import AttestationReport
-from .contract import Proposal
-from .errors import BadField, BadInferenceReceipt, BadKey, TooLarge
+from .contract import Proposal, require_asked
+from .errors import BadInferenceReceipt, BadKey, TooLarge
 from .inference.receipt import InferenceReceipt
 from .ledger import LoggedProof
 from .party import DecryptionKey, SigningKey
@@ -65,11 +65,7 @@ class ServedRequest:
     def verify(cls, envelope: Envelope, proposal: Proposal, at: int) -> ServedRequest:
         """Signed by a party of this contract, now. Raises NotAParty, BadSignature, BadField, WireError."""
         found = cls.peek(envelope)
-        proposal.party(found.party).signing_key.verify(envelope, REQUEST_TYPE)
-        if found.contract != proposal.digest:
-            raise BadField("request.contract is another contract")
-        if abs(found.at - at) > REQUEST_SECONDS:
-            raise BadField(f"request.at is more than {REQUEST_SECONDS} s from now", hint="Compare the two clocks.")
+        require_asked(envelope, REQUEST_TYPE, proposal, found, at, seconds=REQUEST_SECONDS)
         return found
 
     def info(self, page: int, *, last: bool) -> bytes:

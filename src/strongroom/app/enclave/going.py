@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from strongroom import wire
-from strongroom.contract import Proposal
-from strongroom.errors import BadField
+from strongroom.contract import Proposal, require_asked
 from strongroom.party import SigningKey
 from strongroom.wire import Envelope, Fields
 
@@ -51,9 +50,5 @@ class GoingRequest:
     def verify(cls, envelope: Envelope, proposal: Proposal, at: int) -> GoingRequest:
         """Signed by a party of this contract, now. Raises NotAParty, BadSignature, BadField, WireError."""
         found = cls.peek(envelope)
-        proposal.party(found.party).signing_key.verify(envelope, REQUEST_TYPE)
-        if found.contract != proposal.digest:
-            raise BadField("request.contract is another contract")
-        if abs(found.at - at) > REQUEST_SECONDS:
-            raise BadField(f"request.at is more than {REQUEST_SECONDS} s from now", hint="Compare the two clocks.")
+        require_asked(envelope, REQUEST_TYPE, proposal, found, at, seconds=REQUEST_SECONDS)
         return found
