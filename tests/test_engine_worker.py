@@ -491,10 +491,14 @@ def test_who_does_not_read_loses_an_answer_and_nobody_another(weights: Weights, 
     async def doing() -> None:
         async with lying(weights, body=body) as found:
             slow = found.ask("chat", encoded({"model": "slow", "messages": []}))
-            await anext(slow)
-            await until(lambda: found.busy == (0, 0))
-            with pytest.raises(EngineFailed, match="not read"):
+
+            async def reading() -> None:
+                await anext(slow)  # where all of it came at once, it is too late already
+                await until(lambda: found.busy == (0, 0))
                 await anext(slow)
+
+            with pytest.raises(EngineFailed, match="not read"):
+                await reading()
             assert [part async for part in slow] == []
             assert slow.counted == Counted(7, 9, 0)
             assert words(await answers(found, HELLO)) == "x" * 100
