@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,8 @@ GIVEN = {
     "parallel": 4,
 }
 PARAMETERS = serve_llm.read(GIVEN)
+MANY = 30_000  # tokens: more than can be said before a process here that is slow takes note of the first
+TALKING = serve_llm.read(GIVEN | {"context_tokens": 32_768, "max_tokens": MANY})
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello the world"}]}
 NO_END = {"logit_bias": {"0": -100, "2": -100}}
 
@@ -60,12 +63,37 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 
 
 @asynccontextmanager
-async def engine(weights: Weights, kind: str = PROCESS, limits: Limits = LIMITS, **more: Any) -> AsyncIterator[Worker]:
-    found = await worker.start(PARAMETERS, PARAMETERS.models[0], weights, limits, sandbox=kind, **more)
+async def engine(
+    weights: Weights,
+    kind: str = PROCESS,
+    limits: Limits = LIMITS,
+    parameters: serve_llm.Parameters = PARAMETERS,
+    **more: Any,
+) -> AsyncIterator[Worker]:
+    found = await worker.start(parameters, parameters.models[0], weights, limits, sandbox=kind, **more)
     try:
         yield found
     finally:
         await found.close()
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    shape = replace(llama_files.TINY, context=TALKING.context_tokens)
+    return Weights.of_file(llama_files.write(tmp_path_factory.mktemp("model") / "talker.gguf", shape))
+
+
+@contextmanager
+def held_up(found: Worker) -> Iterator[None]:
+    """Meanwhile the child does nothing: what is asked stays open, however slow this process is."""
+    assert found._life is not None
+    pid = found._life.child.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def encoded(body: dict[str, Any]) -> bytes:
@@ -185,10 +213,11 @@ def test_too_many_questions_are_refused_and_not_kept(weights: Weights) -> None:
     async def doing() -> None:
         async with engine(weights, limits=Limits(memory_bytes=2 << 30, waiting=2)) as found:
             long = HELLO | NO_END | {"max_tokens": 480}
-            tasks = [asyncio.create_task(answers(found, long)) for _ in range(6)]
-            await until(lambda: found.busy == (4, 2))
-            with pytest.raises(EngineBusy):
-                await answers(found, long)
+            with held_up(found):
+                tasks = [asyncio.create_task(answers(found, long)) for _ in range(6)]
+                await until(lambda: found.busy == (4, 2))
+                with pytest.raises(EngineBusy):
+                    await answers(found, long)
             for said in await asyncio.gather(*tasks):
                 assert said[-1] == Counted(30, 480, 0)
 
@@ -198,17 +227,17 @@ def test_too_many_questions_are_refused_and_not_kept(weights: Weights) -> None:
 # --- giving up ------------------------------------------------------------------------------------------------------
 
 
-def test_a_question_that_is_given_up_leaves_its_seat_and_is_counted(weights: Weights) -> None:
+def test_a_question_that_is_given_up_leaves_its_seat_and_is_counted(talker: Weights) -> None:
     async def doing() -> None:
-        async with engine(weights) as found:
+        async with engine(talker, parameters=TALKING) as found:
             for _ in range(5):
-                given_up = found.ask("chat", encoded(HELLO | NO_END | {"max_tokens": 480}))
+                given_up = found.ask("chat", encoded(HELLO | NO_END | {"max_tokens": MANY}))
                 async for _ in given_up:
                     break
                 await given_up.aclose()
                 assert found.busy == (0, 0)
                 assert given_up.counted.prompt_tokens == 30
-                assert 1 <= given_up.counted.completion_tokens < 480
+                assert 1 <= given_up.counted.completion_tokens < MANY
                 assert [part async for part in given_up] == []
                 await given_up.aclose()
 
@@ -218,10 +247,11 @@ def test_a_question_that_is_given_up_leaves_its_seat_and_is_counted(weights: Wei
 def test_a_client_that_goes_away_frees_the_seat(weights: Weights) -> None:
     async def doing() -> None:
         async with engine(weights) as found:
-            tasks = [asyncio.create_task(answers(found, HELLO | NO_END | {"max_tokens": 480})) for _ in range(8)]
-            await until(lambda: found.busy == (4, 4))
-            for task in tasks:
-                task.cancel()
+            with held_up(found):
+                tasks = [asyncio.create_task(answers(found, HELLO | NO_END | {"max_tokens": 480})) for _ in range(8)]
+                await until(lambda: found.busy == (4, 4))
+                for task in tasks:
+                    task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await until(lambda: found.busy == (0, 0))
             assert (await answers(found, HELLO | NO_END | {"max_tokens": 2}))[-1] == Counted(30, 2, 0)
@@ -273,19 +303,22 @@ def test_a_question_that_takes_too_long_fails(weights: Weights) -> None:
 # --- crashes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_crash_in_mid_stream_fails_what_is_open_and_it_is_started_again(weights: Weights) -> None:
+def test_a_crash_in_mid_stream_fails_what_is_open_and_it_is_started_again(talker: Weights) -> None:
     async def doing() -> None:
-        async with engine(weights) as found:
-            long = HELLO | NO_END | {"max_tokens": 480}
-            tasks = [asyncio.create_task(answers(found, long)) for _ in range(4)]
-            await until(lambda: found.busy == (4, 0))
-            assert found._life is not None
-            os.kill(found._life.child.pid, signal.SIGSTOP)  # so that nothing is answered before it dies
-            waiting = asyncio.create_task(answers(found, long | {"max_tokens": 5}))
-            await until(lambda: found.busy[1] == 1)
-            os.kill(found._life.child.pid, signal.SIGKILL)
-            for ended in await asyncio.gather(*tasks, return_exceptions=True):
-                assert isinstance(ended, EngineFailed)
+        async with engine(talker, parameters=TALKING) as found:
+            long = HELLO | NO_END | {"max_tokens": MANY}
+            cut = [found.ask("chat", encoded(long)) for _ in range(4)]
+            for question in cut:
+                await anext(question)
+            with held_up(found):  # so that nothing is answered before it dies
+                waiting = asyncio.create_task(answers(found, long | {"max_tokens": 5}))
+                await until(lambda: found.busy == (4, 1))
+                assert found._life is not None
+                os.kill(found._life.child.pid, signal.SIGKILL)
+            for question in cut:
+                with pytest.raises(EngineFailed):
+                    async for _ in question:
+                        pass
             assert (await waiting)[-1] == Counted(30, 5, 0)  # what only waited is asked of the next child
             assert found.restarts == 1
 
@@ -325,6 +358,8 @@ def test_a_sidecar_is_attached_and_not_started(weights: Weights) -> None:
 def test_once_closed_it_answers_nothing(weights: Weights) -> None:
     async def doing() -> None:
         async with engine(weights) as found:
+            assert found._life is not None
+            os.kill(found._life.child.pid, signal.SIGSTOP)  # so that it is still open then
             task = asyncio.create_task(answers(found, HELLO | NO_END | {"max_tokens": 480}))
             await until(lambda: found.busy == (1, 0))
             await found.close()
