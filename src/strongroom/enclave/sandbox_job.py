@@ -16,6 +16,8 @@ from strongroom.errors import NoSandbox, ProgramError, ProtocolBroken, TooMuchOu
 from strongroom.programs import OutputSpec, frames
 from strongroom.wire import JSON
 
+from .sandbox_pages import enlarge
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -119,6 +121,8 @@ def memory_file(opened: Opened) -> int:
         raise NoSandbox("a program that wants an input in memory needs Linux")
     found = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
+        os.ftruncate(found, opened.size)
+        enlarge(found, opened.size)
         _copy(opened, found)
         every = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
         fcntl.fcntl(found, fcntl.F_ADD_SEALS, every)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from strongroom.asset import AssetKey, Manifest, RangeSource, open_whole
+from strongroom.enclave.sandbox_pages import enlarge
 
 _PIECE_BYTES: Final = 1 << 20
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -136,6 +137,7 @@ def _made(size: int, fill: Callable[[int], None]) -> int:
     try:
         # Written and not mapped: the kernel makes pages faster than a fault for each of them would.
         os.ftruncate(descriptor, size)
+        enlarge(descriptor, size)
         fill(descriptor)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
