@@ -906,6 +906,60 @@ def test_an_exchange_has_one_answer():
         answer(reader, nonce=bytes(32))
 
 
+LIKELY = {"status": 200, "content_type": "text/event-stream", "receipt_id": "rcpt-0001", "nonce": NONCE}
+
+
+def test_an_answer_that_was_prepared_is_the_same():
+    exchange, again = client(), client()
+    reader, other = asked(exchange), asked(again)
+    reader.prepare(**LIKELY)
+    ready, made = answer(reader, nonce=None), answer(other)
+    assert ready.headers == made.headers
+    assert [ready.write(b"a"), ready.last(b"b")] == [made.write(b"a"), made.last(b"b")]
+
+
+@pytest.mark.parametrize("padding", [None, Padding.powers_of_two()])
+def test_an_answer_that_was_prepared_for_success_can_be_a_refusal(padding):
+    exchange = client()
+    reader = asked(exchange)
+    reader.prepare(**LIKELY)
+    writer = answer(reader, status=503, nonce=None, padding=padding)
+    found = answered(exchange, writer.headers, status=503)
+    assert found.feed(writer.write(b"no") + writer.write(b"") + writer.last()) == b"no"
+    found.end()
+    assert found.head.status == 503
+
+
+def test_an_answer_is_prepared_once_and_given_once_whatever_its_nonce():
+    reader = asked(client())
+    with pytest.raises(ValueError, match="nothing was prepared"):
+        answer(reader, nonce=None)
+    reader.prepare(**LIKELY)
+    with pytest.raises(ValueError, match="one answer"):
+        reader.prepare(**LIKELY)
+    with pytest.raises(ValueError, match="one answer"):
+        answer(reader, nonce=bytes(32))
+    answer(reader, nonce=None)
+    for nonce in (None, NONCE):
+        with pytest.raises(ValueError, match=r"one answer|asked for before"):
+            answer(reader, nonce=nonce)
+
+
+def test_nothing_is_prepared_for_a_request_of_which_nothing_was_accepted():
+    exchange = client()
+    with pytest.raises(NoBody):
+        enclave(exchange.request.headers).prepare(**LIKELY)
+
+
+def test_what_was_prepared_for_a_request_that_is_not_whole_is_no_success():
+    exchange = client()
+    reader = enclave(exchange.request.headers)
+    reader.feed(exchange.request.write(b"half"))
+    reader.prepare(**LIKELY)
+    with pytest.raises(NotEnded):
+        answer(reader, nonce=None)
+
+
 def test_a_body_has_one_end():
     writer = client().request
     writer.last(BODY)

@@ -103,6 +103,14 @@ class Writer:
         padding = self._padding.size(RECORD_BYTES + size) - RECORD_BYTES - size if self._padding else 0
         return self._sealer.seal(b"".join((flag, size.to_bytes(LENGTH_BYTES, "big"), head, piece, bytes(padding))))
 
+    def _small(self, data: bytes) -> bytes:
+        """The one record of a piece in the midst of a body: nearly every one of a stream."""
+        size = len(data)
+        record = b"\0%b%b" % (size.to_bytes(LENGTH_BYTES, "big"), data)
+        if self._padding is not None:
+            record = record.ljust(self._padding.size(len(record)), b"\0")
+        return self._sealer.seal(record)
+
     def write(self, data: bytes) -> bytes:
         """The frames of a piece that more follows, to be sent at once.
 
@@ -112,6 +120,8 @@ class Writer:
         Raises:
             ValueError: the last piece was written before.
         """
+        if not self._head and not self._ended and len(data) <= self._most:
+            return self._small(data)
         return b"".join(self._records(data, _MORE))
 
     def last(self, data: bytes = b"") -> bytes:

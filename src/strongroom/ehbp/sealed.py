@@ -28,7 +28,7 @@ from strongroom.errors import (
 )
 from strongroom.wire import JSON, Fields
 
-from .exchange import Opens, Recipient, Sender
+from .exchange import Opens, Recipient, Seals, Sender
 from .keys import (
     ENCAPSULATED_KEY_HEADER,
     RESPONSE_NONCE_HEADER,
@@ -269,6 +269,22 @@ class SealedResponse(RecordReader):
         self.head = head
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Prepared:
+    """What a response needs before its first byte.
+
+    Attributes:
+        asked: the status, content type and receipt id in its head.
+        head: encoded.
+        nonce, sealer: the response's.
+    """
+
+    asked: tuple[int, str | None, str | None]
+    head: bytes
+    nonce: bytes
+    sealer: Seals
+
+
 class EnclaveExchange(RecordReader):
     """One sealed request and its response, as an enclave reads and makes them.
 
@@ -305,6 +321,7 @@ class EnclaveExchange(RecordReader):
         self._target = (method, path)
         self._seen = seen
         self._contract = contract
+        self._prepared: _Prepared | None = None
 
     def _take(self, data: bytes) -> None:
         head = RequestHead.parse(data)
@@ -317,13 +334,33 @@ class EnclaveExchange(RecordReader):
         self._seen.add(self._recipient.encapsulated_key)  # last: what is refused takes no place
         self.head = head
 
+    def prepare(self, *, status: int, content_type: str | None, receipt_id: str | None, nonce: bytes) -> None:
+        """Derive the response's keys, and make the head that it will likely have, while whoever answers is still at work.
+
+        Args:
+            status, content_type, receipt_id: as of :meth:`respond`, which may still be told others.
+            nonce: 32 fresh random bytes: the response's.
+
+        Raises:
+            NoBody, BadResponseNonce, WireError, ValueError: as of :meth:`respond`.
+        """
+        asked = (status, content_type, receipt_id)
+        self._prepared = _Prepared(asked, self._head(*asked), nonce, self._recipient.respond(nonce))
+
+    def _head(self, status: int, content_type: str | None, receipt_id: str | None) -> bytes:
+        if self.head is None:
+            raise NoBody("no request was accepted that could be answered")
+        encoded = ResponseHead(status, content_type, self.head.request_id, receipt_id, self.head.keyset).encode()
+        ResponseHead.parse(encoded)
+        return encoded
+
     def respond(
         self,
         *,
         status: int,
         content_type: str | None,
         receipt_id: str | None,
-        nonce: bytes,
+        nonce: bytes | None,
         padding: Padding | None = None,
     ) -> Writer:
         """What writes the response.
@@ -332,7 +369,7 @@ class EnclaveExchange(RecordReader):
             status: 200 to 599; below 400 only to a request that is whole.
             content_type: of what is sealed.
             receipt_id: of the receipt that will name this response.
-            nonce: 32 fresh random bytes.
+            nonce: 32 fresh random bytes; ``None`` where the response was prepared, with its own.
             padding: of the response's records.
 
         Raises:
@@ -340,13 +377,19 @@ class EnclaveExchange(RecordReader):
             NotEnded: the request is not whole, and ``status`` says success.
             BadResponseNonce: a nonce of another length.
             WireError: the leaves for a head that no client would read.
-            ValueError: asked for a second time.
+            ValueError: asked for a second time, or without a nonce where nothing was prepared.
         """
         if self.head is None:
             raise NoBody("no request was accepted that could be answered")
         if status < 400 and not self.whole:
             raise NotEnded("the request is not whole, and only a refusal can answer it")
-        encoded = ResponseHead(status, content_type, self.head.request_id, receipt_id, self.head.keyset).encode()
-        ResponseHead.parse(encoded)
-        headers = {"Content-Type": MEDIA_TYPE, RESPONSE_NONCE_HEADER: nonce.hex()}
-        return Writer(self._recipient.respond(nonce), encoded, padding, headers)
+        asked = (status, content_type, receipt_id)
+        if nonce is not None:
+            ready = _Prepared(asked, self._head(*asked), nonce, self._recipient.respond(nonce))
+        elif self._prepared is not None:
+            ready, self._prepared = self._prepared, None
+        else:
+            raise ValueError("nothing was prepared, or it was asked for before")
+        head = ready.head if ready.asked == asked else self._head(*asked)
+        headers = {"Content-Type": MEDIA_TYPE, RESPONSE_NONCE_HEADER: ready.nonce.hex()}
+        return Writer(ready.sealer, head, padding, headers)

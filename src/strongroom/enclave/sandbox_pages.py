@@ -1,5 +1,5 @@
-"""Memory files in large pages. A model reads all of its weights for each token, and where they lie in pages of 4 KiB all over
-the memory, a tenth of its time goes into finding them.
+"""Memory files in large pages. A model reads all of its weights for each token, and where they lie in pages of 4 KiB all
+over the memory, a tenth of its time goes into finding them.
 
 The kernel is asked, and may say no: then pages are small, and everything else is the same. Source: madvise(2),
 ``MADV_COLLAPSE``, which since Linux 6.1 makes large pages of memory files too, whatever ``shmem_enabled`` says but ``deny``.
@@ -55,6 +55,6 @@ def _collapsed(descriptor: int, size: int) -> bool:
         access = mmap.PROT_READ | mmap.PROT_WRITE
         if libc.mmap(start, size, access, mmap.MAP_SHARED | _FIXED, descriptor, 0) == failed:
             return False
-        return libc.madvise(start, size, _COLLAPSE) == 0
+        return bool(libc.madvise(start, size, _COLLAPSE) == 0)
     finally:
         libc.munmap(space, size + LARGE)

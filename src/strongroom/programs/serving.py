@@ -1,7 +1,8 @@
 """The child's side of a served program: it takes a model, then questions by number, and answers in pieces as they come.
 
-One thread reads, one for each seat asks the engine, one writes. What is said while the writer is busy goes out together, the
-texts of one choice joined: so the more there is to say, the less each piece costs, on both sides. See ``spec/sandbox.md``.
+One thread reads, and one for each seat asks the engine and says what it hears. What comes soon after something was said, or
+while somebody is saying something, goes out together, the texts of one choice joined: so the more there is to say, the less
+each piece costs, on both sides. The first and the last of an answer wait for nothing. See ``spec/sandbox.md``.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ from . import frames
 from .frames import frame
 
 PACE: Final = 0.002
-"""Seconds between two frames of answers where many questions are open; where few are, nothing waits."""
+"""Seconds after a frame of answers in which the next one waits for more to say."""
 
-_FEW: Final = 4
+_ALIVE: Final = 1.0  # seconds of silence after which it is said that somebody works
+_TURNS: Final = 2  # frames that one who has something to say sends for others too
 _TEXTS: Final = 32  # embedded between two looks at whether the question was given up
 _ANSWERS: Final = 1 << 20  # characters in a frame of answers, about
 
@@ -50,18 +52,18 @@ Open = Callable[[Mapping[str, Any], str, Path], Seated]
 
 
 class Outbox:
-    """What is to be said to the parent. Any thread adds, one sends.
+    """What is to be said to the parent. Any thread adds and sends, one at a time; one of its own sends what had to wait.
 
     Args:
         channel: connected to the parent.
-        open_questions: how many there are.
     """
 
-    def __init__(self, channel: socket.socket, open_questions: Callable[[], int]) -> None:
-        self._channel, self._open = channel, open_questions
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
         self._lock = threading.Lock()
         self._sending = threading.Lock()
-        self._some = threading.Event()
+        self._waits = threading.Event()  # something does, for the thread that sends later
+        self._sent = 0.0  # when answers were sent last
         self._said: list[list[Any]] = []
         self._texts: dict[tuple[int, int], list[str]] = {}  # the text said last of a choice, while nothing else followed
 
@@ -73,18 +75,29 @@ class Outbox:
                 return
             texts = self._texts[number, choice] = [text]
             self._said.append(["t", number, choice, texts])
-        self._some.set()
+        self._soon()
 
-    def say(self, number: int, choice: int, *entry: Any) -> None:
-        """Anything but text. What is said of a choice keeps its order."""
+    def say(self, number: int, choice: int, *entry: Any, last: bool = False) -> None:
+        """Anything but text. What is said of a choice keeps its order; the last of a question is said at once."""
         with self._lock:
             self._texts.pop((number, choice), None)
             self._said.append([*entry])
-        self._some.set()
+        if last:
+            self._flush()
+        else:
+            self._soon()
+
+    def working(self) -> None:
+        """There is nothing to say yet: which is said now and then."""
+        if time.monotonic() - self._sent >= _ALIVE:
+            with self._lock:
+                self._said.append(["w"])
+            self._flush()
 
     def send(self, kind: bytes, *parts: bytes | memoryview) -> None:
         with self._sending:
             self._channel.sendall(frame(kind, *parts))
+        self._waits.set()
 
     def take(self) -> list[list[Any]]:
         """All that is to be said."""
@@ -96,18 +109,39 @@ class Outbox:
                 entry[3] = "".join(entry[3])
         return said
 
-    def run(self) -> NoReturn:
-        """Send for ever. Without a parent there is nothing to live for."""
+    def _soon(self) -> None:
+        if time.monotonic() - self._sent >= PACE:
+            self._flush()
+        elif not self._waits.is_set():
+            self._waits.set()
+
+    def _flush(self) -> None:
+        """Send what there is to say, unless somebody does: who sends looks again when it is done. Without a parent there is
+        nothing to live for."""
         try:
-            while True:
-                self._some.wait()
-                self._some.clear()
-                for body in _bodies(self.take()):
-                    self.send(frames.ANSWERS, body)
-                if self._open() > _FEW:
-                    time.sleep(PACE)
-        except BaseException:  # noqa: BLE001 - no thread may live on without the one that speaks
+            for _ in range(_TURNS):
+                if not self._said or not self._sending.acquire(blocking=False):
+                    return
+                try:
+                    for body in _bodies(self.take()):
+                        self._channel.sendall(frame(frames.ANSWERS, body))
+                    self._sent = time.monotonic()
+                finally:
+                    self._sending.release()
+            if self._said:
+                self._waits.set()
+        except BaseException:  # noqa: BLE001 - no thread may live on where nothing can be said any more
             os._exit(1)
+
+    def run(self) -> NoReturn:
+        """Send for ever what had to wait."""
+        while True:
+            self._waits.wait()
+            self._waits.clear()
+            rest = self._sent + PACE - time.monotonic()
+            if rest > 0:
+                time.sleep(rest)
+            self._flush()
 
 
 def _bodies(said: list[list[Any]]) -> list[bytes]:
@@ -155,7 +189,7 @@ class _Say:
         return self._question.given_up
 
     def working(self) -> bool:
-        self._outbox.say(self._question.number, self._choice, "w")
+        self._outbox.working()
         return self._question.given_up
 
 
@@ -171,7 +205,7 @@ class Desk:
     def __init__(self, channel: socket.socket, engine: Seated, seats: int) -> None:
         self._engine = engine
         self._questions: dict[int, Question] = {}
-        self.outbox = Outbox(channel, self._questions.__len__)
+        self.outbox = Outbox(channel)
         self._pool = ThreadPoolExecutor(seats, thread_name_prefix="seat")
         threading.Thread(target=self.outbox.run, daemon=True).start()
 
@@ -213,7 +247,7 @@ class Desk:
             if question.left:
                 return
         del self._questions[question.number]
-        self.outbox.say(question.number, 0, *_ending(question))
+        self.outbox.say(question.number, 0, *_ending(question), last=True)
 
     def _embed(self, question: Question, texts: list[str], seat: Seat) -> Counted:
         tokens = 0

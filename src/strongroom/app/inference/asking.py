@@ -45,7 +45,7 @@ from .guarding import Guarding
 from .openai import EVENTS_TYPE, JSON_TYPE, Answer, Choice
 from .ports import Gate, Observation, Receipts
 from .rooms import Keeper, Rooms, Served
-from .sealed_http import Opening, answering, is_sealed, max_wire, one, passed_on, require_plain
+from .sealed_http import Opening, answering, is_sealed, max_wire, one, passed_on, prepare, require_plain
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -119,6 +119,7 @@ class Asking:
         self._came_whole = False  # whether the body came to its end, and is one
         self._unread = True  # some of the body may be on its way
         self._started = False
+        self._prepared = False  # whether the keys of the answer were derived
         self._chat_id: str | None = None
         self._guarding: Guarding | None = None
         self._cut: StrongroomError | None = None
@@ -353,6 +354,7 @@ class Asking:
         watches, counted, time = guarding.watches, None, loop.time
         put: _Put | None = None
         send = self._send
+        loop.call_soon(self._prepare)  # once the engine has the question
         async for item in answers:
             if type(item) is not Piece:
                 counted = item if type(item) is Counted else counted
@@ -379,6 +381,13 @@ class Asking:
         assert counted is not None
         tail = answer.usage_event(usage, counted.cached_tokens) if request.include_usage else b""
         await self._finish(tail + openai.DONE)
+
+    def _prepare(self) -> None:
+        """Derive the keys of the answer while the engine works, and not when its first word is there."""
+        exchange = self._opening.exchange if self._opening else None
+        if exchange is not None and not self._started:
+            prepare(exchange, content_type=EVENTS_TYPE, receipt_id=self._receipt_id)
+            self._prepared = True
 
     async def _whole(self, answer: Answer, request: Request, answers: Answers) -> None:
         guarding, counted, choices = self._guarding, None, [Choice(n) for n in range(request.choices)]
@@ -438,7 +447,14 @@ class Asking:
         assert keeper is not None
         exchange = self._opening.exchange if self._opening else None
         if exchange is not None and self._writer is None:
-            self._writer = answering(exchange, keeper, status=status, content_type=content_type, receipt_id=self._receipt_id)
+            self._writer = answering(
+                exchange,
+                keeper,
+                status=status,
+                content_type=content_type,
+                receipt_id=self._receipt_id,
+                prepared=self._prepared,
+            )
             recorder.encrypts()
         headers = [*self._headers, *keeper.headers, (b"x-receipt-id", self._receipt_id.encode()), *(extra or [])]
         headers.append((b"cache-control", b"no-store"))

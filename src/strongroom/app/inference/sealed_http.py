@@ -148,12 +148,19 @@ def max_wire(keeper: Keeper) -> int:
     return 2 * MAX_BODY + keeper.serve.padding + _SLACK
 
 
-def answering(exchange: EnclaveExchange, keeper: Keeper, *, status: int, content_type: str, receipt_id: str) -> Writer:
-    """What writes the sealed answer."""
+def prepare(exchange: EnclaveExchange, *, content_type: str, receipt_id: str) -> None:
+    """Make ready for a sealed answer that succeeds, while the engine works."""
+    exchange.prepare(status=200, content_type=content_type, receipt_id=receipt_id, nonce=secrets.token_bytes(32))
+
+
+def answering(
+    exchange: EnclaveExchange, keeper: Keeper, *, status: int, content_type: str, receipt_id: str, prepared: bool = False
+) -> Writer:
+    """What writes the sealed answer. ``prepared``: whether :func:`prepare` was called, for this answer or another."""
     return exchange.respond(
         status=status,
         content_type=content_type,
         receipt_id=receipt_id,
-        nonce=secrets.token_bytes(32),
+        nonce=None if prepared else secrets.token_bytes(32),
         padding=keeper.padding,
     )

@@ -465,6 +465,8 @@ class Worker:
         life = self._life
         while self._waiting and life is not None and life.line is not None and len(self._free) >= self._waiting[0].wanted:
             question = self._waiting.popleft()
+            if not self._open:  # silence counts from here: nobody asked anything before
+                life.heard = time.monotonic()
             self._number = self._number % _MAX_NUMBER + 1
             question.number = self._number
             question.deadline = time.monotonic() + self._limits.question_seconds
