@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom import wire
-from strongroom.app.client.prose import Difference, clauses, differences
+from strongroom.app.client.prose import ON_NO_DISK, Difference, clauses, differences
 from strongroom.attest.evidence import Measurement
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal
 from strongroom.errors import StrongroomError
@@ -165,6 +165,12 @@ def test_a_standing_contract_says_what_leaves_and_how_long_it_stands_open() -> N
     assert said["policy: the operator sees"] == "nothing"
     assert "nothing else leaves" not in said
     assert differences(PLAIN, STANDING)
+
+
+def test_receipts_that_are_kept_on_no_disk_are_not_said_to_be_nowhere() -> None:
+    short = replace(STANDING, policy=replace(STANDING.policy, serve=replace(SERVING, retention_s=0)))
+    assert {c.about: c.text for c in clauses(short)}["policy: receipts are kept"] == ON_NO_DISK
+    assert "memory" in ON_NO_DISK
 
 
 NARROW = replace(WIDE, recipients=frozenset({"hospital", "lab"}))

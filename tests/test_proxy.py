@@ -26,6 +26,7 @@ from strongroom.app.client.answer import Answer as Kept
 from strongroom.app.client.asking import Outcome, Verifier, Word
 from strongroom.app.client.carrier import AsyncCarrier
 from strongroom.app.client.home import pretty
+from strongroom.app.client.prose import ON_NO_DISK
 from strongroom.app.client.proxy import addresses, proxy
 from strongroom.app.client.session import Terms
 from strongroom.app.client.verified import AsyncVerifiedTransport
@@ -458,7 +459,8 @@ def test_it_tells_of_each_answer_in_a_line_and_nothing_of_what_was_asked(behind:
 
 
 def test_the_verb_shows_a_contract_before_anybody_relies_on_it(tmp_path: Path) -> None:
-    with InferenceWorld(clock=WallClock()) as world, world.listening() as room:
+    serve = dataclasses.replace(SERVE, retention_s=0)
+    with InferenceWorld(clock=WallClock(), serve=serve) as world, world.listening() as room:
         own, contract = tmp_path / "own.json", world.contract.digest
         own.write_bytes(pretty(world.trust().to_json()))
         said = call("proxy", room)
@@ -466,6 +468,7 @@ def test_the_verb_shows_a_contract_before_anybody_relies_on_it(tmp_path: Path) -
         assert contract in said.err
         assert "nothing of that is verified" in said.err
         assert "the operator sees" in said.out
+        assert ON_NO_DISK in said.out
         wrong = call("proxy", room, "--trust", own, "--contract", wire.digest(b"another"))
         assert (wrong.status, wrong.code) == (1, "inference.other_contract")
         rootless = tmp_path / "rootless.json"

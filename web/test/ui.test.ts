@@ -166,7 +166,9 @@ describe("words", () => {
     );
     expect(new Set(said).size).toBe(4);
     expect(said[3]).toContain("your messages and the answers");
-    expect(conditions({ ...facts, observability: "none" }).map(([, text]) => text)).toContain("No receipts.");
+    expect(conditions({ ...facts, observability: "none" }).map(([, text]) => text)).toContain(
+      "Receipts on no disk: they stay in memory for some minutes.",
+    );
   });
 
   test("always say what to do", () => {

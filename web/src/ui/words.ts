@@ -82,7 +82,7 @@ export function conditions(facts: RoomFacts): [string, string][] {
     : "Sizes are not padded: whoever carries your messages can see how long they are.";
   const kept = facts.retentionSeconds
     ? `Receipts for ${duration(facts.retentionSeconds)}: hashes and counts, no text.`
-    : "No receipts.";
+    : "Receipts on no disk: they stay in memory for some minutes.";
   return [
     ["The operator sees", SEES[facts.observability]],
     ["The room keeps", kept],

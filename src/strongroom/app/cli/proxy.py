@@ -145,7 +145,7 @@ def _look(args: Namespace, screen: Screen) -> int:
 
 def show(session: Session, verifier: Verifier, screen: Screen) -> None:
     """What was established of a service, and what its operator may see, before the first message."""
-    from strongroom.app.client.prose import SEEN
+    from strongroom.app.client.prose import ON_NO_DISK, SEEN
 
     screen.heading(str(verifier.origin).rstrip("/"))
     screen.transcript(session.transcript)
@@ -157,7 +157,7 @@ def show(session: Session, verifier: Verifier, screen: Screen) -> None:
     for name, agreed in session.models.items():
         screen.said("model", f"{name}, weights {agreed.weights}")
     screen.said("the operator sees", SEEN[serve.observability])
-    screen.said("receipts are kept", f"{serve.retention_s} seconds" if serve.retention_s else "not at all")
+    screen.said("receipts are kept", f"{serve.retention_s} seconds" if serve.retention_s else ON_NO_DISK)
     screen.said("verified until", time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(session.until)) + " UTC, then again")
 
 

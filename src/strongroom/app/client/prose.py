@@ -84,6 +84,9 @@ def _policy(proposal: Proposal) -> Iterator[Clause]:
         yield from _served(policy.serve)
 
 
+# Where receipts are that are kept for no time: without them no client could verify its answer.
+ON_NO_DISK = "on no disk: in memory, for some minutes"
+
 # What the operator of a served model sees, by the policy's word.
 SEEN = {
     "none": "nothing",
@@ -102,7 +105,7 @@ def _served(serve: Serving) -> Iterator[Clause]:
     padding = f"to powers of two from {serve.padding:,} bytes" if serve.padding else "none: lengths can be seen"
     yield Clause("policy: padding", padding)
     yield Clause("policy: the operator sees", SEEN[serve.observability])
-    yield Clause("policy: receipts are kept", _duration(serve.retention_s) if serve.retention_s else "not at all")
+    yield Clause("policy: receipts are kept", _duration(serve.retention_s) if serve.retention_s else ON_NO_DISK)
     yield Clause("policy: guards of requests", ", ".join(sorted(serve.input_guards)) or "none")
     yield Clause("policy: guards of answers", ", ".join(sorted(serve.output_guards)) or "none")
 
