@@ -154,6 +154,30 @@ def said(*words: str) -> Options | None:
     return arguments.read(process.parse_args(["--host", args.host, *arguments.words(args, Path("/home/room"))]))
 
 
+NAMED = ("--contract", "sha256:" + "ab" * 32)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "enclave.example"])
+def test_where_others_can_reach_it_nobody_gets_a_room_by_being_the_first_to_ask(host):
+    with pytest.raises(Usage, match="first") as caught:
+        said("--host", host)
+    assert "--contract" in caught.value.hint
+    process = ArgumentParser()
+    process.add_argument("--host")
+    arguments.declare(process)
+    with pytest.raises(Usage):  # told by itself, without the operator's command
+        arguments.read(process.parse_args(["--host", host, "--serve", "home"]))
+    assert said("--host", host, *NAMED).contracts == {NAMED[1]}
+    assert said("--host", host, "--first-comer").contracts == frozenset()
+    with pytest.raises(Usage, match="--first-comer"):
+        said("--host", host, "--first-comer", *NAMED)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_on_this_machine_alone_the_first_contract_that_is_opened_is_the_one(host):
+    assert said("--host", host).contracts == frozenset()
+
+
 def test_an_enclave_that_only_runs_is_told_nothing_of_serving():
     process = ArgumentParser()
     arguments.declare(process)
@@ -161,11 +185,11 @@ def test_an_enclave_that_only_runs_is_told_nothing_of_serving():
 
 
 def test_who_has_no_key_is_let_in_on_loopback_alone_unless_the_operator_says_otherwise():
-    here, elsewhere = said(), said("--host", "0.0.0.0")
+    here, elsewhere = said(), said("--host", "0.0.0.0", *NAMED)
     assert (here.anonymous, here.outside, here.loopback) == (OWN_MACHINE, False, True)
     assert (elsewhere.anonymous, elsewhere.loopback) == (None, False)
     assert said("--keyed").anonymous is None
-    limited = said("--host", "0.0.0.0", "--anonymous", "--requests-per-minute", "5", "--tokens-per-minute", "900")
+    limited = said("--host", "0.0.0.0", *NAMED, "--anonymous", "--requests-per-minute", "5", "--tokens-per-minute", "900")
     assert limited.anonymous == Limits(requests_per_minute=5, tokens_per_minute=900)
     assert limited.outside
     everybody = said("--anonymous")  # on loopback too: the operator knows of who passes requests on

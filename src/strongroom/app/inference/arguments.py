@@ -93,18 +93,24 @@ def _shared(parser: ArgumentParser) -> _ArgumentGroup:
         metavar="DIGEST",
         help="a contract that may be opened here, the whole digest; once for each (without any: the first that is opened)",
     )
+    group.add_argument(
+        "--first-comer",
+        action="store_true",
+        help="where others can reach it: the first contract that is opened may be anybody's",
+    )
     group.add_argument("--page", action="store_true", help="serve the chat page too")
     return group
 
 
 def words(args: Namespace, home: Path) -> list[str]:
     """The same for an enclave process, whose home is given."""
+    _require_chosen(args)
     found = ["--serve", str(home.absolute())]
     if args.anonymous is None:  # nobody said: this machine itself, and nobody whose request it passes on
         found += ["--anonymous-here"] if args.host in LOOPBACK else []
     else:
         found += ["--anonymous"] if args.anonymous else []
-    found += [f"--{name}" for name in ("bare", "page") if getattr(args, name)]
+    found += [f"--{name.replace('_', '-')}" for name in ("bare", "page", "first_comer") if getattr(args, name)]
     for name in ("requests_per_minute", "tokens_per_minute", "tls"):
         value = getattr(args, name)
         found += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
@@ -121,6 +127,7 @@ def read(args: Namespace) -> Options | None:
     """What these arguments say; ``None`` where no room is to be opened. Raises Usage."""
     if args.serve is None:
         return None
+    _require_chosen(args)
     usual = ANYBODY if args.anonymous else OWN_MACHINE
     limits = Limits(
         requests_per_minute=usual.requests_per_minute if args.requests_per_minute is None else args.requests_per_minute,
@@ -139,6 +146,19 @@ def read(args: Namespace) -> Options | None:
         sidecars=dict(_sidecar(text) for text in args.sidecar),
         contracts=frozenset(_contract(text) for text in args.contracts),
     )
+
+
+def _require_chosen(args: Namespace) -> None:
+    """Require that somebody chose what may be opened where others can ask for it. Raises Usage."""
+    if args.contracts and args.first_comer:
+        raise Usage(
+            "--first-comer says that any contract may be opened, and --contract that few may", hint="Say one of them."
+        )
+    if args.host not in LOOPBACK and not args.contracts and not args.first_comer:
+        raise Usage(
+            f"others can reach {args.host}, and whoever opens a room there first would have it",
+            hint="Name what may be opened with --contract DIGEST, or say --first-comer.",
+        )
 
 
 def _contract(text: str) -> str:
