@@ -9,21 +9,28 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
+import uvicorn
 
 from stage import ROOT, Said, Stage, call, patched, spawn, terms
 from strongroom import wire
 from strongroom.app import cli
-from strongroom.app.cli import VERBS, parser_of
+from strongroom.app.cli import VERBS, parser_of, runs
 from strongroom.app.cli.assets import size
 from strongroom.app.cli.contracts import _payment, _value
 from strongroom.app.cli.parties import make
 from strongroom.app.client.draft import Change
 from strongroom.app.client.home import Home
+from strongroom.app.enclave.server import Runner, enclave
+from strongroom.app.http import Client, listen
 from strongroom.contract import Payment
 from strongroom.errors import Usage, leaves
+from strongroom.wire import JSON
 
 WORD = re.compile(r"strongroom ([a-z]+)((?: [^\s`;,|)\"]+)*)")
 
@@ -331,6 +338,7 @@ def test_agreeing_has_one_json_object_a_verb(stage: Stage, tmp_path):
         ("withdraw", "sha256:none"),
         ("grant", "sha256:none"),
         ("run", "sha256:none"),
+        ("progress", "sha256:none"),
         ("outputs", "sha256:none"),
         ("receipt", "sha256:none"),
         ("party", "trust", "nowhere"),
@@ -675,6 +683,66 @@ def test_an_enclave_that_is_away_is_said_and_uses_up_nothing(stage: Stage):
     said = stage.cli("run", digest, "--enclave-url", "http://127.0.0.1:1")
     assert said.code == "app.unreachable"
     assert stage.lab.view(digest).history.runs == frozenset()
+
+
+@contextmanager
+def listening(stage: Stage, contract: str, said: list[str]) -> Iterator[str]:
+    """An enclave's address where a run of a contract goes on that says one thing more each time that it is asked about."""
+    exchange = Client(stage.fleet.config.exchange)
+    runner = Runner(None, exchange)  # type: ignore[arg-type] # nothing is attested here
+    going = runner.going
+
+    def further(data: bytes) -> list[JSON]:
+        found = going(data)
+        runner._going.clear()
+        if said:
+            run: dict[str, JSON] = {"contract": contract, "detail": said.pop(0), "run_id": "0" * 32, "step": "program"}
+            runner._going["0" * 32] = run
+        return found
+
+    runner.going = further  # type: ignore[method-assign]
+    runner._going["0" * 32] = {"contract": contract, "detail": said.pop(0), "run_id": "0" * 32, "step": "program"}
+    sock = listen("127.0.0.1", 0)
+    serving = uvicorn.Server(uvicorn.Config(enclave(runner), log_config=None, lifespan="off"))
+    thread = Thread(target=lambda: serving.run(sockets=[sock]), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        serving.should_exit = True
+        thread.join(30)
+        sock.close()
+        exchange.close()
+
+
+def test_the_other_party_hears_where_a_run_is_and_counts_alone(stage: Stage, monkeypatch):
+    monkeypatch.setattr(runs, "QUIET_SECONDS", 0.01)
+    digest = stage.agree()
+    counts = ["20 of 200 questions", "40 of 200 questions", "40 of 200 questions"]
+    with listening(stage, digest, [*counts]) as url:
+        once = stage.cli("progress", digest, "--enclave-url", url, "--json", party="hospital").json
+        assert once == {"contract": digest, "heard": [[{"detail": counts[0], "step": "program"}]]}
+        followed = stage.cli("progress", digest, "--follow", "--enclave-url", url, party="hospital")
+        assert [line.split()[1:] for line in followed.out.splitlines()[:1]] == [counts[1].split()]
+        assert "no run of this contract goes on now" in followed.out
+        assert followed.out.count("of 200 questions") == 1  # what has not changed is not said again
+
+
+def test_nobody_but_a_party_hears_where_a_run_is(stage: Stage, tmp_path):
+    digest = stage.agree()
+    make(Home(tmp_path / "room"), "stranger")
+    with listening(stage, digest, ["20 of 200 questions"]) as url:
+        where = ("--exchange-url", stage.fleet.config.exchange, "--enclave-url", url)
+        said = call("progress", digest, "--home", tmp_path / "room", "--as", "stranger", *where)
+        assert said.status == 1
+        assert "questions" not in said.out + said.err
+
+
+def test_where_no_run_goes_on_that_is_said(stage: Stage):
+    said = stage.cli("progress", stage.done, party="hospital")
+    assert said.status == 0
+    assert "no run of this contract goes on now" in said.out
+    assert stage.cli("progress", stage.done, "--enclave-url", "http://127.0.0.1:1").code == "app.unreachable"
 
 
 def test_a_log_that_is_not_trusted_here_is_said(stage: Stage, tmp_path):

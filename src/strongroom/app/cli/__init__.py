@@ -33,6 +33,7 @@ VERBS = {
     "withdraw": ("contracts", "stop every later release"),
     "grant": ("contracts", "let your broker give keys for more runs"),
     "run": ("runs", "have the enclave run a contract"),
+    "progress": ("runs", "hear where a run is that another party asked for"),
     "outputs": ("runs", "open what was delivered to you"),
     "receipt": ("runs", "fetch the receipts of a contract"),
     "serve": ("serving", "open a room under a standing contract, and have an enclave serve its models"),

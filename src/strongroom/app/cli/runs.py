@@ -1,4 +1,4 @@
-"""run, outputs, receipt: have a contract run, and read what came of it."""
+"""run, progress, outputs, receipt: have a contract run, hear where it is, and read what came of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from .verify import show as show_verification
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
-    {"run": _declare_run, "outputs": _declare_outputs, "receipt": _declare_receipt}[verb](parser)
+    {
+        "run": _declare_run,
+        "progress": _declare_progress,
+        "outputs": _declare_outputs,
+        "receipt": _declare_receipt,
+    }[verb](parser)
 
 
 class Steps:
@@ -70,6 +75,42 @@ def _hint(code: str) -> str:
 
     known = leaves().get(code)
     return known.hint if known else RunFailed.hint
+
+
+def _declare_progress(parser: ArgumentParser) -> None:
+    example(
+        parser,
+        """
+strongroom progress sha256:3f2a --as institute            # where the runs of a contract are now
+strongroom progress sha256:3f2a --as institute --follow   # and each change, until none goes on
+""",
+    )
+    parser.add_argument("contract", nargs="?", help="its digest or the beginning of it; the newest where not given")
+    parser.add_argument("--follow", action="store_true", help="go on until no run of it goes on")
+    parser.set_defaults(run=progress)
+
+
+def progress(args: Namespace, screen: Screen) -> int:
+    """Of a run that another party asked for: its steps, and counts where the contract agreed that they leave."""
+    here = room(args)
+    digest = here.find(args.contract)
+    last: list[tuple[str, str]] = []
+    heard: list[list[tuple[str, str]]] = []
+    while True:
+        found = here.going(digest)
+        if found != last or not heard:
+            heard.append(found)
+            for step, detail in found:
+                screen.said(step, detail)
+        if not (args.follow and found):
+            break
+        last = found
+        time.sleep(QUIET_SECONDS)
+    if not found:
+        screen.said("progress", "no run of this contract goes on now")
+        screen.said("next", f"strongroom receipt {digest[:19]} --as {here.name}")
+    screen.result({"contract": digest, "heard": [[{"detail": d, "step": s} for s, d in runs] for runs in heard]})
+    return 0
 
 
 def _declare_outputs(parser: ArgumentParser) -> None:

@@ -591,6 +591,21 @@ class Room:
             raise BadReceipt("the enclave answered with the receipt of another run")
         return bundle
 
+    def going(self, digest: str) -> list[tuple[str, str]]:
+        """Where the runs of a contract are that go on now: step and detail of each, as whoever asked for it hears them. How
+        far the program is shows only as a count, and only where the contract agreed on that.
+
+        Raises:
+            SignatureMissing and the errors of :meth:`view`; whatever the enclave refuses with.
+        """
+        self.contract(digest)
+        from strongroom.app.enclave.client import going
+        from strongroom.app.enclave.going import GoingRequest
+
+        request = GoingRequest(digest, self.name, int(time.time())).sign(self.home.keys.signing)
+        with closing(Client(self._enclave, timeout=30)) as client:
+            return going(client, request)
+
     def serve(self, digest: str, on_step: Callable[[str, str], None] | None = None, *, spares: int = 0) -> OpenRoom:
         """Have the enclave open a standing contract's room, and serve its models until the owners no longer let it.
 
