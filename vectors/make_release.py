@@ -76,8 +76,8 @@ LAB, HOSPITAL, STRANGER = (keys_of(name) for name in ("lab", "hospital", "strang
 class Kept:
     """Ciphertexts that were made once."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, str] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    def __init__(self, place: Path = KEPT) -> None:
+        self._known: dict[str, str] = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
         self.used: dict[str, str] = {}
 
     def encrypt(self, key: EncryptionKey, plaintext: bytes, info: bytes) -> bytes:
