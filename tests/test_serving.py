@@ -214,11 +214,12 @@ def test_much_to_say_is_said_in_several_frames(pair: tuple[Parent, socket.socket
 
 
 def test_texts_of_a_choice_are_joined_and_of_others_are_not(pair: tuple[Parent, socket.socket]) -> None:
-    box = Outbox(pair[1], lambda: 0)
-    for choice, text in ((0, "a"), (1, "x"), (0, "b"), (1, "y")):
-        box.text(1, choice, text)
-    box.say(1, 0, "p", 1, 0, {}, None, None)
-    box.text(1, 0, "c")
+    box = Outbox(pair[1])
+    with box._sending:  # somebody says something, so that all of this waits
+        for choice, text in ((0, "a"), (1, "x"), (0, "b"), (1, "y")):
+            box.text(1, choice, text)
+        box.say(1, 0, "p", 1, 0, {}, None, None)
+        box.text(1, 0, "c")
     assert box.take() == [["t", 1, 0, "ab"], ["t", 1, 1, "xy"], ["p", 1, 0, {}, None, None], ["t", 1, 0, "c"]]
     assert box.take() == []
 
@@ -243,8 +244,12 @@ def test_without_a_parent_it_ends(pair: tuple[Parent, socket.socket]) -> None:
     parent.channel.close()
     with pytest.raises(EOFError):
         serving.serve(channel, lambda *_: Fake())
-    box = Outbox(channel, lambda: 9)
-    box.text(1, 0, "a")
+    with pytest.raises(SystemExit):
+        Outbox(channel).text(1, 0, "a")
+    box = Outbox(channel)
+    with box._sending:
+        box.text(1, 0, "a")
+    box._waits.set()  # as whoever sends does once it is done
     with pytest.raises(SystemExit):
         box.run()
 

@@ -84,7 +84,10 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
         ),
     ),
 }
-_FRAME: Final = ("errors.py", *(f"programs/{file}" for file in ("__init__.py", "boot.py", "frames.py", "runner.py")))
+_FRAME: Final = (
+    "errors.py",
+    *(f"programs/{file}" for file in ("__init__.py", "boot.py", "frames.py", "parameters.py", "runner.py")),
+)
 
 NAMES: Final = tuple(sorted(_SOURCES))
 """The standard programs."""

@@ -13,11 +13,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from strongroom.errors import BadParameters, TableColumns
+from strongroom.errors import TableColumns
 
 from . import Input, OutputKind, OutputSpec, Step, Write
+from .parameters import Checks
 
 NAME: Final = "evaluate"
 ROLES: Final = frozenset({"model", "data"})
@@ -35,8 +36,9 @@ CLASSIFICATION, REGRESSION = "classification", "regression"
 
 OTHER: Final = "(other)"  # what a model predicts that is none of the classes
 
-_MAX_FEATURES, _MAX_GROUPS, _MAX_EDGES, _MAX_TEXT, _MAX_CLASSES, _MAX_CLASS = 65536, 16, 64, 128, 64, 64
+_MAX_FEATURES, _MAX_GROUPS, _MAX_EDGES, _MAX_CLASSES, _MAX_CLASS = 65536, 16, 64, 64, 64
 _EDGE = re.compile(r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,14})?\Z")
+_CHECK: Final = Checks(NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,54 +96,27 @@ class Parameters:
         return found
 
 
-def _bad(why: str) -> NoReturn:
-    raise BadParameters(f"evaluate: {why}", step="check parameters")
-
-
-def _text(value: object, what: str, most: int = _MAX_TEXT) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= most or not value.isprintable():
-        _bad(f"{what} is not a text of 1 to {most} printable characters")
-    return value
-
-
-def _members(value: object, names: set[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or set(value) != names:
-        _bad(f"{what} does not have exactly the members {', '.join(sorted(names))}")
-    return value
-
-
-def _list(value: object, what: str, low: int, high: int) -> list[Any]:
-    if not isinstance(value, list | tuple) or not low <= len(value) <= high:
-        _bad(f"{what} is not a list of {low} to {high} items")
-    return list(value)
-
-
-def _distinct(values: Collection[str], what: str) -> None:
-    if len(set(values)) != len(values):
-        _bad(f"{what} names something twice")
-
-
 def _grouping(value: object) -> Grouping:
-    given = _members(value, {"name", "column", "edges"}, "a group")
+    given = _CHECK.members(value, {"name", "column", "edges"}, "a group")
     edges = None
     if given["edges"] is not None:
-        edges = tuple(_text(edge, "an edge") for edge in _list(given["edges"], "edges", 1, _MAX_EDGES))
+        edges = tuple(_CHECK.text(edge, "an edge") for edge in _CHECK.items(given["edges"], "edges", 1, _MAX_EDGES))
         if not all(_EDGE.match(edge) for edge in edges):
-            _bad('an edge is not a decimal number such as "12.5"')
+            _CHECK.bad('an edge is not a decimal number such as "12.5"')
         if any(Decimal(low) >= Decimal(high) for low, high in pairwise(edges)):
-            _bad("edges do not rise")
-    return Grouping(_text(given["name"], "a group's name"), _text(given["column"], "a group's column"), edges)
+            _CHECK.bad("edges do not rise")
+    return Grouping(_CHECK.text(given["name"], "a group's name"), _CHECK.text(given["column"], "a group's column"), edges)
 
 
 def _classes(value: object, task: str) -> tuple[str, ...]:
     if task == REGRESSION:
         if value is not None:
-            _bad("classes are for classification")
+            _CHECK.bad("classes are for classification")
         return ()
-    found = tuple(_text(name, "a class", _MAX_CLASS) for name in _list(value, "classes", 2, _MAX_CLASSES))
-    _distinct(found, "classes")
+    found = tuple(_CHECK.text(name, "a class", _MAX_CLASS) for name in _CHECK.items(value, "classes", 2, _MAX_CLASSES))
+    _CHECK.distinct(found, "classes")
     if OTHER in found:
-        _bad(f"no class can be called {OTHER}")
+        _CHECK.bad(f"no class can be called {OTHER}")
     return found
 
 
@@ -151,8 +126,8 @@ def _positive(value: object, classes: tuple[str, ...]) -> str | None:
     if value is None:
         return None
     if len(classes) != 2 or value not in classes:
-        _bad("positive is not one of two classes")
-    return _text(value, "positive")
+        _CHECK.bad("positive is not one of two classes")
+    return _CHECK.text(value, "positive")
 
 
 def read(parameters: Mapping[str, Any]) -> Parameters:
@@ -161,31 +136,31 @@ def read(parameters: Mapping[str, Any]) -> Parameters:
     Raises:
         BadParameters: see ``spec/programs.md`` for what they must be.
     """
-    given = _members(parameters, {"task", "target", "classes", "features", "positive", "groups"}, "the parameters")
+    given = _CHECK.members(parameters, {"task", "target", "classes", "features", "positive", "groups"}, "the parameters")
     if given["task"] not in (CLASSIFICATION, REGRESSION):
-        _bad(f"task is neither {CLASSIFICATION} nor {REGRESSION}")
+        _CHECK.bad(f"task is neither {CLASSIFICATION} nor {REGRESSION}")
     features = given["features"]
     if features is not None:
-        features = tuple(_text(name, "a feature") for name in _list(features, "features", 1, _MAX_FEATURES))
-        _distinct(features, "features")
+        features = tuple(_CHECK.text(name, "a feature") for name in _CHECK.items(features, "features", 1, _MAX_FEATURES))
+        _CHECK.distinct(features, "features")
     classes = _classes(given["classes"], given["task"])
-    groups = tuple(_grouping(group) for group in _list(given["groups"], "groups", 0, _MAX_GROUPS))
-    _distinct([group.name for group in groups], "groups")
+    groups = tuple(_grouping(group) for group in _CHECK.items(given["groups"], "groups", 0, _MAX_GROUPS))
+    _CHECK.distinct([group.name for group in groups], "groups")
     # Bands of one column with different edges would tell, by their difference, of what lies between the edges.
-    _distinct([group.column for group in groups], "the groups' columns")
+    _CHECK.distinct([group.column for group in groups], "the groups' columns")
     found = Parameters(
         task=given["task"],
-        target=_text(given["target"], "target"),
+        target=_CHECK.text(given["target"], "target"),
         classes=classes,
         features=features,
         positive=_positive(given["positive"], classes),
         groups=groups,
     )
     if found.target in (found.features or ()):
-        _bad("the target is one of the features")
+        _CHECK.bad("the target is one of the features")
     if found.target in {group.column for group in groups}:
         # A group that is a class would show how many there are of it.
-        _bad("the target is one of the groups' columns")
+        _CHECK.bad("the target is one of the groups' columns")
     return found
 
 

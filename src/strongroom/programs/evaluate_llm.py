@@ -9,14 +9,12 @@ This module is read by clients too: what is heavy is imported by ``load``, and b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
-
-from strongroom.errors import BadParameters
+from typing import Any, Final
 
 from . import Input, OutputKind, OutputSpec, Step, Write
+from .parameters import Checks
 
 NAME: Final = "evaluate-llm"
 MODEL, QUESTIONS, GRADER = "model", "questions", "grader"
@@ -56,9 +54,9 @@ MAX_QUESTIONS: Final = 1_000_000
 MAX_TELLS: Final = 100
 """How often progress may be told in one run: each time says a little of how long the answers are."""
 
-_MAX_GROUPS, _MAX_VALUES, _MAX_TEXT, _MAX_VALUE = 16, 256, 128, 64
+_MAX_GROUPS, _MAX_VALUES, _MAX_VALUE = 16, 256, 64
 _MAX_CONTEXT, _MAX_PARALLEL, _MAX_THREADS = 1 << 20, 32, 256
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+_CHECK: Final = Checks(NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,49 +107,17 @@ class Parameters:
     threads: int
 
 
-def bad(why: str) -> NoReturn:
-    """Raises BadParameters."""
-    raise BadParameters(f"{NAME}: {why}", step="check parameters")
-
-
-def _text(value: object, what: str, most: int = _MAX_TEXT) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= most or not value.isprintable():
-        bad(f"{what} is not a text of 1 to {most} printable characters")
-    return value
-
-
-def _members(value: object, names: set[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or set(value) != names:
-        bad(f"{what} does not have exactly the members {', '.join(sorted(names))}")
-    return value
-
-
-def _list(value: object, what: str, low: int, high: int) -> list[Any]:
-    if not isinstance(value, list | tuple) or not low <= len(value) <= high:
-        bad(f"{what} is not a list of {low} to {high} items")
-    return list(value)
-
-
-def _whole(value: object, what: str, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        bad(f"{what} is not a whole number from {low:,} to {high:,}")
-    return value
-
-
-def _distinct(values: Collection[str], what: str) -> None:
-    if len(set(values)) != len(values):
-        bad(f"{what} name something twice")
-
-
 def _grouping(value: object) -> Grouping:
-    given = _members(value, {"name", "key", "values"}, "a group")
+    given = _CHECK.members(value, {"name", "key", "values"}, "a group")
     values = None
     if given["values"] is not None:
-        values = tuple(_text(one, "a value", _MAX_VALUE) for one in _list(given["values"], "values", 1, _MAX_VALUES))
-        _distinct(values, "values")
+        values = tuple(
+            _CHECK.text(one, "a value", _MAX_VALUE) for one in _CHECK.items(given["values"], "values", 1, _MAX_VALUES)
+        )
+        _CHECK.distinct(values, "values")
         if any(one.startswith("(") for one in values):
-            bad("a value begins with a bracket, as the names of other groups do")
-    return Grouping(_text(given["name"], "a group's name"), _text(given["key"], "a group's key"), values)
+            _CHECK.bad("a value begins with a bracket, as the names of other groups do")
+    return Grouping(_CHECK.text(given["name"], "a group's name"), _CHECK.text(given["key"], "a group's key"), values)
 
 
 def read(parameters: Mapping[str, Any]) -> Parameters:
@@ -160,35 +126,32 @@ def read(parameters: Mapping[str, Any]) -> Parameters:
     Raises:
         BadParameters: see ``spec/programs.md`` for what they must be.
     """
-    given = _members(parameters, {"questions", *DEFAULTS}, "the parameters")
-    if not isinstance(given["answers"], bool):
-        bad("answers is neither true nor false")
+    given = _CHECK.members(parameters, {"questions", *DEFAULTS}, "the parameters")
+    answers = _CHECK.flag(given["answers"], "answers")
     if given["grader"] not in (None, MODEL, GRADER):
-        bad(f"grader is neither null, {MODEL} nor {GRADER}")
-    code = given["scorer_code"]
-    if code is not None and (not isinstance(code, str) or not _DIGEST.match(code)):
-        bad("scorer_code is neither null nor a digest")
-    groups = tuple(_grouping(group) for group in _list(given["groups"], "groups", 0, _MAX_GROUPS))
-    _distinct([group.name for group in groups], "groups")
-    _distinct([group.key for group in groups], "the groups' keys")
-    questions = _whole(given["questions"], "questions", 1, MAX_QUESTIONS)
-    progress = _whole(given["progress"], "progress", 0, MAX_QUESTIONS)
+        _CHECK.bad(f"grader is neither null, {MODEL} nor {GRADER}")
+    code = _CHECK.digest(given["scorer_code"], "scorer_code")
+    groups = tuple(_grouping(group) for group in _CHECK.items(given["groups"], "groups", 0, _MAX_GROUPS))
+    _CHECK.distinct([group.name for group in groups], "groups")
+    _CHECK.distinct([group.key for group in groups], "the groups' keys")
+    questions = _CHECK.whole(given["questions"], "questions", 1, MAX_QUESTIONS)
+    progress = _CHECK.whole(given["progress"], "progress", 0, MAX_QUESTIONS)
     if progress and questions > progress * MAX_TELLS:
-        bad(f"progress would be told more than {MAX_TELLS} times")
-    context = _whole(given["context_tokens"], "context_tokens", 16, _MAX_CONTEXT)
+        _CHECK.bad(f"progress would be told more than {MAX_TELLS} times")
+    context = _CHECK.whole(given["context_tokens"], "context_tokens", 16, _MAX_CONTEXT)
     return Parameters(
         questions=questions,
-        answer_tokens=_whole(given["answer_tokens"], "answer_tokens", 1, context),
-        answers=given["answers"],
+        answer_tokens=_CHECK.whole(given["answer_tokens"], "answer_tokens", 1, context),
+        answers=answers,
         context_tokens=context,
         grader=given["grader"],
         groups=groups,
-        parallel=_whole(given["parallel"], "parallel", 1, _MAX_PARALLEL),
+        parallel=_CHECK.whole(given["parallel"], "parallel", 1, _MAX_PARALLEL),
         progress=progress,
         scorer_code=code,
-        seed=_whole(given["seed"], "seed", 0, 2**31 - 1),
-        temperature=_whole(given["temperature"], "temperature", 0, 200),
-        threads=_whole(given["threads"], "threads", 1, _MAX_THREADS),
+        seed=_CHECK.whole(given["seed"], "seed", 0, 2**31 - 1),
+        temperature=_CHECK.whole(given["temperature"], "temperature", 0, 200),
+        threads=_CHECK.whole(given["threads"], "threads", 1, _MAX_THREADS),
     )
 
 
@@ -231,9 +194,9 @@ def run(
     found = read(parameters)
     smallest = max([spec.min_group for spec in outputs.values()], default=1)
     if smallest > 1 and len(found.groups) > 1:
-        bad("a report whose small groups are suppressed has one table at most")
+        _CHECK.bad("a report whose small groups are suppressed has one table at most")
     if 0 < found.progress < smallest:
-        bad("progress tells of fewer questions than the smallest group")
+        _CHECK.bad("progress tells of fewer questions than the smallest group")
     asked = Asked(inputs, found, step)
     step("write", 1000)
     written = {}

@@ -13,11 +13,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
-
-from strongroom.errors import BadParameters
+from typing import TYPE_CHECKING, Any, Final
 
 from . import Input, OutputKind, OutputSpec, Step, Write
+from .parameters import Checks
 
 if TYPE_CHECKING:
     from strongroom.lm.seated import Seated
@@ -48,6 +47,7 @@ SIDECARS: Final = ("sidecar", "vllm")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}\Z")
 _ROLE = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
+_CHECK: Final = Checks(NAME)
 MAX_MODELS, MAX_PARALLEL, MAX_THREADS, MAX_CONTEXT = 16, 64, 256, 1 << 20
 
 
@@ -89,35 +89,15 @@ class Parameters:
     guards: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _bad(why: str) -> NoReturn:
-    raise BadParameters(f"serve-llm: {why}", step="check parameters")
-
-
-def _members(value: object, names: set[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or set(value) != names:
-        _bad(f"{what} does not have exactly the members {', '.join(sorted(names))}")
-    return value
-
-
-def _whole(value: object, what: str, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        _bad(f"{what} is not a whole number from 1 to {most:,}")
-    return value
-
-
-def _word(value: object, pattern: re.Pattern[str], what: str) -> str:
-    if not isinstance(value, str) or not pattern.match(value):
-        _bad(f"{what} is not one")
-    return value
-
-
 def _model(value: object) -> Model:
-    given = _members(value, {"name", "role", "engine"}, "a model")
+    given = _CHECK.members(value, {"name", "role", "engine"}, "a model")
     known = sorted([*ENGINES, *SIDECARS])
     if not isinstance(given["engine"], str) or given["engine"] not in known:
-        _bad(f"engine is not one of {', '.join(known)}")
+        _CHECK.bad(f"engine is not one of {', '.join(known)}")
     return Model(
-        _word(given["name"], _NAME, "a model's name"), _word(given["role"], _ROLE, "a model's role"), given["engine"]
+        _CHECK.matching(given["name"], _NAME, "a model's name"),
+        _CHECK.matching(given["role"], _ROLE, "a model's role"),
+        given["engine"],
     )
 
 
@@ -130,25 +110,22 @@ def read(parameters: Mapping[str, Any]) -> Parameters:
     from .guards import check as check_guards  # noqa: PLC0415 - not for the child, where it is not
 
     whole = {"guards": {}, **parameters} if isinstance(parameters, Mapping) else parameters
-    given = _members(whole, {"guards", "models", *DEFAULTS}, "the parameters")
+    given = _CHECK.members(whole, {"guards", "models", *DEFAULTS}, "the parameters")
     check_guards(given["guards"])
-    models = given["models"]
-    if not isinstance(models, list | tuple) or not 1 <= len(models) <= MAX_MODELS:
-        _bad(f"models is not a list of 1 to {MAX_MODELS} items")
-    found = tuple(_model(model) for model in models)
+    found = tuple(_model(model) for model in _CHECK.items(given["models"], "models", 1, MAX_MODELS))
     for what in ("name", "role"):
         if len({getattr(model, what) for model in found}) != len(found):
-            _bad(f"two models have one {what}")
+            _CHECK.bad(f"two models have one {what}")
     guard = given["guard"]
     if guard is not None and guard not in {model.role for model in found}:
-        _bad("guard is no model's role")
-    context = _whole(given["context_tokens"], "context_tokens", MAX_CONTEXT)
+        _CHECK.bad("guard is no model's role")
+    context = _CHECK.whole(given["context_tokens"], "context_tokens", 1, MAX_CONTEXT)
     return Parameters(
         models=found,
         context_tokens=context,
-        parallel=_whole(given["parallel"], "parallel", MAX_PARALLEL),
-        threads=_whole(given["threads"], "threads", MAX_THREADS),
-        max_tokens=_whole(given["max_tokens"], "max_tokens", context),
+        parallel=_CHECK.whole(given["parallel"], "parallel", 1, MAX_PARALLEL),
+        threads=_CHECK.whole(given["threads"], "threads", 1, MAX_THREADS),
+        max_tokens=_CHECK.whole(given["max_tokens"], "max_tokens", 1, context),
         guard=guard,
         guards=given["guards"],
     )
@@ -185,7 +162,7 @@ def run(
 ) -> None:
     """Raises BadParameters: a room is opened for it, and no run."""
     del inputs, parameters, outputs, write, step
-    _bad("it is served under a standing contract, and not run")
+    _CHECK.bad("it is served under a standing contract, and not run")
 
 
 def serve(channel: Any) -> None:
