@@ -118,6 +118,7 @@ class Sandbox:
 
     Attributes:
         kind: ``bubblewrap``, ``namespaces``, or ``process``, which confines nothing.
+        walls: what stands between the program and its surroundings, by names of ``sandbox_child.WALLS``, sorted.
         program_digest: the digest of the very bytes that the child was given to execute.
         step: where the program said it was last.
     """
@@ -131,6 +132,7 @@ class Sandbox:
         outputs: Collection[str],
         *,
         in_memory: Collection[str] = (),
+        sockets: bool = False,
     ) -> None:
         if maker is not _MAKER:
             raise TypeError("a sandbox is made by prepare()")
@@ -145,7 +147,9 @@ class Sandbox:
         self._in_memory = frozenset(in_memory)
         self._passed: list[int] = []  # descriptors that go with what is unsent
         self._frames = frames.Frames(frames.FROM_CHILD)
-        self._unsent = memoryview(frames.frame(frames.HELLO, json.dumps(hello(name, files, kind, seen, outputs)).encode()))
+        walls = sandbox_child.walls(kind, seen, sockets=sockets)
+        told = hello(name, files, kind, seen, outputs) | walls.told
+        self._unsent = memoryview(frames.frame(frames.HELLO, json.dumps(told).encode()))
         self._channel, theirs = socket.socketpair()
         self._said, says = os.pipe()
         os.set_blocking(self._said, False)
@@ -153,7 +157,8 @@ class Sandbox:
         try:
             with theirs:
                 command = seen.command(files[_BOOT], theirs.fileno())
-                self._child = Child(kind, seen, command, (theirs.fileno(),), says)
+                self._child = Child(kind, seen, command, keep=(theirs.fileno(),), says=says, calls=walls.calls)
+            self.walls = tuple(sorted((*walls.names, *self._child.walls)))
         except BaseException:
             self._channel.close()
             os.close(self._said)
@@ -248,6 +253,7 @@ class Sandbox:
         """Give the job, and answer until the program says that it is done. Raises as ``run``."""
         space = self._child.address_space()
         self._child.limit_address_space(space + limits.memory_bytes)
+        self._child.limit_memory(limits.memory_bytes)
         self._half = space + limits.memory_bytes // 2
         ceiling = self._child.memory()[0] + limits.memory_bytes
         deadline = time.monotonic() + limits.seconds
@@ -350,7 +356,7 @@ class Sandbox:
     def _watch(self, ceiling: int) -> None:
         memory, processes = self._child.memory()
         self._most = max(self._most, self._child.address_space())
-        if memory > ceiling or processes > sandbox_child.MAX_PROCESSES:
+        if memory > ceiling or processes > sandbox_child.MAX_PROCESSES or self._child.starved():
             raise self._end(OutOfMemory)
 
     def _send(self) -> None:
@@ -382,12 +388,14 @@ class Sandbox:
     def _died(self) -> ProgramError:
         """The child closed the channel, or is gone.
 
-        Nothing but the kernel, when memory is short, kills it behind our back. Libraries in C++ abort when they get none: an
-        abort with more than half of the agreed address space in use is taken for that.
+        A control group tells whether the kernel killed it because memory was short; without one, whatever kills it behind
+        our back is taken for that. Libraries in C++ abort when they get none: an abort with more than half of the agreed
+        address space in use is taken for that too.
         """
         by_itself = self._child.ends_within(_DYING_SECONDS)
         signal = self._child.end() if by_itself else 0
-        starved = signal == _SIGKILL or (signal in _ABORTS and self._most > self._half)
+        killed = self._child.starved()
+        starved = killed or (killed is None and signal == _SIGKILL) or (signal in _ABORTS and self._most > self._half)
         return self._end(OutOfMemory if starved else ProgramCrashed)
 
     def _drain(self) -> None:
@@ -401,8 +409,8 @@ class Sandbox:
 
 def hello(
     name: str, files: Mapping[str, str], kind: str, seen: View, outputs: Collection[str], *, tasks: int = 0, arenas: int = 1
-) -> JSON:
-    """What a child is told first.
+) -> dict[str, JSON]:
+    """What a child is told first, its walls aside.
 
     Args:
         name: the program's.
@@ -443,7 +451,9 @@ def prepare(program: str, asked: str = sandbox_child.ISOLATED, *, outputs: Colle
     """
     require_libraries(program, load(program).LIBRARIES)
     in_memory: Collection[str] = getattr(load(program), "IN_MEMORY", ())
-    return _start(program, read_sources(program), sandbox_child.choose(asked), outputs, in_memory=in_memory)
+    sockets: bool = getattr(load(program), "SOCKETS", False)
+    kind = sandbox_child.choose(asked)
+    return _start(program, read_sources(program), kind, outputs, in_memory=in_memory, sockets=sockets)
 
 
 def require_libraries(program: str, libraries: Collection[str]) -> None:
@@ -455,7 +465,13 @@ def require_libraries(program: str, libraries: Collection[str]) -> None:
 
 
 def _start(
-    name: str, files: Mapping[str, str], kind: str, outputs: Collection[str], *, in_memory: Collection[str] = ()
+    name: str,
+    files: Mapping[str, str],
+    kind: str,
+    outputs: Collection[str],
+    *,
+    in_memory: Collection[str] = (),
+    sockets: bool = False,
 ) -> Sandbox:
     """As ``prepare``, for sources from anywhere: tests give hostile ones."""
-    return Sandbox(_MAKER, name, files, kind, outputs, in_memory=in_memory)
+    return Sandbox(_MAKER, name, files, kind, outputs, in_memory=in_memory, sockets=sockets)

@@ -12,21 +12,46 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from strongroom.errors import NoSandbox
+from strongroom.wire import JSON
 
-from . import sandbox_bubblewrap, sandbox_filter
+from . import sandbox_bubblewrap, sandbox_cgroup, sandbox_filter, sandbox_landlock
+from .sandbox_cgroup import Cgroup
 from .sandbox_view import DEVICES, HOSTNAME, NOBODY, SCRATCH_BYTES, View, view
 
 BUBBLEWRAP, NAMESPACES, PROCESS = "bubblewrap", "namespaces", "process"
 ISOLATED: Final = "isolated"
 KINDS: Final = (BUBBLEWRAP, NAMESPACES, PROCESS)
 
+NAMESPACES_WALL, SECCOMP_WALL = "namespaces", "seccomp"
+WALLS: Final = (
+    *sorted(sandbox_cgroup.WALLS.values()),
+    sandbox_landlock.FILES_WALL,
+    sandbox_landlock.NETWORK_WALL,
+    sandbox_landlock.SCOPE_WALL,
+    NAMESPACES_WALL,
+    SECCOMP_WALL,
+)
+"""Everything that can stand between a program and its surroundings, by name, sorted. Which do is found out for each child."""
+
+HIDDEN: Final = (
+    "buddyinfo", "cmdline", "config.gz", "diskstats", "interrupts", "kallsyms", "key-users", "keys", "loadavg", "locks",
+    "modules", "pagetypeinfo", "partitions", "pressure", "schedstat", "slabinfo", "softirqs", "swaps", "timer_list",
+    "uptime", "version", "vmallocinfo", "vmstat", "zoneinfo",
+)  # fmt: skip
+"""What of /proc is empty inside: it tells of the machine and of what else runs there, and no library needs it."""
+
+unsafe_without: frozenset[str] = frozenset()
+"""**For tests alone**: walls that are not built, to prove that an attack fails because of them. None is said to stand then."""
+
 MAX_PROCESSES: Final = 64
+_KERNEL_BYTES = 16 << 20  # page tables, stacks, buffers: what a child of any size takes beside its own memory
 _PROBE_SECONDS = 20
 _KILL_SECONDS = 10
 
@@ -47,22 +72,65 @@ def readable(descriptor: int, seconds: float) -> bool:
     return bool(poll.poll(int(seconds * 1000)))
 
 
-def _command(kind: str, seen: View, info: int, inner: list[str]) -> tuple[list[str], list[int]]:
+def proc_masks() -> tuple[str, ...]:
+    """The places of ``HIDDEN`` that this kernel has."""
+    return tuple(place for place in (f"/proc/{name}" for name in HIDDEN) if Path(place).exists())
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """What is built around one child, control groups aside.
+
+    Attributes:
+        calls: the filter of system calls that it is started with; empty for none.
+        told: what it is told to put up itself (``programs/runner.py``).
+        names: how these walls are called.
+    """
+
+    calls: bytes
+    told: dict[str, JSON]
+    names: tuple[str, ...]
+
+
+def walls(kind: str, seen: View, *, sockets: bool = False) -> Walls:
+    """The walls for a child of this kind. In ``process`` there are none.
+
+    Args:
+        kind: of the sandbox.
+        seen: what the child sees.
+        sockets: whether it may have AF_UNIX sockets: an engine has its server behind one, in the child's own /tmp.
+
+    Raises:
+        NoSandbox: a machine whose calls are not known here.
+    """
+    if kind == PROCESS:
+        return Walls(b"", {"calls": "", "landlock": None}, ())
+    first = last = b""
+    if SECCOMP_WALL not in unsafe_without:
+        first, last = (sandbox_filter.program(os.uname().machine, last=one, sockets=sockets) for one in (False, True))
+    known = 0 if sandbox_landlock.FILES_WALL in unsafe_without else sandbox_landlock.version()
+    names = (*sandbox_landlock.walls(known), NAMESPACES_WALL, *([SECCOMP_WALL] if last else []))
+    return Walls(first, {"calls": last.hex(), "landlock": sandbox_landlock.rules(seen, known, sockets=sockets)}, names)
+
+
+def _command(kind: str, seen: View, info: int, inner: list[str], calls: bytes) -> tuple[list[str], list[int]]:
     """The command that confines ``inner``, and the descriptors that it needs beside those it is given."""
     if kind == PROCESS:
         return inner, []
-    calls = sandbox_filter.program(os.uname().machine)
     if kind == BUBBLEWRAP:
+        if not calls:
+            return sandbox_bubblewrap.command(seen, info, -1, inner, proc_masks()), [info]
         heard, told = os.pipe()
         os.write(told, calls)  # far less than a pipe holds
         os.close(told)
-        return sandbox_bubblewrap.command(seen, info, heard, inner), [info, heard]
+        return sandbox_bubblewrap.command(seen, info, heard, inner, proc_masks()), [info, heard]
     config = {
         "calls": calls.hex(),
         "command": inner,
         "devices": DEVICES,
         "hostname": HOSTNAME,
         "info": info,
+        "hidden": proc_masks(),
         "links": seen.links,
         "nobody": NOBODY,
         "parent": os.getpid(),
@@ -73,9 +141,11 @@ def _command(kind: str, seen: View, info: int, inner: list[str]) -> tuple[list[s
     return [seen.python, "-I", "-S", "-B", "-X", "utf8=1", "-c", launcher, json.dumps(config)], [info]
 
 
-def _start(kind: str, seen: View, inner: list[str], info: int, *, keep: Iterable[int], says: int) -> subprocess.Popen[bytes]:
+def _start(
+    kind: str, seen: View, inner: list[str], info: int, *, calls: bytes, keep: Iterable[int], says: int
+) -> subprocess.Popen[bytes]:
     """Start ``inner``, confined, with an empty environment. Raises NoSandbox."""
-    command, needs = _command(kind, seen, info, inner)
+    command, needs = _command(kind, seen, info, inner, calls)
     try:
         return _starter.submit(
             subprocess.Popen,
@@ -105,9 +175,12 @@ class Child:
         inner: the command.
         keep: descriptors that it inherits.
         says: descriptor for its standard output and standard error.
+        calls: the filter of system calls that it is started with.
+        tasks: processes and threads that it may be.
 
     Attributes:
         pid: its process id, seen from here.
+        walls: which control groups hold it, by their names among ``WALLS``.
         handle: a descriptor that can be read from once it has ended (pidfd_open(2)); -1 where the system has none, and after
             ``end``.
 
@@ -115,11 +188,21 @@ class Child:
         NoSandbox: the sandbox could not be made.
     """
 
-    def __init__(self, kind: str, seen: View, inner: list[str], keep: Iterable[int], says: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        seen: View,
+        inner: list[str],
+        *,
+        keep: Iterable[int],
+        says: int,
+        calls: bytes,
+        tasks: int = MAX_PROCESSES,
+    ) -> None:
         heard, told = os.pipe()
         with closing(os.fdopen(heard, "rb")) as info:
             try:
-                self._process = _start(kind, seen, inner, told, keep=keep, says=says)
+                self._process = _start(kind, seen, inner, told, calls=calls, keep=keep, says=says)
             finally:
                 os.close(told)
             self._alone = kind != PROCESS
@@ -129,6 +212,22 @@ class Child:
             # The number may be given away once the process is gone; this name for it may not.
             with suppress(ProcessLookupError):
                 self.handle = os.pidfd_open(self.pid)
+        self._cgroup: Cgroup | None = None
+        self._killed_by_kernel: bool | None = None
+        self.walls: tuple[str, ...] = ()
+        # It waits for its first frame, which nobody has sent yet: all that it will execute is executed in the group.
+        self._join(tasks)
+
+    def _join(self, tasks: int) -> None:
+        found = None if set(sandbox_cgroup.WALLS.values()) <= unsafe_without else sandbox_cgroup.make(tasks)
+        if found is None:
+            return
+        try:
+            found.join(self.pid)
+        except OSError:  # it ended before it began, or a group that may be made and not entered
+            found.end()
+            return
+        self._cgroup, self.walls = found, found.walls
 
     def _told(self, kind: str, info: int) -> int:
         """The process id, seen from here, of the first process inside."""
@@ -175,7 +274,28 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
+        if self._cgroup:
+            self._killed_by_kernel = self._cgroup.starved()
+            self._cgroup.end()
+            self._cgroup = None
         return -status if status < 0 else max(0, status - 128)
+
+    def starved(self) -> bool | None:
+        """Whether the kernel killed it, or anything that it started, for want of memory; ``None`` where nobody can tell."""
+        return self._cgroup.starved() if self._cgroup else self._killed_by_kernel
+
+    def limit_memory(self, size: int) -> None:
+        """From now on the kernel gives it and what it started so many bytes beside what they hold now: memory of every kind,
+        its files in /tmp and the kernel's own for it included. Where it has no control group, nothing happens.
+
+        Raises:
+            NoSandbox: it has one, and the kernel does not take the limit.
+        """
+        if self._cgroup:
+            try:
+                self._cgroup.limit_memory(size + SCRATCH_BYTES + _KERNEL_BYTES, more=True)
+            except OSError as error:
+                raise NoSandbox(f"the control group: {error.strerror}") from error
 
     def address_space(self) -> int:
         """Bytes of address space in use, or 0 where the system does not tell."""
@@ -226,7 +346,8 @@ def works(kind: str) -> bool:
     heard, told = os.pipe()
     with Path(os.devnull).open("wb") as nowhere:
         try:
-            tried = _start(kind, seen, [seen.python, "-I", "-S", "-B", "-c", ""], told, keep=(), says=nowhere.fileno())
+            inner, calls = [seen.python, "-I", "-S", "-B", "-c", ""], walls(kind, seen).calls
+            tried = _start(kind, seen, inner, told, calls=calls, keep=(), says=nowhere.fileno())
             try:
                 return tried.wait(_PROBE_SECONDS) == 0
             finally:

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 NEW_MOUNTS, NEW_CGROUP, NEW_UTS, NEW_IPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 NEW_USER, NEW_PID, NEW_NET = 0x10000000, 0x20000000, 0x40000000
-MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE = 2, 4, 8, 4096, 16384, 1 << 19
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_SLAVE = 1, 2, 4, 8, 4096, 16384, 1 << 19
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 MNT_DETACH, AT_FDCWD, AT_RECURSIVE = 2, -100, 0x8000
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 22, 24, 38, 47
@@ -104,9 +104,19 @@ def _root(config: dict[str, Any]) -> None:
         Path("/new" + place).symlink_to(target)
 
 
-def _enter() -> None:
+def _hide(place: str) -> None:
+    if Path(place).is_dir():
+        _mount("tmpfs", place, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0555,size=4k")
+    else:
+        _mount("/old/dev/null", place, "", MS_BIND)
+        _harden(place, ATTR_RDONLY | ATTR_NOSUID)
+
+
+def _enter(hidden: list[str]) -> None:
     """From inside the new process namespace: its /proc, then the new root for good."""
     _mount("proc", "/new/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    for place in hidden:
+        _hide("/new" + place)
     # Who is root outside could write the whole machine's settings here, without any capability.
     _harden("/new/proc", ATTR_RDONLY)
     _harden("/new", ATTR_RDONLY)
@@ -123,6 +133,8 @@ def _drop(calls: bytes) -> None:
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     _must(_prctl(PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
     _must(_libc.capset(struct.pack("=Ii", CAPABILITY_VERSION_3, 0), bytes(24)), "capset")
+    if not calls:
+        return
     lines = ctypes.create_string_buffer(calls, len(calls))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(calls) // 8, ctypes.addressof(lines)))
     _must(_prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program)), "seccomp")
@@ -135,7 +147,7 @@ def _child(config: dict[str, Any], lifeline: int) -> NoReturn:
         config: as ``main`` takes it.
         lifeline: the reading end of a pipe that the parent holds open.
     """
-    _enter()
+    _enter(config["hidden"])
     name = config["hostname"].encode()
     _must(_libc.sethostname(name, len(name)), "sethostname")
     os.close(config["info"])
@@ -156,7 +168,7 @@ def main(config: dict[str, Any]) -> NoReturn:
     Args:
         config: ``parent`` (process id), ``info`` (descriptor to tell the child's process id on), ``command``, ``read_only``,
             ``devices``, ``links``, ``scratch_bytes``, ``hostname``, ``nobody``, ``calls`` (the filter of system calls, in
-            hex).
+            hex; empty for none), ``hidden`` (places of /proc where nothing is to be read).
     """
     _die_with(config["parent"])
     _unshare(config["nobody"])

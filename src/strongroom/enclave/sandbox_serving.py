@@ -34,6 +34,7 @@ class Serving:
 
     Attributes:
         kind: ``bubblewrap``, ``namespaces``, or ``process``, which confines nothing.
+        walls: as of ``Sandbox``.
         program_digest: the digest of the very bytes that the child was given to execute.
         channel: connected to the child; nothing was written to it yet. Not blocking.
         hello: what is to be written to it first.
@@ -47,7 +48,8 @@ class Serving:
             raise TypeError("a serving child is made by prepare()")
         seen = view()
         self.kind, self.program_digest = kind, digest_of(files)
-        told = hello(name, files, kind, seen, parts, tasks=tasks, arenas=_ARENAS)
+        walls = sandbox_child.walls(kind, seen, sockets=True)
+        told = hello(name, files, kind, seen, parts, tasks=tasks, arenas=_ARENAS) | walls.told
         self.hello = frames.frame(frames.HELLO, json.dumps(told).encode())
         self.channel, theirs = socket.socketpair()
         self.said, says = os.pipe()
@@ -55,7 +57,11 @@ class Serving:
         self.channel.setblocking(False)
         try:
             with theirs:
-                self._child = Child(kind, seen, seen.command(files[_BOOT], theirs.fileno()), (theirs.fileno(),), says)
+                command = seen.command(files[_BOOT], theirs.fileno())
+                most = sandbox_child.MAX_PROCESSES + tasks
+                channel = (theirs.fileno(),)
+                self._child = Child(kind, seen, command, keep=channel, says=says, calls=walls.calls, tasks=most)
+            self.walls = tuple(sorted((*walls.names, *self._child.walls)))
         except BaseException:
             self.channel.close()
             os.close(self.said)
@@ -80,6 +86,7 @@ class Serving:
         # A second lock behind the look: libraries reserve address space that they never use, so there is room for that.
         space = self._child.address_space()
         self._child.limit_address_space(space + 2 * weights_bytes + 2 * memory_bytes + (4 << 30))
+        self._child.limit_memory(weights_bytes + memory_bytes)
         self._ceiling = self._child.memory()[0] + weights_bytes + memory_bytes
         socket.send_fds(self.channel, [frames.frame(frames.MODEL, model)], [weights])
 

@@ -41,6 +41,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
 }
 LIBRARIES: Final = ("inspect_ai", "xllamacpp")
 IN_MEMORY: Final = frozenset({MODEL, GRADER})
+SOCKETS: Final = True  # the engine has its server behind one, in /tmp
 ENVIRONMENT: Final[Mapping[str, str]] = {
     # inspect_ai would write what it traces, and where its last log is, below the home folder.
     "HOME": "/tmp",  # noqa: S108 - in the sandbox it is memory, and the child's own

@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import socket
+import struct
 import sys
 import threading
 import traceback
@@ -35,6 +36,8 @@ _ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _M_ARENA_MAX = -8  # mallopt(3)
+_SET_DUMPABLE, _SET_SECCOMP, _SET_NO_NEW_PRIVS, _FILTER = 4, 22, 38, 2  # prctl(2)
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _PATH_BENEATH = 444, 445, 446, 1  # landlock(7)
 _MAX_DESCRIPTORS = 16
 
 
@@ -250,6 +253,48 @@ def confine(keep: int, limits: Mapping[str, int], arenas: int = 1) -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, arenas)
 
 
+def enclose(calls: bytes, landlock: Mapping[str, Any] | None) -> None:
+    """Put up the walls that only this process can put up around itself, while it has one thread. They cannot be taken down.
+
+    Its memory is never dumped, not even to a program that collects what crashed. That is so in every kind of sandbox.
+
+    Args:
+        calls: a filter of system calls, as the kernel takes it; empty for none.
+        landlock: ``attributes`` (hex) and ``rules`` ([path, access], …), or ``None``.
+
+    Raises:
+        OSError: one of them does not stand. Nothing of the program may be executed then.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    _stands(libc.prctl(_SET_DUMPABLE, 0, 0, 0, 0))
+    if not calls and not landlock:
+        return
+    _stands(libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    if landlock:
+        attributes = bytes.fromhex(landlock["attributes"])
+        ruleset = _stands(libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
+        for path, access in landlock["rules"]:
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            rule = struct.pack("=Qi", access, place)
+            _stands(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
+            os.close(place)
+        _stands(libc.syscall(_RESTRICT_SELF, ruleset, 0))
+        os.close(ruleset)
+    if calls:
+        lines = ctypes.create_string_buffer(calls, len(calls))
+        program = struct.pack("@HP", len(calls) // 8, ctypes.addressof(lines))
+        _stands(libc.prctl(_SET_SECCOMP, _FILTER, program, 0, 0))
+
+
+def _stands(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
 def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:
     """The child's main, once ``boot`` has put the sources in place. It never returns.
 
@@ -259,6 +304,7 @@ def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:
     """
     try:
         confine(channel.fileno(), said["limits"], said.get("arenas", 1))
+        enclose(bytes.fromhex(said["calls"]), said["landlock"])
         os.environ.update(_ONE_THREAD)
         program = cast("Program", import_module(f"strongroom.programs.{said['program']}"))
         environment: Mapping[str, str] = getattr(program, "ENVIRONMENT", {})
