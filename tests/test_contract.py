@@ -29,6 +29,7 @@ from strongroom.contract import (
     PROPOSAL_TYPE,
     RUN_REQUEST_SECONDS,
     RUN_TYPE,
+    WALLS,
     WITHDRAWAL_TYPE,
     AssetRef,
     Contract,
@@ -48,6 +49,7 @@ from strongroom.contract import (
     require,
     state,
 )
+from strongroom.enclave import sandbox_child
 from strongroom.errors import (
     BadEnvelope,
     BadField,
@@ -318,6 +320,18 @@ BROKEN: dict[str, tuple[dict[str, Any], type[StrongroomError]]] = {
         {"enclave": EnclaveTerms(("simulated", "tdx"), (MEASUREMENT, TDX), "process")},
         BadProposal,
     ),
+    "walls out of order": (
+        {"enclave": EnclaveTerms(("simulated",), (MEASUREMENT,), "isolated", ("seccomp", "landlock"))},
+        BadProposal,
+    ),
+    "a wall that there is not": (
+        {"enclave": EnclaveTerms(("simulated",), (MEASUREMENT,), "isolated", ("moat",))},
+        BadProposal,
+    ),
+    "walls around an ordinary process": (
+        {"enclave": EnclaveTerms(("simulated",), (MEASUREMENT,), "process", ("cgroup-memory",))},
+        BadProposal,
+    ),
     "a policy that allows nothing": ({"policy": Policy()}, EmptyPolicy),
     "a policy without outputs": ({"policy": Policy(frozenset({"evaluate"}))}, EmptyPolicy),
     "a policy without uses": ({"policy": Policy(outputs={"report": RULE})}, EmptyPolicy),
@@ -398,6 +412,18 @@ def test_a_title_that_a_screen_would_obey_is_refused(character: str) -> None:
 def test_process_is_allowed_under_simulated_alone_and_said() -> None:
     proposal = WORLD.proposal(enclave=EnclaveTerms(("simulated",), (MEASUREMENT,), "process"))
     assert Proposal.parse(proposal.encode()).enclave.sandbox == "process"
+
+
+def test_walls_are_said_where_there_are_any_and_else_the_bytes_are_as_they_were() -> None:
+    plain = WORLD.proposal()
+    assert b'"walls"' not in plain.encode()
+    behind = WORLD.proposal(enclave=EnclaveTerms(("simulated",), (MEASUREMENT,), "isolated", ("landlock", "seccomp")))
+    assert Proposal.parse(behind.encode()) == behind
+    assert behind.enclave.missing(("landlock",)) == ("seccomp",)
+    with pytest.raises(BadField):
+        Proposal.parse(behind.encode().replace(b'"walls":["landlock","seccomp"]', b'"walls":[]'))
+    assert set(behind.enclave.missing(())) < set(WALLS)
+    assert WALLS == sandbox_child.WALLS
 
 
 def test_party_and_asset_are_found_by_name_and_digest() -> None:

@@ -390,6 +390,7 @@ def test_an_output_that_got_there_without_an_answer_is_delivered_once(world, the
 
 class FakeSandbox:
     kind, program_digest = "bubblewrap", "sha256:" + "0" * 64
+    walls = ("namespaces", "seccomp")
 
     def __init__(self) -> None:
         self.closed = 0
@@ -464,6 +465,7 @@ def test_a_confined_run_has_the_contracts_limits_and_no_wider(contract):
     assert outputs["report"].max_bytes == limits.output_bytes == 1 << 20
     assert (limits.seconds, limits.memory_bytes) == (300, 1 << 30)
     assert (confined.kind, confined.program_digest) == (inner.kind, inner.program_digest)
+    assert confined.walls == inner.walls
     confined.close()
     assert inner.closed == 1
 

@@ -261,6 +261,28 @@ def test_v4_a_contract_that_says_process_says_so_in_the_receipt(world: World, sa
     assert receipt.statement.sandbox == sandbox
 
 
+@pytest.mark.parametrize("walls", [(), ("namespaces",), ("cgroup-memory", "namespaces"), ("namespaces", "seccomp")])
+def test_v4_a_run_without_a_wall_that_was_agreed_fails(world: World, walls: tuple[str, ...]) -> None:
+    terms = EnclaveTerms(("simulated",), (MEASUREMENT,), "isolated", ("cgroup-memory", "seccomp"))
+    contract = world.agree(enclave=terms)
+    fails(Forger.at_work(world, contract, walls=walls).bundle(), "V4", "receipt.bad_receipt")
+
+
+def test_v4_more_walls_than_were_agreed_are_no_harm(world: World) -> None:
+    terms = EnclaveTerms(("simulated",), (MEASUREMENT,), "isolated", ("seccomp",))
+    walls = ("cgroup-memory", "landlock", "namespaces", "seccomp")
+    receipt = verify(Forger.at_work(world, world.agree(enclave=terms), walls=walls).bundle(), trust=TRUST)
+    assert receipt.statement.walls == walls
+
+
+def test_a_receipt_that_does_not_speak_of_walls_is_as_it_was(world: World) -> None:
+    statement = Forger.at_work(world, world.agree()).statement
+    assert "walls" not in statement.to_json()["predicate"]
+    assert Statement.parse(statement.encode()) == statement
+    named = replace(statement, walls=("namespaces",))
+    assert Statement.parse(named.encode()) == named
+
+
 # --- V5 and V6: the inputs --------------------------------------------------------------------------------------------
 
 

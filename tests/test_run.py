@@ -201,6 +201,21 @@ def test_a_sandbox_that_confines_nothing_is_not_used_where_one_was_agreed(world:
     not_asked(world)
 
 
+BEHIND = EnclaveTerms(("simulated",), (MEASUREMENT,), "isolated", ("cgroup-memory", "seccomp"))
+
+
+def test_a_wall_that_was_agreed_and_does_not_stand_is_not_waived(world: World) -> None:
+    with pytest.raises(NoSandbox, match="cgroup-memory"):
+        world.run(world.agree(enclave=BEHIND), confinement=FakeConfinement(walls=("namespaces", "seccomp")))
+    not_asked(world)
+
+
+def test_the_receipt_says_which_walls_stood(world: World) -> None:
+    stood = ("cgroup-memory", "namespaces", "seccomp")
+    receipt = verify(world.run(world.agree(enclave=BEHIND), confinement=FakeConfinement(walls=stood)), trust=TRUST)
+    assert receipt.statement.walls == stood
+
+
 def test_a_contract_that_says_process_gets_one_and_the_receipt_says_so(world: World) -> None:
     contract = world.agree(enclave=EnclaveTerms(("simulated",), (MEASUREMENT,), "process"))
     receipt = verify(world.run(contract, confinement=FakeConfinement(kind="process")), trust=TRUST)

@@ -33,6 +33,7 @@ from strongroom.enclave import (
     sandbox_cgroup,
     sandbox_child,
     sandbox_filter,
+    sandbox_landlock,
     sandbox_namespaces,
     sandbox_view,
 )
@@ -240,7 +241,8 @@ def test_no_socket_can_be_made(isolated: str) -> None:
 # In x86_64's numbers, and everybody else's.
 REFUSED = {
     "accept": (43, 202), "acct": (163, 89), "add_key": (248, 217), "adjtimex": (159, 171), "bind": (49, 200),
-    "bpf": (321, 280), "capset": (126, 91), "chroot": (161, 51), "clock_settime": (227, 112), "clone3": (435, 435), "connect": (42, 203),
+    "bpf": (321, 280), "capset": (126, 91), "chroot": (161, 51), "clock_settime": (227, 112), "clone3": (435, 435),
+    "connect": (42, 203),
     "execve": (59, 221), "execveat": (322, 281), "fanotify_init": (300, 262), "finit_module": (313, 273),
     "fsmount": (432, 432), "fsopen": (430, 430), "init_module": (175, 105), "inotify_init1": (294, 26),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "io_uring_setup": (425, 425), "kcmp": (312, 272),
@@ -1342,6 +1344,119 @@ def test_the_runner_confines_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert closed == [(3, 7), (8, 4096)]
     assert limits == {resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_NOFILE: (100, 100)}
     assert os.environ == {}
+
+
+class Calls:
+    """A C library that notes what it is asked for, and fails where it is told to."""
+
+    def __init__(self, fails: int = 0) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+        self.fails = fails
+
+    def _answer(self, *words: Any) -> int:
+        self.asked.append(tuple(getattr(word, "value", word) for word in words))
+        return -1 if len(self.asked) == self.fails else 77
+
+    def prctl(self, *words: Any) -> int:
+        return self._answer("prctl", *words)
+
+    def syscall(self, *words: Any) -> int:
+        return self._answer("syscall", *words)
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    found_, close = Calls(), os.close
+    monkeypatch.setattr(runner.ctypes, "CDLL", lambda *_, **__: found_)
+    monkeypatch.setattr(os, "close", lambda descriptor: None if descriptor == 77 else close(descriptor))
+    return found_
+
+
+def test_the_runner_puts_its_walls_up_in_order(library: Calls, tmp_path: Path) -> None:
+    runner.enclose(bytes(16), {"attributes": "07" * 24, "rules": [[str(tmp_path), 12], ["/dev/null", 6]]})
+    assert [call[:2] for call in library.asked] == [
+        ("prctl", 4), ("prctl", 38), ("syscall", 444), ("syscall", 445), ("syscall", 445), ("syscall", 446), ("prctl", 22),
+    ]  # fmt: skip
+    assert library.asked[2][2:] == (b"\x07" * 24, 24, 0)
+    assert struct.unpack("=Qi", library.asked[3][4])[0] == 12
+    assert struct.unpack("@HP", library.asked[6][3])[0] == 2
+
+
+@pytest.mark.parametrize("fails", range(1, 7))
+def test_a_wall_that_does_not_stand_is_not_passed_over(library: Calls, fails: int) -> None:
+    library.fails = fails
+    with pytest.raises(OSError, match="Errno"):
+        runner.enclose(bytes(8), {"attributes": "00" * 8, "rules": [["/dev/null", 6]]})
+    assert len(library.asked) == fails
+
+
+def test_without_walls_its_memory_is_not_dumped_all_the_same(library: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.enclose(b"", None)
+    assert library.asked == [("prctl", 4, 0, 0, 0, 0)]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    runner.enclose(b"", None)
+    assert len(library.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("known", "walls", "size"),
+    [
+        (0, (), 0), (1, (), 8), (2, (), 8), (3, ("landlock",), 8), (4, ("landlock", "landlock-network"), 16),
+        (5, ("landlock", "landlock-network"), 16), (6, ("landlock", "landlock-network", "landlock-scope"), 24),
+        (99, ("landlock", "landlock-network", "landlock-scope"), 24),
+    ],
+)  # fmt: skip
+def test_no_more_of_landlock_is_asked_for_and_named_than_the_kernel_has(
+    known: int, walls: tuple[str, ...], size: int
+) -> None:
+    seen = sandbox_view.view()
+    assert sandbox_landlock.walls(known) == walls
+    rules = sandbox_landlock.rules(seen, known)
+    if rules is None:
+        assert known == 0
+        return
+    attributes = bytes.fromhex(str(rules["attributes"]))
+    assert len(attributes) == size
+    (handled,) = struct.unpack_from("=Q", attributes)
+    assert handled.bit_length() == {1: 13, 2: 14, 3: 15, 4: 15}.get(known, 16)
+    granted: dict[str, int] = dict(rules["rules"])  # type: ignore[arg-type, assignment]
+    assert granted.keys() == {*seen.read_only, *sandbox_view.DEVICES, "/proc", "/tmp"}
+    assert not any(access & ~handled for access in granted.values())
+    assert not any(access & 1 for access in granted.values())  # nothing is executed
+    writing = {path for path, access in granted.items() if access & sandbox_landlock.WRITE_FILE}
+    assert writing == {*sandbox_view.DEVICES, "/tmp"}
+    sockets = sandbox_landlock.rules(seen, known, sockets=True)
+    assert sockets is not None
+    more: dict[str, int] = dict(sockets["rules"])  # type: ignore[arg-type, assignment]
+    assert {path: more[path] ^ access for path, access in granted.items() if more[path] != access} == {
+        "/tmp": sandbox_landlock.MAKE_SOCK
+    }
+
+
+def test_a_system_that_is_no_linux_has_no_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert sandbox_landlock.version.__wrapped__() == 0
+
+
+def test_sockets_are_had_only_by_who_declares_them() -> None:
+    numbers = {name: numbers[0] for name, numbers in sandbox_filter.SOCKETS.items()}
+    architecture = sandbox_filter.MACHINES["x86_64"]
+    for last in (False, True):
+        without, with_ = (sandbox_filter.program("x86_64", last=last, sockets=sockets) for sockets in (False, True))
+        for number in numbers.values():
+            assert answer(without, architecture, number) == sandbox_filter.ERRNO | sandbox_filter.ENOSYS
+            assert answer(with_, architecture, number) == sandbox_filter.ALLOW
+        for family in range(64):
+            refused_ = sandbox_filter.ERRNO | sandbox_filter.EAFNOSUPPORT
+            assert answer(without, architecture, 41, family) == refused_
+            assert answer(with_, architecture, 41, family) == (sandbox_filter.ALLOW if family == 1 else refused_)
+
+
+def test_walls_that_are_missing_are_named() -> None:
+    sandbox_child.require((), ())
+    sandbox_child.require(("seccomp",), ("namespaces", "seccomp"))
+    with pytest.raises(NoSandbox, match="cgroup-memory, landlock"):
+        sandbox_child.require(("landlock", "cgroup-memory", "seccomp"), ("seccomp",))
 
 
 class Ended(BaseException):

@@ -437,6 +437,7 @@ class FakeConfinement:
 
     program: Callable[[Mapping[str, OpenInput]], Mapping[str, bytes]] = evaluate
     program_digest: str = PROGRAM
+    walls: tuple[str, ...] = ()
     kind: str = "bubblewrap"
     closed: bool = False
 

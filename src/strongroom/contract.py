@@ -10,7 +10,7 @@ See ``spec/contract.md``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -44,6 +44,17 @@ RUN_REQUEST_SECONDS = 600
 MAX_RUNS = 1_000_000
 MAX_SECONDS = 7 * 24 * 3600
 SANDBOXES = ("isolated", "process")
+WALLS = (
+    "cgroup-cpu",
+    "cgroup-memory",
+    "cgroup-processes",
+    "landlock",
+    "landlock-network",
+    "landlock-scope",
+    "namespaces",
+    "seccomp",
+)
+"""What can stand between a program and its surroundings; see ``spec/sandbox.md``."""
 
 _CURRENCY = re.compile(r"[A-Z]{3}\Z")  # ISO 4217
 # What a screen obeys instead of showing: control characters, invisible ones, and those that turn the direction of writing.
@@ -140,18 +151,25 @@ class EnclaveTerms:
         platforms: names of accepted platforms; never empty.
         measurements: accepted reference measurements, each of one of those platforms, sorted by their bytes; never empty.
         sandbox: ``isolated``, or ``process``, which protects nothing and is allowed on ``simulated`` alone.
+        walls: those of ``WALLS`` without which nothing may run, sorted. Empty: those of the sandbox are enough.
     """
 
     platforms: tuple[str, ...]
     measurements: tuple[Measurement, ...]
     sandbox: str
+    walls: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
-        return {
+        found: dict[str, JSON] = {
             "measurements": [m.to_json() for m in self.measurements],
             "platforms": list(self.platforms),
             "sandbox": self.sandbox,
         }
+        return found | ({"walls": list(self.walls)} if self.walls else {})
+
+    def missing(self, walls: Collection[str]) -> tuple[str, ...]:
+        """The walls that must stand and are not among these."""
+        return tuple(name for name in self.walls if name not in walls)
 
     @classmethod
     def from_json(cls, value: object) -> EnclaveTerms:
@@ -160,6 +178,7 @@ class EnclaveTerms:
             platforms=f.names("platforms", low=1, high=8),
             measurements=f.items("measurements", Measurement.from_json, low=1, high=64),
             sandbox=f.text("sandbox", choices=SANDBOXES),
+            walls=f.names("walls", low=1, high=len(WALLS)) if f.has("walls") else (),
         )
         f.end()
         return found
@@ -305,6 +324,10 @@ class Proposal:
             raise BadProposal("platforms and measurements do not name the same platforms")
         if self.enclave.sandbox == "process" and self.enclave.platforms != ("simulated",):
             raise BadProposal("sandbox: process is allowed on the simulated platform alone")
+        if self.enclave.walls != tuple(sorted(set(self.enclave.walls) & set(WALLS))):
+            raise BadProposal(f"walls are none but these, in this order: {', '.join(WALLS)}")
+        if self.enclave.walls and self.enclave.sandbox == "process":
+            raise BadProposal("sandbox: process has no walls to ask for")
 
     @property
     def standing(self) -> bool:

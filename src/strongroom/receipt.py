@@ -122,6 +122,8 @@ class Statement:
         outputs: what was delivered; empty when the run failed.
         failure: ``None`` when the run completed.
         owed: what each payer owes for it; empty when the run failed.
+        walls: what stood between the program and its surroundings, by names of ``contract.WALLS``, sorted; empty where the
+            enclave does not say.
     """
 
     contract: str
@@ -136,6 +138,7 @@ class Statement:
     outputs: tuple[Delivered, ...]
     failure: Failure | None
     owed: tuple[Payment, ...]
+    walls: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, JSON]:
         subjects: list[JSON] = [
@@ -158,6 +161,7 @@ class Statement:
                 "run_id": self.run_id,
                 "sandbox": self.sandbox,
                 "started_at": self.started_at,
+                **({"walls": list(self.walls)} if self.walls else {}),
             },
             "predicateType": PREDICATE,
             "subject": subjects,
@@ -193,6 +197,7 @@ class Statement:
             outputs=p.items("outputs", Delivered.from_json, high=64),
             failure=p.optional("failure", Failure.from_json),
             owed=p.items("owed", Payment.from_json, high=64),
+            walls=p.names("walls", low=1, high=64) if p.has("walls") else (),
         )
         p.end()
         if found.to_json() != value:
@@ -342,6 +347,7 @@ class _Check:
         same = statement.contract == contract.digest and statement.program == p.program.digest
         made_for_it = keyset.subject == run_subject(contract.digest, statement.run_id)
         confined = p.enclave.sandbox == "process" or statement.sandbox != "process"
+        confined = confined and not p.enclave.missing(statement.walls)
         self.check(
             "V4",
             same and made_for_it and confined,

@@ -41,6 +41,7 @@ from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Failure, State
 from strongroom.wire import Envelope
 
 from .obtain import Around, Keys, Obtainer, Released, require_program, require_use
+from .sandbox_child import require as require_walls
 
 KEYSET_SECONDS = 3600
 STEPS = ("contract", "attest", "release", "open", "program", "deliver", "record")
@@ -61,6 +62,10 @@ class Confinement(Protocol):
     @property
     def kind(self) -> str:
         """``bubblewrap``, ``namespaces`` or ``process``."""
+
+    @property
+    def walls(self) -> tuple[str, ...]:
+        """What stands between the program and its surroundings, by names of ``contract.WALLS``, sorted."""
 
     @property
     def program_digest(self) -> str:
@@ -148,7 +153,7 @@ class _Run:
         released: Mapping[str, Released],
         delivered: tuple[Delivered, ...],
         failure: Failure | None,
-        sandbox: str,
+        confinement: Confinement,
     ) -> Bundle:
         proposal = self.contract.proposal
         statement = Statement(
@@ -158,7 +163,8 @@ class _Run:
             keyset_digest=self.keys.keyset.digest,
             started_at=self.started_at,
             ended_at=self.around.now(),
-            sandbox=sandbox,
+            sandbox=confinement.kind,
+            walls=confinement.walls,
             inputs=proposal.assets,
             releases=tuple(r.release.digest for r in released.values()),
             outputs=delivered,
@@ -198,7 +204,7 @@ class _Run:
                 deliveries.append(delivery)
                 delivered.append(Delivered(output, delivery.sealed, delivery.manifest.digest))
         self.around.progress("record", "the receipt")
-        bundle = self.around.exchange.record(self.record(released, tuple(delivered), failure, confinement.kind))
+        bundle = self.around.exchange.record(self.record(released, tuple(delivered), failure, confinement))
         # no result without a receipt: the log and every owner have it before anybody can open an output
         for name in sorted({ref.owner for ref in proposal.assets}):
             line = self.around.broker(proposal.party(name))
@@ -246,6 +252,7 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
     with closing(around.confine(contract)) as confinement:
         if confinement.kind == "process" and contract.proposal.enclave.sandbox != "process":
             raise NoSandbox("the contract asks for a sandbox, and this one confines nothing")
+        require_walls(contract.proposal.enclave.walls, confinement.walls)
         # compared at the moment it runs: what stands ready in the sandbox, not what a registry says
         require_program(contract, confinement.program_digest)
         return _Run(contract, request, around).complete(confinement)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import signal
 import time
@@ -59,11 +60,15 @@ def places(proc: Path = Path("/proc/self")) -> dict[str, Place]:
     """
     groups: dict[str, str] = {}
     for line in _lines(proc / "cgroup"):
-        _, controllers, path = line.split(":", 2)
-        groups.update(dict.fromkeys(controllers.split(","), path))
+        _, _, rest = line.partition(":")
+        controllers, said, path = rest.partition(":")
+        if said:
+            groups.update(dict.fromkeys(controllers.split(","), path))
     found: dict[str, Place] = {}
     for line in _lines(proc / "mountinfo"):
         before, _, after = line.partition(" - ")
+        if len(before.split()) < 5 or len(after.split()) < 3:
+            continue
         root, mounted = (_unescaped(word) for word in before.split()[3:5])
         kind, _, options = after.split()[:3]
         if kind == "cgroup2" and "" in groups:
@@ -80,8 +85,8 @@ def places(proc: Path = Path("/proc/self")) -> dict[str, Place]:
 
 
 def _lines(path: Path) -> list[str]:
-    with suppress(OSError):
-        return path.read_text().splitlines()
+    with suppress(OSError, ValueError):
+        return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     return []
 
 
@@ -91,7 +96,7 @@ def _words(path: Path) -> list[str]:
 
 def _unescaped(word: str) -> str:
     """A path of mountinfo: blanks and the like are told as three octal digits."""
-    return word.encode().decode("unicode_escape") if "\\" in word else word
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), word)
 
 
 def _below(mounted: str, root: str, group: str) -> Path | None:

@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ WALLS: Final = (
     NAMESPACES_WALL,
     SECCOMP_WALL,
 )
-"""Everything that can stand between a program and its surroundings, by name, sorted. Which do is found out for each child."""
+"""Everything that can stand between a program and its surroundings, sorted. Which do is found out for each child."""
 
 HIDDEN: Final = (
     "buddyinfo", "cmdline", "config.gz", "diskstats", "interrupts", "kallsyms", "key-users", "keys", "loadavg", "locks",
@@ -48,7 +48,7 @@ HIDDEN: Final = (
 """What of /proc is empty inside: it tells of the machine and of what else runs there, and no library needs it."""
 
 unsafe_without: frozenset[str] = frozenset()
-"""**For tests alone**: walls that are not built, to prove that an attack fails because of them. None is said to stand then."""
+"""**For tests alone**: walls that are not built, to prove that an attack fails because of them. None of them is told."""
 
 MAX_PROCESSES: Final = 64
 _KERNEL_BYTES = 16 << 20  # page tables, stacks, buffers: what a child of any size takes beside its own memory
@@ -358,6 +358,24 @@ def works(kind: str) -> bool:
         finally:
             os.close(heard)
             os.close(told)
+
+
+def require(asked: Collection[str], walls: Collection[str]) -> None:
+    """Let nothing run where a wall is missing.
+
+    Args:
+        asked: the walls that were agreed.
+        walls: those that stand.
+
+    Raises:
+        NoSandbox: one of them does not stand here.
+    """
+    missing = sorted(set(asked) - set(walls))
+    if missing:
+        raise NoSandbox(
+            f"the contract asks for walls that do not stand on this machine: {', '.join(missing)}",
+            hint="docs/sandbox.md says what each of them needs.",
+        )
 
 
 def choose(asked: str) -> str:

@@ -1,8 +1,9 @@
 """The system calls that a child may make, and no others, as seccomp filters.
 
 The list holds what an interpreter with numeric libraries needs: files, memory, threads, processes of its own, and the
-channel that it inherits. What is not on it does not exist for the child: the answer is ENOSYS, as of an older kernel, so that
-libraries that merely try a call fall back. What is on it and could do harm with some argument is answered by that argument.
+channel that it inherits. What is not on it does not exist for the child: the answer is ENOSYS, as of an older kernel, so
+that libraries that merely try a call fall back. What is on it and could do harm with some argument is answered by that
+argument.
 Whatever calls in another machine's convention can only be an attack, and is killed.
 
 There are two filters, one upon the other. The first stands when the interpreter is started, and so allows ``execve`` and

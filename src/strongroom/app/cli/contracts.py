@@ -13,7 +13,7 @@ from strongroom.app.client.home import loads
 from strongroom.app.client.prose import Difference, clauses, differences
 from strongroom.app.client.room import Room, View, is_whole
 from strongroom.asset import Manifest
-from strongroom.contract import MAX_SECONDS, SANDBOXES, Payment, Proposal, State
+from strongroom.contract import MAX_SECONDS, SANDBOXES, WALLS, Payment, Proposal, State
 from strongroom.errors import Unreachable, Usage
 
 from . import standing
@@ -67,6 +67,10 @@ def _limits(parser: ArgumentParser, *, defaults: bool) -> None:
     parser.add_argument("--memory", type=size, default=default(2 << 30), metavar="SIZE", help="most memory of a run (2G)")
     parser.add_argument("--days", type=int, help="how long it stands (7; 30 of what is served)")
     parser.add_argument("--sandbox", choices=SANDBOXES, default=default("isolated"), help="process protects nothing")
+    if defaults:
+        parser.add_argument(
+            "--wall", action="append", choices=WALLS, default=[], help="what must stand around the program, or nothing runs"
+        )
     parser.add_argument(
         "--pay", action="append", default=None, metavar="PAYER:PAYEE:AMOUNT:CURRENCY", help="for each completed run"
     )
@@ -159,6 +163,7 @@ def _draft(args: Namespace, here: Room) -> Draft:
         decimals=args.decimals,
         max_bytes=args.max_bytes,
         sandbox=args.sandbox,
+        walls=tuple(sorted(set(args.wall))),
         payments=tuple(_payment(p) for p in args.pay or ()),
         serve=serve,
         among=tuple(args.among),

@@ -92,6 +92,8 @@ def show(found: Verification, screen: Screen) -> None:
         screen.said("run", s.run_id)
         screen.said("outcome", outcome)
         screen.said("sandbox", s.sandbox if s.sandbox != "process" else "process (the program was not isolated)")
+        if s.walls:
+            screen.said("walls", ", ".join(s.walls))
     screen.said("", found.label)
     passed = sum(c.status.value == "passed" for c in found.transcript.checks)
     verdict = "verified" if found.receipt else "NOT VERIFIED"

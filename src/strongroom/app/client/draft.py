@@ -55,6 +55,7 @@ class Draft:
         days: how long it stands.
         min_group, decimals, max_bytes: for outputs that do not say their own; ``None``: as large as is usual for the kind.
         sandbox: ``isolated`` or ``process``.
+        walls: those of ``contract.WALLS`` without which nothing may run.
         payments: what a completed run costs.
         serve: what may be asked, of a contract that keeps a room open for requests; it has no outputs then.
         among: parties who have no other role, and sign too.
@@ -73,6 +74,7 @@ class Draft:
     decimals: int = MAX_DECIMALS
     max_bytes: int | None = None
     sandbox: str = "isolated"
+    walls: tuple[str, ...] = ()
     payments: tuple[Payment, ...] = ()
     serve: Serving | None = None
     among: tuple[str, ...] = ()
@@ -212,7 +214,7 @@ def proposal(
         program=ProgramRef(draft.program, program_digest, program.NAME, parameters_of(parameters)),
         assets=tuple(AssetRef(role, m.owner, m.digest) for role, m in sorted(draft.assets.items())),
         outputs=outputs,
-        enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox),
+        enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox, draft.walls),
         policy=least_policy({program.NAME}, outputs, draft.serve),
         limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
         payments=_sorted(draft.payments),

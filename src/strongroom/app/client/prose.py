@@ -159,6 +159,8 @@ def _enclave(p: Proposal) -> Iterator[Clause]:
         yield Clause(f"measurement {number}", f"on {measurement.platform}: {measurement.digest} ({registers})")
     isolated = p.enclave.sandbox == "isolated"
     yield Clause("the program runs", "isolated from the machine" if isolated else "as an ordinary process (not isolated)")
+    if p.enclave.walls:
+        yield Clause("only behind", ", ".join(p.enclave.walls))
 
 
 def _when(p: Proposal) -> Iterator[Clause]:

@@ -189,6 +189,10 @@ class Confined:
         return self._sandbox.kind
 
     @property
+    def walls(self) -> tuple[str, ...]:
+        return self._sandbox.walls
+
+    @property
     def program_digest(self) -> str:
         return self._sandbox.program_digest
 

@@ -80,6 +80,7 @@ async def start(wanted: Wanted) -> Started:
             weights,
             worker.Limits(memory_bytes=proposal.limits.memory_bytes, waiting=4 * wanted.parameters.parallel),
             sandbox=proposal.enclave.sandbox,
+            walls=proposal.enclave.walls,
             embeds="embeddings" in serve.routes,
             program=proposal.program.digest,
         )

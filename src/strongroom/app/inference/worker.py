@@ -12,13 +12,13 @@ import json
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self, cast
 
 from strongroom.enclave import sandbox_serving
-from strongroom.enclave.sandbox_child import ISOLATED
+from strongroom.enclave.sandbox_child import ISOLATED, require
 from strongroom.enclave.sandbox_serving import Serving
 from strongroom.errors import (
     BadParameters,
@@ -27,6 +27,7 @@ from strongroom.errors import (
     EngineFailed,
     EngineRefused,
     ModelUnreadable,
+    NoSandbox,
     OutOfMemory,
     ProgramNotApproved,
     PromptTooLong,
@@ -664,6 +665,7 @@ def start(
     limits: Limits,
     *,
     sandbox: str = ISOLATED,
+    walls: Collection[str] = (),
     embeds: bool = False,
     program: str | None = None,
 ) -> Coroutine[Any, Any, Worker]:
@@ -675,6 +677,7 @@ def start(
         weights: opened; they must stay until the engine is closed.
         limits: what it may use.
         sandbox: as of ``enclave.sandbox.prepare``.
+        walls: without which no child may start.
         embeds: whether the contract's policy lets it be asked for embeddings.
         program: the digest of ``serve-llm`` that the contract names; ``None`` where nothing was agreed.
 
@@ -707,6 +710,11 @@ def start(
             libraries=serve_llm.ENGINES[model.engine],
             tasks=2 * parameters.parallel + 2 * parameters.threads + 64,
         )
+        try:
+            require(walls, child.walls)
+        except NoSandbox:
+            child.close()
+            raise
         if program is not None and child.program_digest != program:
             child.close()
             raise ProgramNotApproved("the program that would serve is not the one that the contract names")
