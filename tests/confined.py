@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 import textwrap
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
 from strongroom.enclave import sandbox, sandbox_child
 from strongroom.enclave.sandbox import Limits, Sandbox
@@ -37,7 +39,7 @@ _PROGRAM = """
 class Kind:
     kind, media_type = "report", "application/json"
 
-NAME, ROLES, OUTPUTS, LIBRARIES = "hostile", frozenset(), {"report": Kind, "second": Kind}, ()
+NAME, ROLES, OUTPUTS, LIBRARIES = "hostile", frozenset({"data"}), {"report": Kind, "second": Kind}, ()
 
 def check(parameters):
     pass
@@ -53,6 +55,19 @@ BODY
 """
 
 
+@dataclass
+class Opened:
+    """An input of four bytes. Who reads it has been heard in all that it said before."""
+
+    media_type: str = "application/octet-stream"
+    size: int = 4
+    file: BinaryIO = field(default_factory=lambda: io.BytesIO(b"data"))
+
+
+def given() -> dict[str, Opened]:
+    return {"data": Opened()}
+
+
 def start(body: str, kind: str) -> Sandbox:
     """A child that runs this code. What it puts into ``found`` is its report."""
     text = _IMPORTS + _TOOLS + _PROGRAM.replace("BODY", textwrap.indent(textwrap.dedent(body), "    "))
@@ -63,7 +78,7 @@ def start(body: str, kind: str) -> Sandbox:
 def inside(body: str, kind: str, limits: Limits = LIMITS) -> Any:
     """What the code finds in a sandbox. Raises as ``Sandbox.run``."""
     with start(body, kind) as room:
-        return json.loads(room.run({}, {}, OUTPUTS, limits)["report"])
+        return json.loads(room.run({}, given(), OUTPUTS, limits)["report"])
 
 
 def outside(body: str) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from confined import LIMITS, OUTPUTS, inside, outside, start
+from confined import LIMITS, OUTPUTS, given, inside, outside, start
 from strongroom.enclave import sandbox, sandbox_cgroup, sandbox_child, sandbox_landlock, sandbox_view
 from strongroom.enclave.sandbox_child import BUBBLEWRAP, KINDS, NAMESPACES, PROCESS, works
 from strongroom.errors import OutOfMemory, ProgramCrashed, ProgramError
@@ -355,8 +355,6 @@ BUFFERS = """
             time.sleep(600)
     for _ in range(10):
         os.read(ready, 1)
-    step("program", 1)
-    time.sleep(0.5)
     found = "held"
     """
 SMALL = replace(LIMITS, memory_bytes=192 << 20)
@@ -384,6 +382,17 @@ def test_files_without_a_name(isolated: str) -> None:
     assert inside(body, isolated) == "ENOSYS"
 
 
+def running(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(c) for path in Path(f"/proc/{pid}/task").glob("*/children") for c in path.read_text().split()]
+    return [each for child in children for each in (child, *descendants(child))]
+
+
 def test_leaving_a_process_behind(kind: str, down: Callable[..., None]) -> None:
     body = """
         ready, told = os.pipe()
@@ -391,37 +400,38 @@ def test_leaving_a_process_behind(kind: str, down: Callable[..., None]) -> None:
             os.setsid()
             if os.fork() == 0:
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-                os.write(told, b"%d." % os.getpid())
+                os.write(told, b"%d" % os.getpid())
                 time.sleep(600)
             os._exit(0)
         found = os.read(ready, 100).decode()
-        inner = [os.readlink("/proc/self/ns/pid"), found]
-        found = inner
+        os.wait()
+        step("program", 1)
+        inputs["data"].open().read(1)  # until that was heard, and it was looked at
         """
 
-    def alive(namespace: str) -> list[int]:
-        """Processes in this namespace, or, where it is ours, that very one."""
-        pids = []
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                dead = path.joinpath("stat").read_text().rpartition(")")[2].split()[0] in "ZX"  # and nobody asked how
-                if os.readlink(path / "ns/pid") == namespace and not dead:
-                    pids.append(int(path.name))
-        return pids
-
     def left() -> list[int]:
-        namespace, number = inside(body, kind)
-        found = alive(namespace)
-        return [pid for pid in found if kind != PROCESS or f"{pid}." == number]
+        """What it started: the child of a child that is gone, in a session of its own."""
+        seen: list[int] = []
+        with start(body, kind) as room:
 
-    if kind != PROCESS:
-        assert left() == []
-        return
-    if {"memory", "pids"} & sandbox_cgroup.parents().keys():
+            def look(_step: str, permille: int) -> None:
+                seen.extend(descendants(room._child.pid) if permille else [])
+
+            number = json.loads(room.run({}, given(), OUTPUTS, LIMITS, look)["report"])
+        if kind == PROCESS:
+            seen = [int(number)]
+        assert seen
+        return [pid for pid in seen if running(pid)]
+
+    if kind != PROCESS or {"memory", "pids"} & sandbox_cgroup.parents().keys():
         assert left() == []
     down(*CGROUPS)
-    (behind,) = left()  # nothing but a group ends what is in a session of its own
-    os.kill(behind, signal.SIGKILL)
+    found = left()
+    if kind == PROCESS:
+        (behind,) = found  # nothing but a group ends what is in a session of its own
+        os.kill(behind, signal.SIGKILL)
+    else:
+        assert found == []
 
 
 @pytest.mark.usefixtures("grouped")
@@ -432,7 +442,7 @@ def test_groups_are_gone_when_the_run_is(kind: str) -> None:
     with start("found = 1", kind) as room:
         ours = [path for path in groups() if str(room._child.pid) in (path / "cgroup.procs").read_text().split()]
         assert len(ours) == len(set(sandbox_cgroup.parents().values()))
-        room.run({}, {}, OUTPUTS, LIMITS)
+        room.run({}, given(), OUTPUTS, LIMITS)
     assert not any(path.exists() for path in ours)
 
 
@@ -627,7 +637,7 @@ def test_the_order_of_outputs_says_nothing(kind: str) -> None:
     written = []
     for first, then in (("report", "second"), ("second", "report")):
         with start(f"write({first!r}, b'1'); write({then!r}, b'1')", kind) as room:
-            written.append(list(room.run({}, {}, both, LIMITS).items()))
+            written.append(list(room.run({}, given(), both, LIMITS).items()))
     assert written[0] == written[1] == [("report", b"1"), ("second", b"1")]
 
 
@@ -655,7 +665,7 @@ def test_passing_a_descriptor_to_the_enclave_opens_nothing_there(kind: str) -> N
         found = 1
         """
     with start(body, kind) as room, closing(room):
-        assert json.loads(room.run({}, {}, OUTPUTS, LIMITS)["report"]) == 1
+        assert json.loads(room.run({}, given(), OUTPUTS, LIMITS)["report"]) == 1
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
