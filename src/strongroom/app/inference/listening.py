@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 KEEP_SECONDS: Final = 75
 MAX_CONNECTIONS: Final = 4096
+SWITCH_SECONDS: Final = 0.001  # for which a thread that writes to the disk may hold up a token
 GRACE_SECONDS: Final = 30  # for what is under way when the service ends
 _CERTIFICATE_DAYS: Final = 400
 
@@ -170,6 +172,7 @@ def serve(
         MissingExtra: httptools is not installed.
     """
     serving = server(app, sock, announce=announce, tls=tls, grace=grace)
+    sys.setswitchinterval(SWITCH_SECONDS)
     # uvicorn raises the signal that ended it once more when it is done: what the caller does then must still be done
     signal.signal(signal.SIGTERM, lambda *_: None)
     if until_eof:

@@ -51,6 +51,7 @@ MOST_HELD: Final = 16_384  # answers' receipts in memory, about 4 KiB each
 MOST_REFUSED: Final = 1024  # receipts of what was refused before its body was whole
 PAGE: Final = 500
 LOG_SECONDS: Final = 10.0  # between two batches: what a log's reader learns of when a request was
+GATHER_S: Final = 0.1  # for which receipts are gathered before they are written: later than a first token, mostly
 
 _NONCE = 12
 _LOG = logging.getLogger("strongroom.operator")
@@ -139,7 +140,7 @@ class ReceiptStore:
         self._held, self._refused = _Held(MOST_HELD), _Held(MOST_REFUSED)
         self._lock = threading.Lock()  # of everything in memory
         self._unlogged = self._counted(self._db.rows("SELECT contract, count(*) FROM unlogged GROUP BY contract"))
-        self._behind: Behind[_Put] = Behind(self._write, idle=self.sweep)
+        self._behind: Behind[_Put] = Behind(self._write, pause=GATHER_S, idle=self.sweep)
 
     @staticmethod
     def _counted(rows: list[tuple[object, ...]]) -> Counter[str]:
