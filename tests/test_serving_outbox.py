@@ -45,7 +45,7 @@ def test_whatever_is_said_at_once_arrives_whole_and_in_order(questions: list[lis
                     outbox.text(number, 0, part)
                 if n % 7 == 3:
                     outbox.send(frames.VECTORS, frames.VECTORS_BODY.pack(number, 0, 0))
-            outbox.say(number, 0, "e", number, 0, 0, 0, last=True)
+            outbox.say(number, 0, "e", number, 0, 0, 0, now=True)
 
         threads = [threading.Thread(target=say, args=given) for given in enumerate(questions)]
         for thread in threads:
@@ -82,8 +82,10 @@ def test_the_first_and_the_last_word_wait_for_nobody() -> None:
         outbox = Outbox(theirs)  # the thread that sends later does not run
         outbox.text(1, 0, "first")
         assert heard_now(ours) == [["t", 1, 0, "first"]]
+        outbox.text(2, 0, "of another", now=True)
+        assert heard_now(ours) == [["t", 2, 0, "of another"]]
         outbox.text(1, 0, "second")
-        outbox.say(1, 0, "e", 1, 0, 0, 0, last=True)
+        outbox.say(1, 0, "e", 1, 0, 0, 0, now=True)
         outbox.working()  # something was said just now
         assert [entry for entry in heard_now(ours) if entry[0] != "w"][-1][0] == "e"
 

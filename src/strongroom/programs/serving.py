@@ -67,7 +67,8 @@ class Outbox:
         self._said: list[list[Any]] = []
         self._texts: dict[tuple[int, int], list[str]] = {}  # the text said last of a choice, while nothing else followed
 
-    def text(self, number: int, choice: int, text: str) -> None:
+    def text(self, number: int, choice: int, text: str, *, now: bool = False) -> None:
+        """More text of a choice. ``now``: it waits for no more."""
         with self._lock:
             texts = self._texts.get((number, choice))
             if texts is not None:
@@ -75,17 +76,14 @@ class Outbox:
                 return
             texts = self._texts[number, choice] = [text]
             self._said.append(["t", number, choice, texts])
-        self._soon()
+        self._send_soon(now=now)
 
-    def say(self, number: int, choice: int, *entry: Any, last: bool = False) -> None:
-        """Anything but text. What is said of a choice keeps its order; the last of a question is said at once."""
+    def say(self, number: int, choice: int, *entry: Any, now: bool = False) -> None:
+        """Anything but text. What is said of a choice keeps its order."""
         with self._lock:
             self._texts.pop((number, choice), None)
             self._said.append([*entry])
-        if last:
-            self._flush()
-        else:
-            self._soon()
+        self._send_soon(now=now)
 
     def working(self) -> None:
         """There is nothing to say yet: which is said now and then."""
@@ -109,8 +107,8 @@ class Outbox:
                 entry[3] = "".join(entry[3])
         return said
 
-    def _soon(self) -> None:
-        if time.monotonic() - self._sent >= PACE:
+    def _send_soon(self, *, now: bool) -> None:
+        if now or time.monotonic() - self._sent >= PACE:
             self._flush()
         elif not self._waits.is_set():
             self._waits.set()
@@ -178,14 +176,17 @@ class _Say:
 
     def __init__(self, outbox: Outbox, question: Question, choice: int) -> None:
         self._outbox, self._question, self._choice = outbox, question, choice
+        self._first = True
 
     def text(self, text: str) -> bool:
-        self._outbox.text(self._question.number, self._choice, text)
+        self._outbox.text(self._question.number, self._choice, text, now=self._first)
+        self._first = False
         return self._question.given_up
 
     def piece(self, delta: dict[str, Any], finish: str | None, logprobs: dict[str, Any] | None) -> bool:
         number, choice = self._question.number, self._choice
-        self._outbox.say(number, choice, "p", number, choice, delta, finish, logprobs)
+        self._outbox.say(number, choice, "p", number, choice, delta, finish, logprobs, now=self._first)
+        self._first = False
         return self._question.given_up
 
     def working(self) -> bool:
@@ -247,7 +248,7 @@ class Desk:
             if question.left:
                 return
         del self._questions[question.number]
-        self.outbox.say(question.number, 0, *_ending(question), last=True)
+        self.outbox.say(question.number, 0, *_ending(question), now=True)
 
     def _embed(self, question: Question, texts: list[str], seat: Seat) -> Counted:
         tokens = 0
