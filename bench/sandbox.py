@@ -6,6 +6,7 @@ Every figure is a median. The program that does nothing shows the sandbox's own 
 from __future__ import annotations
 
 import io
+import resource
 import statistics
 import subprocess
 import time
@@ -76,6 +77,26 @@ def cold(outputs: tuple[str, ...], kind: str) -> None:
         room.wait()
 
 
+def processor_seconds() -> float:
+    """Of this process and of those that it started and that are gone."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, who))
+
+
+def walls_within(files: dict[str, str], kind: str) -> float:
+    """Processor seconds that a run takes more for its walls beside the namespaces: filter, Landlock, control groups."""
+    taken: dict[frozenset[str], list[float]] = {frozenset(): [], frozenset(sandbox_child.WALLS): []}
+    for _ in range(REPEATS):
+        for without, times in taken.items():  # in turn, so that both meet the same machine
+            sandbox_child.unsafe_without = without
+            began = processor_seconds()
+            run_bare(files, kind)
+            times.append(processor_seconds() - began)
+    sandbox_child.unsafe_without = frozenset()
+    every, none = (statistics.median(times) for times in taken.values())
+    return every - none
+
+
 def figures() -> list[dict[str, Any]]:
     """Rows of ``figures.json``."""
     seen = sandbox_view.view()
@@ -90,6 +111,8 @@ def figures() -> list[dict[str, Any]]:
         whole = median(lambda kind=kind: run_bare(files, kind), REPEATS)
         goal = 60.0 if kind == sandbox_child.BUBBLEWRAP else None
         rows.append(row(f"a run that does nothing, {kind}", (whole - bare) * 1e3, "ms", goal, "over the bare process"))
+        within = walls_within(files, kind) * 1e3
+        rows.append(row(f"walls within, {kind}", within, "ms", None, "processor time; the same run without them"))
     kind = sandbox_child.choose(sandbox_child.ISOLATED)
     rows += heavy(kind, files)
     return rows

@@ -137,7 +137,7 @@ def test_who_is_not_alone_moves_nobody(second: Path) -> None:
 
 CONTROLS = {
     2: ("memory.max", "memory.swap.max", "memory.oom.group", "memory.current", "memory.events", "pids.max", "cpu.max",
-        "cpu.weight", "cgroup.procs", "cgroup.kill"),
+        "cgroup.procs", "cgroup.kill"),
     1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.usage_in_bytes", "memory.oom_control", "pids.max",
         "cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cgroup.procs"),
 }  # fmt: skip
@@ -191,7 +191,7 @@ def test_limits_are_written_in_either_version(version: int, tmp_path: Path) -> N
     start = str(sandbox_cgroup.LOADING_BYTES)
     if version == 2:
         assert (text(own, "memory.max"), text(own, "memory.swap.max"), text(own, "memory.oom.group")) == (start, "0", "1")
-        assert (text(own, "cpu.max"), text(own, "cpu.weight")) == ("150000 100000", "50")
+        assert text(own, "cpu.max") == "150000 100000"
     else:
         assert text(own, "memory.limit_in_bytes").startswith(start)
         assert text(own, "memory.memsw.limit_in_bytes").startswith(start)

@@ -35,7 +35,6 @@ LOADING_BYTES: Final = 4 << 30
 _ENCLAVE = "enclave"
 _PREFIX = "strongroom-"
 _PERIOD_MICROSECONDS = 100_000
-_WEIGHT, _SHARES = 50, 512  # half of what the enclave itself has, where both want the processor
 _EMPTY_SECONDS = 10.0
 
 
@@ -308,13 +307,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _limit_cpu(own: Path, cpus: float) -> None:
+    """No more than this; and where others want the processor too, a group of many threads has the share of one process."""
     quota = max(1000, int(cpus * _PERIOD_MICROSECONDS))
     if (own / "cpu.shares").exists():
-        _write(own / "cpu.shares", str(_SHARES))
         _write(own / "cpu.cfs_period_us", str(_PERIOD_MICROSECONDS))
         _write(own / "cpu.cfs_quota_us", str(quota))
     else:
-        _write(own / "cpu.weight", str(_WEIGHT))
         _write(own / "cpu.max", f"{quota} {_PERIOD_MICROSECONDS}")
 
 

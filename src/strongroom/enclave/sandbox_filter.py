@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 from strongroom.errors import NoSandbox
@@ -175,6 +176,7 @@ def _prlimit() -> list[bytes]:
     ]
 
 
+@cache
 def program(name: str, *, last: bool = False, sockets: bool = False) -> bytes:
     """A filter, as the kernel takes it.
 
