@@ -368,6 +368,11 @@ def test_memory_that_is_in_no_process(kind: str, down: Callable[..., None]) -> N
     assert inside(BUFFERS, kind, SMALL) == "held"
 
 
+def test_filling_the_machine_s_memory_ends_the_child_and_not_the_enclave(kind: str) -> None:
+    body = "found = int(open('/proc/self/oom_score_adj').read())"
+    assert inside(body, kind) == 500 > outside(body)
+
+
 @pytest.mark.usefixtures("grouped")
 def test_filling_memory_is_told_from_a_crash(kind: str) -> None:
     with pytest.raises(OutOfMemory):
