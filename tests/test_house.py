@@ -23,6 +23,8 @@ SOURCE = HOME / "src" / "strongroom"
 FLOORS: list[set[str]] = [
     {"errors", "merkle"},
     {"wire"},
+    {"lock"},
+    {"code"},
     {"transcript", "party", "ehbp", "serving"},
     {"policy", "checkpoint"},
     {"asset", "attest", "ledger", "budget"},
@@ -37,7 +39,7 @@ FLOOR = {"__version__": -1} | {unit: height for height, units in enumerate(FLOOR
 LEARNING = {"programs", "lm"}  # the half that knows errors and nothing else of ours
 FRONT = {"__init__", "__main__"}  # the package's face: names what is behind it, loaded when it is used
 # The half of a sandbox that starts its child, and the half that runs in it.
-SANDBOX = {"programs.asked", "programs.boot", "programs.runner", "programs.serving"}
+SANDBOX = {"programs.analysis", "programs.asked", "programs.boot", "programs.runner", "programs.serving"}
 # What inspect_ai calls is asynchronous; the child that it runs in has nothing else to do.
 ASYNCHRONOUS = {"programs.inspected"}
 
@@ -63,6 +65,7 @@ OF_EVIDENCE = {
     "jwt": {"attest.nras", "attest.nras_token"},
     "coincurve": {"attest.dstack_kms"},
     "Crypto": {"attest.dstack_kms"},
+    "packaging": {"lock"},  # what installers mean by a requirement, read as they read it
     "pyhpke": {"ehbp.exchange"},  # not evidence, but who only verifies receipts loads it as little
 }
 SURFACE = [

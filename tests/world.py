@@ -440,6 +440,8 @@ class FakeConfinement:
     walls: tuple[str, ...] = ()
     kind: str = "bubblewrap"
     closed: bool = False
+    code_digest: str | None = None
+    environment: str | None = None
 
     def run(self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits) -> Mapping[str, bytes]:
         assert limits == contract.proposal.limits

@@ -6,6 +6,7 @@
     ├── AssetError           sealed files and manifests
     ├── PolicyError          the policy lattice
     ├── ContractError        proposals, approvals, life cycle
+    ├── CodeError            researchers' code, and the packages that it is locked to
     ├── AttestationError     evidence that could not be appraised
     ├── BrokerError          releases that were refused
     ├── LedgerError          the log and its proofs
@@ -269,6 +270,44 @@ class Superseded(ContractError):
 class WrongState(ContractError):
     code = "contract.wrong_state"
     hint = "See where it stands: strongroom show. What is spent can be granted again: strongroom grant"
+
+
+# --- code -----------------------------------------------------------------------------------------------------------
+
+
+class CodeError(StrongroomError):
+    """Code that cannot be submitted, or cannot be run as it was submitted."""
+
+    code = "code"
+
+
+class BadBundle(CodeError):
+    code = "code.bad_bundle"
+    hint = "A bundle holds small text files by plain relative names; see spec/code.md for what they may be."
+
+
+class NotPython(CodeError):
+    """A file of the bundle does not parse."""
+
+    code = "code.not_python"
+    hint = "Let it run here first: strongroom try"
+
+
+class BadEntry(CodeError):
+    code = "code.bad_entry"
+    hint = "Name a file's module, or a function in it: --entry analysis:summarise"
+
+
+class NotSelfContained(CodeError):
+    """A function that needs what lies outside of it."""
+
+    code = "code.not_self_contained"
+    hint = "Import inside the function, and hand it values as arguments; or submit a file."
+
+
+class BadLock(CodeError):
+    code = "code.bad_lock"
+    hint = "Make the lock with hashes: uv pip compile --generate-hashes requirements.in -o requirements.lock"
 
 
 # --- attestation ----------------------------------------------------------------------------------------------------
@@ -696,6 +735,41 @@ class NoSandbox(EnclaveError):
 class ProgramNotApproved(EnclaveError):
     code = "enclave.program_not_approved"
     hint = "The installed program is not the one whose digest was approved; install that version or propose this one."
+
+
+class CodeMismatch(EnclaveError):
+    """The code that would run is not the code that was approved."""
+
+    code = "enclave.code_mismatch"
+    hint = "The exchange served other bytes, or the contract names other code; no key was asked for. Submit it again."
+
+
+class EnvironmentMismatch(EnclaveError):
+    """The packages that the code would see are not those that were approved."""
+
+    code = "enclave.environment_mismatch"
+    hint = "The bundle's lock is not the one that the contract names; no key was asked for. Submit it again."
+
+
+class NoWheel(EnclaveError):
+    """A package of a lock cannot be had as a wheel with one of the lock's hashes."""
+
+    code = "enclave.no_wheel"
+    hint = "The enclave's operator says where wheels are: strongroom enclave --wheels FOLDER, or --index URL"
+
+
+class WheelRefused(EnclaveError):
+    """A wheel holds what no environment may hold."""
+
+    code = "enclave.wheel_refused"
+    hint = "Lock another version of that package, or one that does without it."
+
+
+class EnvironmentAltered(EnclaveError):
+    """A built environment is not what was built."""
+
+    code = "enclave.environment_altered"
+    hint = "Somebody wrote in it; the enclave's operator removes that folder, and it is built again."
 
 
 class RoomClosed(EnclaveError):

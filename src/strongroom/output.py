@@ -449,11 +449,34 @@ def _log(rule: OutputRule, data: bytes) -> bytes:
     return clean.encode()[: rule.max_bytes].decode("utf-8", "ignore").encode()
 
 
+def _rounded(value: object, decimals: int) -> object:
+    if isinstance(value, float):
+        return _number(value, decimals)
+    if isinstance(value, list):
+        return [_rounded(item, decimals) for item in value]
+    if isinstance(value, dict):
+        return {name: _rounded(item, decimals) for name, item in value.items()}
+    return value
+
+
+def _any_values(rule: OutputRule, data: bytes) -> bytes:
+    if rule.min_group > 1:
+        _refuse(f"values of any shape cannot be grouped by {rule.min_group}; a rule for values has min_group 1")
+    return rfc8785.dumps(_rounded(wire.loads(data, max_bytes=rule.max_bytes), rule.decimals))  # type: ignore[arg-type]
+
+
+def _closed(_rule: OutputRule, _data: bytes) -> bytes:
+    _refuse("no rule for outputs of this kind is written yet, so that none leaves")
+
+
 _RULES: Final[Mapping[str, Callable[[OutputRule, bytes], bytes]]] = {
     "log": _log,
     "picture": _picture,
     "records": _records,
     "report": _report,
+    "table": _closed,
+    "tensors": _closed,
+    "values": _any_values,
 }
 
 

@@ -23,8 +23,9 @@ from .errors import BadField, EmptyPolicy, UnknownDimension
 from .serving import Serving
 from .wire import JSON, Fields
 
-OUTPUT_KINDS: Final = ("log", "picture", "records", "report")
-"""The closed set of output kinds: text, PNG, a table with a row per record, aggregates in JSON."""
+OUTPUT_KINDS: Final = ("log", "picture", "records", "report", "table", "tensors", "values")
+"""The closed set of output kinds: text, PNG, a table with a row per record, aggregates in JSON; of submitted code also an
+Arrow table, arrays as safetensors, and JSON of any shape."""
 
 DIMENSIONS: Final = ("egress", "outputs", "serve", "uses")
 MAX_DECIMALS: Final = 15

@@ -7,7 +7,7 @@ See ``spec/run.md`` and ``spec/release.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,16 +27,27 @@ from strongroom.attest.keyset import (
     report_data,
 )
 from strongroom.broker import ReleaseRequest, Slot, open_release
+from strongroom.code import PROGRAM as CODE
 from strongroom.contract import AssetRef, Contract, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.ehbp import KEYSET_ALGO, PrivateKey
-from strongroom.errors import ManifestMismatch, NotPermitted, ProgramNotApproved, RoomClosed, Unreachable
+from strongroom.errors import (
+    CodeMismatch,
+    EnvironmentMismatch,
+    ManifestMismatch,
+    NotPermitted,
+    ProgramNotApproved,
+    RoomClosed,
+    Unreachable,
+)
 from strongroom.party import DecryptionKey, Party, SigningKey
 from strongroom.policy import explain
 from strongroom.receipt import Bundle
 from strongroom.wire import Envelope
 
 CLOCKS_DIFFER_S = 300
+USES: Mapping[str, str] = {CODE: "analyse"}
+"""The use that a standard program makes, where it is not its name."""
 
 
 class BrokerLine(Protocol):
@@ -270,9 +281,9 @@ class Obtainer:
 
 
 def require_use(contract: Contract) -> None:
-    """A standard program makes the one use that it is named for. Raises NotPermitted."""
+    """A standard program makes the one use that it is named for, or that is said here. Raises NotPermitted."""
     program = contract.proposal.program
-    if program.use != program.name:
+    if program.use != USES.get(program.name, program.name):
         raise NotPermitted(f"program {program.name!r} makes another use than {program.use!r}")
 
 
@@ -281,3 +292,23 @@ def require_program(contract: Contract, digest: str) -> None:
     program = contract.proposal.program
     if digest != program.digest:
         raise ProgramNotApproved(f"program {program.name!r} here is {digest}")
+
+
+def require_code(contract: Contract, code: str | None, environment: str | None) -> None:
+    """The submitted code that will run, and the packages that it will see, are what was approved.
+
+    Args:
+        contract: completely signed.
+        code: the digest of the bytes that the sandbox will be given, or ``None``.
+        environment: the digest of the lock of the packages that it sees, or ``None``.
+
+    Raises:
+        CodeMismatch: another bundle, none where there must be one, or one where there must be none.
+        EnvironmentMismatch: the packages of another lock.
+    """
+    program = contract.proposal.program
+    wanted = program.parameters if program.name == CODE else {"bundle": None, "environment": None}
+    if (code is None) != (program.name != CODE) or code != wanted.get("bundle"):
+        raise CodeMismatch(f"the contract names the code {wanted.get('bundle')}, and here is {code}")
+    if environment != wanted.get("environment", ""):
+        raise EnvironmentMismatch(f"the contract names the packages {wanted.get('environment')}, and here are {environment}")

@@ -40,7 +40,7 @@ from strongroom.output import enforce
 from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Failure, Statement
 from strongroom.wire import Envelope
 
-from .obtain import Around, Keys, Obtainer, Released, require_program, require_use
+from .obtain import Around, Keys, Obtainer, Released, require_code, require_program, require_use
 from .sandbox_child import require as require_walls
 
 KEYSET_SECONDS = 3600
@@ -70,6 +70,14 @@ class Confinement(Protocol):
     @property
     def program_digest(self) -> str:
         """The digest of the program that stands ready inside."""
+
+    @property
+    def code_digest(self) -> str | None:
+        """The digest of the submitted code that it will run, of the very bytes; ``None`` where it has none."""
+
+    @property
+    def environment(self) -> str | None:
+        """The digest of the lock whose packages that code will see, or ``None``."""
 
     def run(self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Limits) -> Mapping[str, bytes]:
         """The program's outputs, by name, as it wrote them. How far it is stays inside: it could tell of the data by that.
@@ -222,6 +230,9 @@ MEDIA_TYPES: Mapping[str, str] = {
     "picture": "image/png",
     "records": "text/csv",
     "report": "application/json",
+    "table": "application/vnd.apache.arrow.file",
+    "tensors": "application/vnd.safetensors",
+    "values": "application/json",
 }
 
 
@@ -239,7 +250,8 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
         at which step and with which code, and nothing of the data.
 
     Raises:
-        ContractError, ProgramNotApproved, NoSandbox, ManifestMismatch, NotPermitted: before any key was asked for.
+        ContractError, ProgramNotApproved, CodeMismatch, EnvironmentMismatch, NoSandbox, ManifestMismatch, NotPermitted:
+            before any key was asked for.
         ReleaseRefused, BadRelease: a broker refused, or answered something else.
         Unreachable: a broker did not answer, or the exchange did not take an output.
     """
@@ -255,4 +267,5 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
         require_walls(contract.proposal.enclave.walls, confinement.walls)
         # compared at the moment it runs: what stands ready in the sandbox, not what a registry says
         require_program(contract, confinement.program_digest)
+        require_code(contract, confinement.code_digest, confinement.environment)
         return _Run(contract, request, around).complete(confinement)

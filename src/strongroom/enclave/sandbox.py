@@ -47,9 +47,9 @@ from strongroom.wire import JSON, Fields
 from . import sandbox_child
 from .sandbox_child import Child
 from .sandbox_job import Inputs, Limits, Opened, Outputs, encode, memory_file
-from .sandbox_view import SCRATCH_BYTES, View, view
+from .sandbox_view import SCRATCH_BYTES, Mounted, View, view
 
-__all__ = ["MAX_LOG_BYTES", "START_SECONDS", "Limits", "Opened", "Sandbox", "prepare", "program_digest"]
+__all__ = ["MAX_LOG_BYTES", "START_SECONDS", "Limits", "Mounted", "Opened", "Sandbox", "prepare", "program_digest"]
 
 START_SECONDS = 120
 """How long a child may take to load its libraries."""
@@ -120,6 +120,8 @@ class Sandbox:
         kind: ``bubblewrap``, ``namespaces``, or ``process``, which confines nothing.
         walls: what stands between the program and its surroundings, by names of ``sandbox_child.WALLS``, sorted.
         program_digest: the digest of the very bytes that the child was given to execute.
+        code_digest: the digest of the very bytes of submitted code that it will be given, or ``None``.
+        environment: the digest of the lock whose packages it sees, or ``None``.
         step: where the program said it was last.
     """
 
@@ -133,11 +135,15 @@ class Sandbox:
         *,
         in_memory: Collection[str] = (),
         sockets: bool = False,
+        mounted: Mounted | None = None,
     ) -> None:
         if maker is not _MAKER:
             raise TypeError("a sandbox is made by prepare()")
-        seen = view()
+        seen = view(mounted)
         self.kind = kind
+        self.environment = mounted.digest if mounted else None
+        self.code_digest: str | None = None
+        self._code = b""
         self.program_digest = digest_of(files)
         self.step = STEPS[0]
         self._log = bytearray()
@@ -204,6 +210,12 @@ class Sandbox:
             raise self._end(ProtocolBroken)
         self._ready = True
 
+    def give(self, code: bytes) -> None:
+        """Keep submitted code for the run; the child gets it ahead of the job. Raises ValueError: it has some."""
+        if self._code or self._spent:
+            raise ValueError("a sandbox runs one bundle once")
+        self._code, self.code_digest = code, wire.digest(code)
+
     def run(
         self,
         parameters: Mapping[str, JSON],
@@ -257,7 +269,8 @@ class Sandbox:
         self._half = space + limits.memory_bytes // 2
         ceiling = self._child.memory()[0] + limits.memory_bytes
         deadline = time.monotonic() + limits.seconds
-        self._unsent = memoryview(frames.frame(frames.JOB, job))
+        code = frames.frame(frames.CODE, self._code) if self._code else b""
+        self._unsent = memoryview(code + frames.frame(frames.JOB, job))
         while True:
             kind, body = self._next(deadline, ceiling)
             if kind == frames.READ:
@@ -296,14 +309,19 @@ class Sandbox:
         if kind == frames.FAILED:
             with suppress(StrongroomError):
                 f = Fields(wire.decode(body), "failure")
-                code, self.step = f.text("code", choices=CLAIMS), f.text("step", choices=STEPS)
+                code, step = f.text("code", choices=CLAIMS), f.text("step", choices=STEPS)
                 f.end()
+                if self._code:  # a code and a step of its own choice would be an output that nobody agreed to
+                    code, step = OutOfMemory.code if code == OutOfMemory.code else ProgramCrashed.code, STEPS[-1]
+                self.step = step
                 return self._end(CLAIMS[code])
         return self._end(ProtocolBroken)
 
     def _end(self, what: type[ProgramError]) -> ProgramError:
         """Kill the child; the error to raise."""
         self.close()
+        if self._code:
+            self.step = STEPS[-1]  # where it said it was is of its own choice too
         return _stopped(what, self.step)
 
     def _next(self, deadline: float, ceiling: int | None) -> tuple[bytes, bytes]:
@@ -435,30 +453,39 @@ def hello(
     }
 
 
-def prepare(program: str, asked: str = sandbox_child.ISOLATED, *, outputs: Collection[str] = ()) -> Sandbox:
+def prepare(
+    program: str,
+    asked: str = sandbox_child.ISOLATED,
+    *,
+    outputs: Collection[str] = (),
+    mounted: Mounted | None = None,
+) -> Sandbox:
     """Start a child that loads a standard program's libraries, and return while it does.
 
     Args:
         program: a standard program's name.
         asked: ``isolated`` (bubblewrap, else namespaces, else nothing), or a kind by its name. ``process`` confines nothing
         and is never chosen unless it is asked for.
-        outputs: the names of the outputs that will be wanted, so that what they need is loaded too.
+        outputs: the names of the outputs that will be wanted, so that what they need is loaded too; of a program that runs
+            submitted code, the parts (``programs.code.parts``).
+        mounted: packages that the code is locked to.
 
     Raises:
         BadParameters: there is no standard program of this name.
         NoSandbox: that kind of sandbox cannot be had here.
         MissingExtra: the libraries that the program needs are not installed.
     """
-    require_libraries(program, load(program).LIBRARIES)
+    libraries = getattr(load(program), "libraries", None)
+    require_libraries(program, libraries(outputs) if libraries else load(program).LIBRARIES, mounted)
     in_memory: Collection[str] = getattr(load(program), "IN_MEMORY", ())
     sockets: bool = getattr(load(program), "SOCKETS", False)
-    kind = sandbox_child.choose(asked)
-    return _start(program, read_sources(program), kind, outputs, in_memory=in_memory, sockets=sockets)
+    kind, files = sandbox_child.choose(asked), read_sources(program)
+    return _start(program, files, kind, outputs, in_memory=in_memory, sockets=sockets, mounted=mounted)
 
 
-def require_libraries(program: str, libraries: Collection[str]) -> None:
+def require_libraries(program: str, libraries: Collection[str], mounted: Mounted | None = None) -> None:
     """Raises MissingExtra: a child of this process would not find one of these libraries."""
-    paths = list(view().paths)
+    paths = list(view(mounted).paths)
     missing = [name for name in libraries if PathFinder.find_spec(name, paths) is None]
     if missing:
         raise MissingExtra(f"program {program!r} needs libraries that are not installed: {', '.join(missing)}")
@@ -472,6 +499,7 @@ def _start(
     *,
     in_memory: Collection[str] = (),
     sockets: bool = False,
+    mounted: Mounted | None = None,
 ) -> Sandbox:
     """As ``prepare``, for sources from anywhere: tests give hostile ones."""
-    return Sandbox(_MAKER, name, files, kind, outputs, in_memory=in_memory, sockets=sockets)
+    return Sandbox(_MAKER, name, files, kind, outputs, in_memory=in_memory, sockets=sockets, mounted=mounted)

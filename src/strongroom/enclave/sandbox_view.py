@@ -37,6 +37,19 @@ _LOADER_CACHE = "/etc/ld.so.cache"  # where the loader finds libraries outside i
 
 
 @dataclass(frozen=True, slots=True)
+class Mounted:
+    """An environment: packages that a contract's code is locked to, in a folder that is shown read-only.
+
+    Attributes:
+        digest: of its lock.
+        path: absolute, without links.
+    """
+
+    digest: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """A child's view of the machine.
 
@@ -66,11 +79,16 @@ class View:
         return [self.python, "-I", "-S", "-B", "-u", "-X", "utf8=1", *bytecode, "-c", boot, str(descriptor)]
 
 
-def view() -> View:
-    """The view for a child of this process."""
+def view(mounted: Mounted | None = None) -> View:
+    """The view for a child of this process.
+
+    Args:
+        mounted: comes before the libraries that are installed here: what was locked is what is imported, and not what
+            happens to be there. Nothing comes before the standard library.
+    """
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     prefix = os.path.realpath(sys.base_prefix)
-    paths = _libraries()
+    paths = (*([mounted.path] if mounted else []), *_libraries())
     bytecode = os.path.realpath(sys.pycache_prefix) if sys.pycache_prefix and Path(sys.pycache_prefix).is_dir() else ""
     wanted = [
         *(p for p in _SYSTEM_LIBRARIES if not Path(p).is_symlink()),

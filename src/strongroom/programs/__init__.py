@@ -67,6 +67,7 @@ CLAIMS: Final[Mapping[str, type[ProgramError]]] = {
 """The failures that a program may claim. Those of time, size and protocol are for the parent alone to find."""
 
 _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
+    "code": tuple(f"programs/{file}" for file in ("code.py", "analysis.py", "handed.py", "loaded.py", "returned.py")),
     "evaluate": tuple(
         f"programs/{file}"
         for file in ("evaluate.py", "evaluation.py", "graph.py", "measure.py", "model.py", "picture.py", "table.py")
@@ -190,6 +191,28 @@ def roles(name: str, parameters: Mapping[str, Any]) -> frozenset[str]:
     program.check(parameters)
     named = getattr(program, "roles", None)
     return program.ROLES if named is None else cast("frozenset[str]", named(parameters))
+
+
+def outputs(name: str, parameters: Mapping[str, Any]) -> Mapping[str, OutputKind]:
+    """What a program can write, under these parameters: one that runs submitted code writes what they say.
+
+    Raises:
+        BadParameters: there is none of this name, or it cannot use its parameters.
+    """
+    program = load(name)
+    program.check(parameters)
+    named = getattr(program, "outputs", None)
+    return program.OUTPUTS if named is None else cast("Mapping[str, OutputKind]", named(parameters))
+
+
+def use(name: str) -> str:
+    """The use of data that a program makes: the one that it is named for, where it does not say another.
+
+    Raises:
+        BadParameters: there is none of this name.
+    """
+    program = load(name)
+    return str(getattr(program, "USE", program.NAME))
 
 
 def modules(name: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-HELLO, JOB, DATA = b"H", b"J", b"A"  # parent to child
+HELLO, CODE, JOB, DATA = b"H", b"C", b"J", b"A"  # parent to child
 READY, READ, OUTPUT, STEP, DONE, FAILED = b"Y", b"R", b"O", b"S", b"D", b"F"  # child to parent
 
 HEADER: Final = struct.Struct(">cI")
@@ -29,7 +29,7 @@ PIECE_BYTES: Final = 1 << 18
 MAX_STEPS: Final = 4096
 """The most ``STEP`` frames in a run."""
 
-TO_CHILD: Final[Mapping[bytes, int]] = {HELLO: 4 << 20, JOB: 4 << 20, DATA: READ_BYTES}
+TO_CHILD: Final[Mapping[bytes, int]] = {HELLO: 4 << 20, CODE: 4 << 20, JOB: 4 << 20, DATA: READ_BYTES}
 FROM_CHILD: Final[Mapping[bytes, int]] = {
     READY: 0,
     READ: READ_BODY.size,

@@ -181,9 +181,9 @@ class Job:
     def execute(self, program: Program) -> None:
         """Run the program. Raises whatever it raises."""
         self.step("check parameters", 0)
-        offered = {name: what.kind for name, what in program.OUTPUTS.items()}
+        roles, outputs = getattr(program, "roles", None), getattr(program, "outputs", None)
+        offered = {name: what.kind for name, what in (outputs(self.parameters) if outputs else program.OUTPUTS).items()}
         wanted = {name: spec.kind for name, spec in self.outputs.items()}
-        roles = getattr(program, "roles", None)
         if (
             self.inputs.keys() != (roles(self.parameters) if roles else program.ROLES)
             or not wanted.items() <= offered.items()
@@ -212,6 +212,9 @@ def serve(channel: socket.socket, program: Program) -> None:
         EOFError, OSError: the parent is gone.
     """
     way = Channel(channel)
+    take = getattr(program, "take", None)
+    if take is not None:  # it runs code that comes ahead of the job
+        take(way.receive(frames.CODE))
     job = Job(way, json.loads(way.receive(frames.JOB)))
     try:
         job.execute(program)

@@ -13,6 +13,7 @@ from strongroom.app.client.home import loads
 from strongroom.app.client.prose import Difference, clauses, differences
 from strongroom.app.client.room import Room, View, is_whole
 from strongroom.asset import Manifest
+from strongroom.code import PROGRAM as CODE
 from strongroom.contract import MAX_SECONDS, SANDBOXES, WALLS, Payment, Proposal, State
 from strongroom.errors import Unreachable, Usage
 
@@ -110,7 +111,8 @@ strongroom propose --as lab --title "Our model, served" --asset model=lab/model.
     parser.set_defaults(run=propose)
 
 
-def _value(text: str) -> Any:
+def value(text: str) -> Any:
+    """A value on the command line: JSON, or a plain word."""
     if text[:1] in '[{"' or text in ("null", "true", "false") or text.lstrip("-").isdigit():
         return wire.loads(text.encode())
     return text
@@ -141,7 +143,7 @@ def _draft(args: Namespace, here: Room) -> Draft:
     title, assets, outputs, parameters = _said(args.file) if args.file else ("", {}, {}, {})
     assets = {**assets, **dict(_pair(a, "ROLE=OWNER/NAME") for a in args.asset)}
     outputs = {**outputs, **_recipients(args.output)}
-    parameters = {**parameters, **{n: _value(v) for n, v in (_pair(p, "NAME=VALUE") for p in args.parameter)}}
+    parameters = {**parameters, **{n: value(v) for n, v in (_pair(p, "NAME=VALUE") for p in args.parameter)}}
     serve = standing.said(args)
     if not assets or not (outputs or serve):
         raise Usage("say at least one --asset and one --output", hint="To have a model served: --serve chat")
@@ -188,7 +190,7 @@ def _models(said: list[str], assets: dict[str, Manifest]) -> list[Any]:
 def propose(args: Namespace, screen: Screen) -> int:
     here = room(args)
     found = here.propose(_draft(args, here))
-    _tell(found, screen)
+    tell(found, screen)
     others = [p.name for p in found.parties if p.name != here.name]
     screen.line()
     screen.said("proposed", f"{found.digest}; you signed it")
@@ -197,9 +199,19 @@ def propose(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def _tell(found: Proposal, screen: Screen) -> None:
+def tell(found: Proposal, screen: Screen) -> None:
+    """Everything that a proposal says."""
     for clause in clauses(found):
         screen.said(clause.about, clause.text)
+
+
+def _tell_code(here: Room, view: View, screen: Screen) -> None:
+    """The files and packages of a proposal's code, where it names code: those of the digest, or it is refused."""
+    if view.proposal.program.name == CODE:
+        from .code import tell_code
+
+        tell_code(here.submitted(view.proposal), screen)
+        screen.said("code", f"read it: strongroom code show {view.proposal.digest[:19]} --as {here.name}")
 
 
 def _declare_show(parser: ArgumentParser) -> None:
@@ -225,7 +237,8 @@ def _standing(view: View) -> dict[str, Any]:
 def show(args: Namespace, screen: Screen) -> int:
     here = room(args)
     view = here.view(here.find(args.proposal))
-    _tell(view.proposal, screen)
+    tell(view.proposal, screen)
+    _tell_code(here, view, screen)
     screen.line()
     _stands(view, screen)
     screen.result({**_standing(view), "proposal": view.proposal.to_json()})
@@ -357,7 +370,8 @@ def approve(args: Namespace, screen: Screen) -> int:
     digest = here.find(args.proposal)
     view = here.view(digest)
     if not args.yes:
-        _tell(view.proposal, screen)
+        tell(view.proposal, screen)
+        _tell_code(here, view, screen)
         if view.proposal.supersedes:
             screen.heading("What changes")
             _changes(differences(here.view(view.proposal.supersedes).proposal, view.proposal), screen)

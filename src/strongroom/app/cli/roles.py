@@ -64,6 +64,7 @@ strongroom up --chat --model model.gguf    # a model behind a chat page and an O
     )
     parser.add_argument("--chat", action="store_true", help="serve a model to this machine's own user, with a chat page")
     parser.add_argument("--model", type=Path, metavar="FILE", help="the GGUF file to serve (the embedded one)")
+    extras(parser)
     parser.set_defaults(run=up)
 
 
@@ -78,7 +79,7 @@ def up(args: Namespace, screen: Screen) -> int:
         if name not in [p.name for p in place.parties()]:
             make(place, name)
     began = time.monotonic()
-    with Fleet(place, ["chat"] if args.chat else []) as fleet:
+    with Fleet(place, sorted({*args.extras, *(["chat"] if args.chat else [])})) as fleet:
         screen.note("starting an exchange, an enclave and a broker for each party …")
         fleet.start(
             on_ready=lambda role: screen.said(role.name, f"{role.url}   ({role.seconds:.1f} s)"),
@@ -195,6 +196,9 @@ strongroom enclave --platform simulated                   # anywhere; protects n
     )
     parser.add_argument("--offline", action="store_true", help="fetch no endorsements")
     arguments.flags(parser)
+    group = parser.add_argument_group("packages that submitted code is locked to")
+    group.add_argument("--wheels", type=Path, metavar="FOLDER", help="of wheels (wheels, in the enclave's own folder)")
+    group.add_argument("--index", metavar="URL", help="a package index, asked for what is not in that folder (none)")
     extras(parser)
     parser.set_defaults(run=serve_enclave)
 
@@ -207,7 +211,7 @@ def extras(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="EXTRA",
-        help="what an enclave can do beside evaluations of tables, and is measured with: chat, evals, guards",
+        help="what an enclave can do beside evaluations of tables, and is measured with: chat, data, evals, guards",
     )
 
 
@@ -225,9 +229,11 @@ def serve_enclave(args: Namespace, screen: Screen) -> int:
     exchange = args.exchange_url or place.config.exchange
     words = ["--exchange", exchange, "--host", args.host, "--port", str(args.port)]
     words += arguments.words(args, place.folder)
+    words += _packages(args, place.folder.absolute() / "enclave")
     installation = Installation.here(args.extras)
     there = installation.links.keys()
     warm = [module for name in NAMES if there >= set(load(name).LIBRARIES) for module in modules(name)]
+    warm += [module for module in getattr(load("code"), "WARM", ()) if module.partition(".")[0] in there]
     if found is not None:
         _become_enclave(args, screen, found, words, warm, installation=installation)
     if args.vmpl is not None or args.endorsements or args.offline:
@@ -240,6 +246,13 @@ def serve_enclave(args: Namespace, screen: Screen) -> int:
     else:
         screen.note("platform: simulated (no hardware protection). Stop it with Ctrl-C.")
     return platform.serve(place.folder / "enclave", words, warm=warm, images=_images(), installation=installation)
+
+
+def _packages(args: Namespace, folder: Path) -> list[str]:
+    """Where packages of submitted code come from, and where they are kept, for an enclave process."""
+    wheels = folder / "wheels" if args.wheels is None else args.wheels.absolute()
+    found = ["--environments", str(folder / "environments"), "--wheels", str(wheels)]
+    return found + ([] if args.index is None else ["--index", args.index])
 
 
 def _choose(named: str | None) -> Sight:

@@ -19,7 +19,15 @@ from strongroom.policy import MAX_DECIMALS, AnyParty, OutputRule, Policy, Recipi
 from strongroom.serving import Serving
 from strongroom.wire import JSON
 
-MAX_BYTES: Mapping[str, int] = {"log": 1 << 20, "picture": 4 << 20, "records": 64 << 20, "report": 1 << 20}
+MAX_BYTES: Mapping[str, int] = {
+    "log": 1 << 20,
+    "picture": 4 << 20,
+    "records": 64 << 20,
+    "report": 1 << 20,
+    "table": 64 << 20,
+    "tensors": 64 << 20,
+    "values": 1 << 20,
+}
 DAY = 24 * 3600
 GGUF = "application/vnd.gguf"
 
@@ -104,16 +112,14 @@ def _changed(old: _T, new: _T | None) -> _T:
     return old if new is None else new
 
 
-def _outputs(draft: Draft) -> tuple[Output, ...]:
-    from strongroom.programs import load
+def _outputs(draft: Draft, parameters: Mapping[str, JSON]) -> tuple[Output, ...]:
+    from strongroom.programs import outputs
 
-    program, found = load(draft.program), []
+    written, found = outputs(draft.program, parameters), []
     for name, wanted in sorted(draft.outputs.items()):
-        spec = program.OUTPUTS.get(name)
+        spec = written.get(name)
         if spec is None:
-            raise BadParameters(
-                f"{draft.program} writes no output {name!r}", hint=f"It writes: {', '.join(program.OUTPUTS)}"
-            )
+            raise BadParameters(f"{draft.program} writes no output {name!r}", hint=f"It writes: {', '.join(written)}")
         rule = OutputRule(
             recipients=frozenset(wanted.recipients),
             max_bytes=_changed(_changed(MAX_BYTES[spec.kind], draft.max_bytes), wanted.max_bytes),
@@ -126,7 +132,7 @@ def _outputs(draft: Draft) -> tuple[Output, ...]:
 
 def _possible(output: Output) -> Output:
     """Refuse here, and not when the run is over, a rule that no such output can keep to."""
-    if output.kind in ("log", "records") and output.rule.min_group > 1:
+    if output.kind in ("log", "records", "values") and output.rule.min_group > 1:
         raise Usage(
             f"output {output.name!r} has no groups, so that none can be suppressed",
             hint="Leave it out, or let its min_group be 1.",
@@ -180,7 +186,7 @@ def proposal(
         Usage: somebody has a role and is not pinned, there is no expected measurement, or no output could keep to its rule.
         WireError, ContractError, PolicyError: as :meth:`Proposal.parse`.
     """
-    from strongroom.programs import load, roles
+    from strongroom.programs import load, roles, use
 
     program = load(draft.program)
     parameters = {**program.DEFAULTS, **draft.parameters}  # what was left unsaid stands in the proposal for all to read
@@ -190,7 +196,7 @@ def proposal(
     needed = roles(draft.program, parameters)
     if set(draft.assets) != needed:
         raise BadParameters(f"{draft.program} needs an asset for each of: {', '.join(sorted(needed))}")
-    outputs = _outputs(draft)
+    outputs = _outputs(draft, parameters)
     measurements = tuple(sorted(set(measurements), key=Measurement.encode))
     if not measurements:
         raise Usage(
@@ -211,11 +217,11 @@ def proposal(
         not_before=at,
         not_after=at + draft.days * DAY,
         parties=tuple(parties[n] for n in sorted(names)),
-        program=ProgramRef(draft.program, program_digest, program.NAME, parameters_of(parameters)),
+        program=ProgramRef(draft.program, program_digest, use(draft.program), parameters_of(parameters)),
         assets=tuple(AssetRef(role, m.owner, m.digest) for role, m in sorted(draft.assets.items())),
         outputs=outputs,
         enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox, draft.walls),
-        policy=least_policy({program.NAME}, outputs, draft.serve),
+        policy=least_policy({use(draft.program)}, outputs, draft.serve),
         limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
         payments=_sorted(draft.payments),
     )

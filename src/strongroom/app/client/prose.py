@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from strongroom import wire
 from strongroom.attest.simulated import LABEL
+from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
 from strongroom.policy import MAX_DECIMALS, AnyParty, Serving
 
@@ -63,6 +65,9 @@ def _output(output: Output) -> str:
         "picture": "a picture",
         "records": "a table with one row per record",
         "log": "the program's messages",
+        "table": "a table",
+        "tensors": "arrays of numbers",
+        "values": "numbers and texts",
     }[output.kind]
     rule = output.rule
     group = f"groups under {rule.min_group} are suppressed" if rule.min_group > 1 else "small groups are shown"
@@ -187,6 +192,23 @@ class Difference:
         if self.new is None:
             return f"- {self.about}: {self.old}"
         return f"~ {self.about}: {self.old}  ->  {self.new}"
+
+
+def code_clauses(bundle: CodeBundle) -> list[Clause]:
+    """What submitted code is, below the proposal that names it: its files and packages. Reviewers read the text itself."""
+    found = [Clause("code", f"{bundle.digest}, {_count(len(bundle.files), 'file')}")]
+    for name, text in bundle.files.items():
+        found.append(Clause(f"code file {name}", f"{_count(len(text.splitlines()), 'line')}, {wire.digest(text.encode())}"))
+    if bundle.lock is None:
+        return [*found, Clause("packages", "the enclave's own, and no others")]
+    for pin in bundle.lock.pins:
+        where = f", where {pin.marker}" if pin.marker else ""
+        found.append(Clause(f"package {pin.name}", f"{pin.version}, {_count(len(pin.hashes), 'file')} by hash{where}"))
+    return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 _FORM = frozenset({"identity", "serial", "written"})

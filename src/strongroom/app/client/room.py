@@ -35,6 +35,8 @@ from strongroom.asset import (
     unseal,
     verify_manifest,
 )
+from strongroom.code import PROGRAM as CODE
+from strongroom.code import CodeBundle, EntryPoint
 from strongroom.contract import (
     PROPOSAL_TYPE,
     Contract,
@@ -53,9 +55,11 @@ from strongroom.errors import (
     BadAnswer,
     BadCheckpoint,
     BadKey,
+    BadProposal,
     BadReceipt,
     Conflict,
     EmptyFile,
+    EnvironmentMismatch,
     Inconsistent,
     Internal,
     ManifestMismatch,
@@ -79,22 +83,44 @@ from .draft import Change, Draft, countered, proposal
 from .home import Home, PartyHome, private, read, write
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from strongroom.app.enclave.client import OpenRoom
     from strongroom.app.stores.book import Decision
 
+    from .analysis import Analysis, Tried
+
 MEDIA_TYPES = {
+    ".arrow": "application/vnd.apache.arrow.file",
     ".csv": "text/csv",
     ".gguf": "application/vnd.gguf",
     ".json": "application/json",
+    ".jsonl": "application/jsonl",
     ".onnx": "application/vnd.onnx",
     ".parquet": "application/vnd.apache.parquet",
     ".safetensors": "application/vnd.safetensors",
 }
-KINDS = {".csv": "dataset", ".parquet": "dataset", ".onnx": "model", ".gguf": "model", ".safetensors": "model"}
+KINDS = {
+    ".arrow": "dataset",
+    ".csv": "dataset",
+    ".jsonl": "dataset",
+    ".parquet": "dataset",
+    ".onnx": "model",
+    ".gguf": "model",
+    ".safetensors": "model",
+}
 PAGE = 1000  # entries of the log, asked for at a time
 OPEN_SECONDS = 600  # until an enclave says something while it opens weights
 MAX_REASON = 400  # characters, of a withdrawal
-SUFFIXES = {"report": ".json", "picture": ".png", "records": ".csv", "log": ".txt"}
+SUFFIXES = {
+    "log": ".txt",
+    "picture": ".png",
+    "records": ".csv",
+    "report": ".json",
+    "table": ".arrow",
+    "tensors": ".safetensors",
+    "values": ".json",
+}
 
 Progress = Callable[[int], None]
 
@@ -455,12 +481,14 @@ class Room:
             raise Superseded(f"it was countered by {view.history.countered_by}")
         require("approve", view.state)
         self._own_terms(view.proposal)
-        from strongroom.programs import load
+        from strongroom.programs import load, use
 
         program = load(view.proposal.program.name)
         program.check(view.proposal.program.parameters)  # nothing is signed that no run could use
-        if view.proposal.program.use != program.NAME:
+        if view.proposal.program.use != use(program.NAME):
             raise NotPermitted(f"program {program.NAME!r} makes another use than {view.proposal.program.use!r}")
+        if program.NAME == CODE:
+            self.submitted(view.proposal)
         unknown = set(view.proposal.enclave.measurements) - set(self.trust.measurements)
         if unknown:
             raise NotPermitted(
@@ -473,6 +501,42 @@ class Room:
         self.home.book.approve(digest, int(time.time()))
         self.exchange.approve(view.proposal, (signature,))
         return self.view(digest)
+
+    def submitted(self, found: Proposal) -> CodeBundle:
+        """The code that a proposal names: exactly those bytes, with the lock and the entry that it names too.
+
+        Raises:
+            NotFound, CodeMismatch, EnvironmentMismatch, BadEntry; the errors of :meth:`CodeBundle.parse`. NotPermitted: it
+            is for another program.
+        """
+        from strongroom.programs import code
+
+        if found.program.name != CODE:
+            raise NotPermitted("the proposal is for a standard program, and names no code")
+        said = code.read(found.program.parameters)
+        bundle = self.code(said.bundle)
+        if bundle.environment != said.environment:
+            raise EnvironmentMismatch("the lock in the bundle is not the one that the proposal names")
+        bundle.require_entry(EntryPoint(said.module, said.function))
+        if {o.name: o.kind for o in found.outputs} != said.outputs:
+            raise BadProposal("the proposal's outputs are not those that its code is to write")
+        return bundle
+
+    def code(self, digest: str) -> CodeBundle:
+        """A bundle by its digest. Raises NotFound, CodeMismatch; the errors of :meth:`CodeBundle.parse`."""
+        return CodeBundle.parse(self.exchange.code(digest))
+
+    def submit(self, analysis: Analysis | Path | str | Callable[..., Any], **said: Any) -> Proposal:
+        """Publish an analysis's code, and propose to run it; see :func:`strongroom.app.client.analysis.submit`."""
+        from . import analysis as analyses
+
+        return analyses.submit(self, analysis, **said)
+
+    def try_(self, analysis: Analysis | Path | str | Callable[..., Any], **said: Any) -> Tried:
+        """Run an analysis here, on stand-ins; see :func:`strongroom.app.client.analysis.try_`."""
+        from . import analysis as analyses
+
+        return analyses.try_(analysis, keep=self.home.place("environments"), **said)
 
     def _own_terms(self, found: Proposal) -> None:
         for ref in found.assets:

@@ -29,6 +29,7 @@ from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.http import Client, application, blocking, body, json_answer, listen, serve
 from strongroom.attest.evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Platform
 from strongroom.broker import ReleaseRequest
+from strongroom.code import PROGRAM as CODE
 from strongroom.contract import Contract, RunRequest
 from strongroom.contract import Limits as Agreed
 from strongroom.delivery import Delivery
@@ -42,8 +43,11 @@ from strongroom.receipt import Bundle
 from strongroom.wire import JSON, Envelope, Fields
 
 from . import platforms
+from .environments import Environments
 from .going import GoingRequest
 from .hardware import Gather, Hardware
+from .submitted import Submitted
+from .wheels import Place
 
 if TYPE_CHECKING:
     import socket
@@ -196,6 +200,14 @@ class Confined:
     def program_digest(self) -> str:
         return self._sandbox.program_digest
 
+    @property
+    def code_digest(self) -> str | None:
+        return self._sandbox.code_digest
+
+    @property
+    def environment(self) -> str | None:
+        return self._sandbox.environment
+
     def run(self, contract: Contract, inputs: Mapping[str, OpenInput], limits: Agreed) -> Mapping[str, bytes]:
         outputs = {
             o.name: OutputSpec(o.kind, o.rule.max_bytes, o.rule.min_group, o.rule.decimals)
@@ -211,9 +223,14 @@ class Confined:
 
 
 class Standby:
-    """Keeps one sandbox ready. A contract that needs another kind or program gets one made for it."""
+    """Keeps one sandbox ready. A contract that needs another kind or program gets one made for it.
 
-    def __init__(self) -> None:
+    Args:
+        submitted: confines contracts that run submitted code; ``None`` where none is run.
+    """
+
+    def __init__(self, submitted: Submitted | None = None) -> None:
+        self._submitted = submitted
         self._ready: sandbox.Sandbox | None = None
         self._lock = threading.Lock()
 
@@ -225,10 +242,14 @@ class Standby:
                     self._ready = sandbox.prepare(READY, outputs=tuple(load(READY).OUTPUTS))
                 except StrongroomError as error:
                     _LOG.warning("no sandbox stands ready: %s: %s", error.code, error)
+        if self._submitted is not None:
+            self._submitted.prepare()
 
     def take(self, contract: Contract, told: Callable[[str], None] = _told_nobody) -> Confined:
-        """Raises NoSandbox, BadParameters, MissingExtra."""
+        """Raises NoSandbox, BadParameters, MissingExtra; of submitted code also as :meth:`Submitted.take`."""
         p = contract.proposal
+        if p.program.name == CODE and self._submitted is not None:
+            return Confined(self._submitted.take(contract), told)
         if p.program.name == READY and p.enclave.sandbox == "isolated":
             with self._lock:
                 found, self._ready = self._ready, None
@@ -242,6 +263,8 @@ class Standby:
             if self._ready is not None:
                 self._ready.close()
                 self._ready = None
+        if self._submitted is not None:
+            self._submitted.close()
 
 
 class Runner:
@@ -251,13 +274,18 @@ class Runner:
         platform: signs evidence.
         exchange: where contracts, sealed files and receipts are.
         devices: evidence of the devices beside the processor; ``None`` where there are none.
+        environments: the packages that submitted code is locked to; ``None`` where no code is taken.
     """
 
     def __init__(
-        self, platform: Platform, exchange: Client, devices: Callable[[bytes], tuple[Evidence, ...]] | None = None
+        self,
+        platform: Platform,
+        exchange: Client,
+        devices: Callable[[bytes], tuple[Evidence, ...]] | None = None,
+        environments: Environments | None = None,
     ) -> None:
         self._platform, self._exchange, self._devices = platform, PatientExchange(exchange), devices
-        self.standby = Standby()
+        self.standby = Standby(None if environments is None else Submitted(self._exchange.code, environments))
         self._places = threading.BoundedSemaphore(MAX_RUNS)
         self._lock = threading.Lock()
         self._begun: dict[str, None] = {}
@@ -448,6 +476,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--offline", action="store_true")
     parser.add_argument("--until-eof", action="store_true")
+    parser.add_argument("--environments", type=Path)
+    parser.add_argument("--wheels", type=Path)
+    parser.add_argument("--index")
     parser.add_argument("--exchange", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -463,7 +494,9 @@ def main() -> None:
         except StrongroomError as error:
             raise SystemExit(f"{error.code}: {error}\n{error.hint}") from error
         devices = hardware.devices
-    runner = Runner(platform, exchange, devices)
+    place = Place(args.wheels, args.index)
+    environments = None if args.environments is None else Environments(args.environments, place)
+    runner = Runner(platform, exchange, devices, environments)
     try:
         _serve(runner, args, platform, exchange, devices)
     except StrongroomError as error:  # a discreet process would end without a word

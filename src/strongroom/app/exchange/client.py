@@ -12,9 +12,11 @@ from strongroom import wire
 from strongroom.app.http import Client
 from strongroom.batch import MAX_RECEIPTS, Submission
 from strongroom.checkpoint import Checkpoint
+from strongroom.code import MAX_BUNDLE_BYTES as MAX_BUNDLE
+from strongroom.code import CodeBundle
 from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.delivery import Delivery
-from strongroom.errors import BadField, BadReceipt, Conflict, ManifestMismatch, TooLarge
+from strongroom.errors import BadField, BadReceipt, CodeMismatch, Conflict, ManifestMismatch, TooLarge
 from strongroom.ledger import ConsistencyProof, Entry, LoggedProof
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
@@ -170,6 +172,18 @@ class ExchangeClient:
 
     def output(self, digest: str) -> RemoteSource:
         return RemoteSource(self.client, f"/v1/outputs/{digest}")
+
+    def put_code(self, bundle: CodeBundle) -> None:
+        """Publish a bundle, to whoever knows its digest: the parties of proposals that name it, and the exchange."""
+        data = bundle.encode()
+        self.client.call("PUT", f"/v1/code/{wire.digest(data)}", content=data)
+
+    def code(self, digest: str) -> bytes:
+        """The bytes of a bundle; they are those of the digest. Raises CodeMismatch."""
+        found = self.client.get(f"/v1/code/{digest}", max_bytes=MAX_BUNDLE)
+        if wire.digest(found) != digest:
+            raise CodeMismatch("the exchange answered with another bundle")
+        return found
 
     # --- contracts ---
 

@@ -20,6 +20,8 @@ from strongroom.app.http import application, blocking, body, json_answer
 from strongroom.asset import FileSource, Manifest, check_sealed, verify_manifest
 from strongroom.batch import MAX_BATCH_BYTES, Submission
 from strongroom.batch import admissible as admissible_batch
+from strongroom.code import MAX_BUNDLE_BYTES as MAX_BUNDLE
+from strongroom.code import CodeBundle
 from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal, counters
 from strongroom.delivery import Delivery
 from strongroom.errors import BadField, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
@@ -171,6 +173,15 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
                 raise ManifestMismatch("the bytes are not those that the address names")
         return json_answer({})
 
+    async def put_code(request: Request) -> Response:
+        digest, data = _digest(request), await body(request, MAX_BUNDLE)
+        if wire.digest(data) != digest:
+            raise ManifestMismatch("the bundle is not the one that the address names")
+        await blocking(CodeBundle.parse)(data)
+        await blocking(store.require_space)(len(data))
+        await blocking(store.put_code)(digest, data)
+        return json_answer({})
+
     def get_file(kind: str) -> object:
         async def get(request: Request) -> Response:
             path = await blocking(store.file)(kind, _digest(request))
@@ -320,6 +331,8 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
             Route("/v1/mocks/{digest}", put_mock, methods=["PUT"]),
             Route("/v1/outputs/{digest}", get_file("output")),  # type: ignore[arg-type]
             Route("/v1/outputs/{digest}", put_output, methods=["PUT"]),
+            Route("/v1/code/{digest}", get_file("code")),  # type: ignore[arg-type]
+            Route("/v1/code/{digest}", put_code, methods=["PUT"]),
             Route("/v1/proposals", list_proposals),
             Route("/v1/proposals", post_proposal, methods=["POST"]),
             Route("/v1/proposals/{digest}", get_proposal),

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +30,7 @@ MAX_COUNTERS = 100  # counter-proposals to one proposal
 MAX_RECEIPTS = 10_000  # of one contract, shown at a time
 MAX_BATCHED = 2_000_000  # receipts of requests that are logged under one contract in a day
 DAY = 86_400
+KINDS = ("sealed", "mock", "output", "code")  # of files, each in a folder of its own
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL, keyid TEXT NOT NULL,
@@ -90,7 +91,7 @@ class ExchangeStore:
 
     def __init__(self, folder: Path, key: LogKey, *, reserve: int = RESERVE, batched: int = MAX_BATCHED) -> None:
         self.folder, self.key, self._reserve, self._batched = folder, key, reserve, batched
-        for kind in ("sealed", "mock", "output"):
+        for kind in KINDS:
             (folder / kind).mkdir(parents=True, exist_ok=True)
         self._db = Database(folder / "exchange.db", _SCHEMA)
 
@@ -106,7 +107,7 @@ class ExchangeStore:
 
     def sweep(self) -> None:
         """Remove what a killed exchange left of uploads. Only before anything is served from this folder."""
-        for kind in ("sealed", "mock", "output"):
+        for kind in KINDS:
             for partial in (self.folder / kind).glob("*.partial"):
                 partial.unlink()
 
@@ -132,6 +133,11 @@ class ExchangeStore:
             partial.rename(final)
         finally:
             partial.unlink(missing_ok=True)
+
+    def put_code(self, digest: str, data: bytes) -> None:
+        """Keep a bundle of submitted code, which whoever knows its digest can read; the same twice is kept once."""
+        with suppress(Conflict), self.incoming("code", digest) as (sink, _):
+            sink.write(data)
 
     # --- documents ---
 

@@ -1,0 +1,309 @@
+"""An analysis: a researcher's code over named inputs, tried on stand-ins here and submitted to run where the data are.
+
+room.try_("analysis.py", entry="analysis:mean", inputs={"census": "mock.csv"}, outputs={"mean": "values"})
+room.submit("analysis.py", entry="analysis:mean", inputs={"census": "hospital/census.csv"}, outputs={"mean": "values:lab"})
+
+A try uses the runner, the sandbox and the output rules of the enclave; only the data and the keys are not there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+from strongroom.code import PROGRAM, CodeBundle, EntryPoint
+from strongroom.errors import BadEntry, NotFound, OutputError, ProgramError, Usage
+from strongroom.policy import MAX_DECIMALS, OutputRule
+
+from . import gathered
+from .draft import MAX_BYTES, Draft, Wanted
+
+if TYPE_CHECKING:
+    from strongroom.contract import Proposal
+    from strongroom.enclave.sandbox import Mounted
+
+    from .room import Room
+
+Source: TypeAlias = "Analysis | Path | str | Callable[..., Any]"
+"""A file, a folder, a function, or what :func:`gather` made of one."""
+
+DEFAULT_FORM = "pandas"
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Code that is ready to be tried or submitted: a bundle, and where it begins."""
+
+    bundle: CodeBundle
+    entry: EntryPoint
+
+
+def gather(analysis: Source, *, entry: str | None = None, lock: Path | str | None = None) -> Analysis:
+    """Make a bundle.
+
+    Args:
+        analysis: a file, a folder or a function.
+        entry: where it begins: a module (a script), or a module and a function. Of a function, itself; of one file, that.
+        lock: a file of requirements with hashes; of none, the enclave's own libraries are there.
+
+    Raises:
+        CodeError: its leaves. TooLarge, NotFound.
+    """
+    if isinstance(analysis, Analysis):
+        return analysis
+    files, likely = gathered.from_function(analysis) if callable(analysis) else gathered.from_path(Path(analysis))
+    if not (entry or likely):
+        raise BadEntry("the folder has several modules", hint="Say where it begins: --entry MODULE:FUNCTION")
+    text = None
+    if lock is not None:
+        try:
+            text = Path(lock).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotFound(f"cannot read {lock} as text") from error
+    found = Analysis(CodeBundle.make(files, text), EntryPoint.parse(entry or likely))
+    found.bundle.require_entry(found.entry)
+    return found
+
+
+def _form(text: str) -> tuple[str, str]:
+    """``THING[:FORM]``: what it is, and how it is wanted."""
+    from strongroom.programs.code import FORMS
+
+    thing, _, form = text.rpartition(":")
+    return (thing, form) if thing and form in FORMS else (text, DEFAULT_FORM)
+
+
+def _wanted(outputs: Mapping[str, str]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """``KIND[:PARTY,PARTY]`` by name: the kind, and who gets it."""
+    found = {}
+    for name, text in outputs.items():
+        kind, _, who = text.partition(":")
+        if kind not in MAX_BYTES:
+            raise Usage(f"output {name!r} is no {kind!r}", hint=f"One of: {', '.join(MAX_BYTES)}")
+        found[name] = kind, tuple(filter(None, who.split(",")))
+    return found
+
+
+def _parameters(
+    found: Analysis, forms: Mapping[str, str], kinds: Mapping[str, str], arguments: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "arguments": dict(arguments or {}),
+        "bundle": found.bundle.digest,
+        "entry": str(found.entry),
+        "environment": found.bundle.environment,
+        "inputs": dict(forms),
+        "outputs": dict(kinds),
+    }
+
+
+def submit(
+    room: Room,
+    analysis: Source,
+    *,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    entry: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    lock: Path | str | None = None,
+    title: str = "",
+    **limits: Any,
+) -> Proposal:
+    """Publish the code at the exchange under its digest, and propose to run it.
+
+    Args:
+        room: whose proposal it is.
+        analysis: a file, a folder or a function.
+        inputs: ``OWNER/NAME`` or a manifest's digest by role, with ``:FORM`` behind it where it is not wanted for pandas
+            (``pandas``, ``arrow``, ``polars``, ``file``).
+        outputs: ``KIND:PARTY[,PARTY]`` by name.
+        entry, lock: as :func:`gather`.
+        arguments: further values that the code is called with, as JSON has them, without fractions.
+        title: one line for people.
+        limits: further members of :class:`~strongroom.app.client.draft.Draft`, such as ``runs`` or ``min_group``.
+
+    Raises:
+        CodeError, BadParameters, Usage, NotFound, NotPermitted.
+    """
+    found = gather(analysis, entry=entry, lock=lock)
+    assets = {role: _form(text) for role, text in inputs.items()}
+    wanted = _wanted(outputs)
+    draft = Draft(
+        title=title or f"{found.entry} on {', '.join(sorted(assets))}",
+        program=PROGRAM,
+        assets={role: room.asset(reference) for role, (reference, _) in assets.items()},
+        outputs={name: Wanted(who) for name, (_, who) in wanted.items()},
+        parameters=_parameters(
+            found,
+            {role: form for role, (_, form) in assets.items()},
+            {name: kind for name, (kind, _) in wanted.items()},
+            arguments,
+        ),
+        **limits,
+    )
+    room.exchange.put_code(found.bundle)
+    return room.propose(draft)
+
+
+# --- a try ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What an analysis did on stand-ins.
+
+    Attributes:
+        outputs: as they would leave, by name: after their rules.
+        refused: which would not leave, and why.
+        failure: the code of the error by which it ended, or ``None``.
+        log: what it printed, its traceback too. In a room nobody sees that, unless the contract names it as an output.
+        seconds: how long it took, starting the sandbox left out.
+        sandbox: the kind that it ran in.
+    """
+
+    outputs: Mapping[str, bytes]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    failure: str | None = None
+    log: str = ""
+    seconds: float = 0.0
+    sandbox: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was asked for would leave."""
+        return self.failure is None and not self.refused
+
+
+@dataclass
+class _StandIn:
+    """An input of a try (``enclave.sandbox.Opened``)."""
+
+    media_type: str
+    size: int
+    file: BinaryIO
+
+
+def try_(
+    analysis: Source,
+    *,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, str],
+    entry: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    lock: Path | str | None = None,
+    min_group: int = 1,
+    decimals: int = MAX_DECIMALS,
+    max_bytes: int | None = None,
+    seconds: int = 300,
+    memory_bytes: int = 2 << 30,
+    sandbox: str = "isolated",
+    wheels: Path | str | None = None,
+    index: str | None = None,
+    keep: Path | None = None,
+) -> Tried:
+    """Run an analysis here, by the runner and in the sandbox of an enclave, and apply the rules that a contract would have.
+
+    Args:
+        analysis, entry, arguments, lock: as :func:`submit`.
+        inputs: by role a stand-in: a file's path, with ``:FORM`` behind it where it is not wanted for pandas; or a table of
+            pandas, Arrow or Polars, which is handed on as what it is.
+        outputs: ``KIND`` by name; recipients may stand behind it, and are not looked at.
+        min_group, decimals, max_bytes: the outputs' rules.
+        seconds, memory_bytes: limits.
+        sandbox: ``isolated`` or ``process``.
+        wheels, index: where the packages of a lock come from.
+        keep: where its environment is kept.
+
+    Raises:
+        CodeError, BadParameters, NotFound, NoSandbox, MissingExtra, NoWheel, WheelRefused.
+    """
+    from strongroom.enclave import sandbox as sandboxes
+    from strongroom.programs import OutputSpec, code
+
+    found, wanted = gather(analysis, entry=entry, lock=lock), _wanted(outputs)
+    with ExitStack() as opened:
+        stand_ins = {role: _stand_in(what, opened) for role, what in inputs.items()}
+        kinds = {name: kind for name, (kind, _) in wanted.items()}
+        parameters = _parameters(found, {role: form for role, (_, form) in stand_ins.items()}, kinds, arguments)
+        parts = code.parts(parameters)
+        mounted = _mounted(found.bundle, keep, wheels, index)
+        child = opened.enter_context(sandboxes.prepare(PROGRAM, sandbox, outputs=parts, mounted=mounted))
+        child.wait()
+        child.give(found.bundle.encode())
+        specs = {n: OutputSpec(k, max_bytes or MAX_BYTES[k], min_group, decimals) for n, k in kinds.items()}
+        limits = sandboxes.Limits(seconds, memory_bytes, sum(s.max_bytes for s in specs.values()))
+        began = time.monotonic()
+        try:
+            written = child.run(parameters, {r: s for r, (s, _) in stand_ins.items()}, specs, limits)
+        except ProgramError as error:
+            took = time.monotonic() - began
+            return Tried({}, {}, error.code, child.log.decode("utf-8", "replace"), took, child.kind)
+        took = time.monotonic() - began
+        passed, refused = _ruled(written, specs)
+        return Tried(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind)
+
+
+def _ruled(written: Mapping[str, bytes], specs: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """What would leave, and what would not, with the reason."""
+    from strongroom.output import enforce
+
+    passed, refused = {}, {}
+    for name, spec in specs.items():
+        rule = OutputRule(frozenset({"you"}), spec.max_bytes, spec.min_group, spec.decimals)
+        try:
+            passed[name] = enforce(spec.kind, rule, written[name])
+        except OutputError as error:
+            refused[name] = error.message
+    return passed, refused
+
+
+def _mounted(bundle: CodeBundle, keep: Path | None, wheels: Path | str | None, index: str | None) -> Mounted | None:
+    if bundle.lock is None:
+        return None
+    from strongroom.app.enclave.environments import Environments
+    from strongroom.app.enclave.wheels import Place
+
+    if keep is None:
+        raise Usage(
+            "code with a lock is tried in a room, which keeps its packages", hint="strongroom.connect(HOME).try_(...)"
+        )
+    return Environments(keep, Place(None if wheels is None else Path(wheels), index)).get(bundle.lock)
+
+
+def _stand_in(what: Any, opened: ExitStack) -> tuple[_StandIn, str]:
+    """A stand-in, opened, and the form in which it is handed on."""
+    if isinstance(what, str | os.PathLike):
+        from .room import MEDIA_TYPES
+
+        text, form = _form(os.fspath(what))
+        path = Path(text)
+        media_type = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+        try:
+            file = opened.enter_context(path.open("rb"))
+            return _StandIn(media_type, path.stat().st_size, file), form
+        except OSError as error:
+            raise NotFound(f"cannot read {path}: {error.strerror}") from error
+    return _of_table(what)
+
+
+def _of_table(what: Any) -> tuple[_StandIn, str]:
+    import pyarrow as pa
+
+    library = type(what).__module__.partition(".")[0]
+    form = {"pandas": "pandas", "polars": "polars", "pyarrow": "arrow"}.get(library)
+    if form is None:
+        raise Usage("an input of a try is a file's path, or a table of pandas, Arrow or Polars")
+    if form == "pandas":
+        what = pa.Table.from_pandas(what, preserve_index=False)
+    elif form == "polars":
+        what = (what.collect() if hasattr(what, "collect") else what).to_arrow()
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, what.schema) as writer:
+        writer.write_table(what)
+    return _StandIn("application/vnd.apache.arrow.file", sink.tell(), io.BytesIO(sink.getvalue())), form
