@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,8 @@ def test_what_can_be_made_is_read_as_it_was(files: dict[str, str]) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    try:
+    with suppress(StrongroomError):
         assert CodeBundle.parse(data).encode() == data
-    except StrongroomError:
-        pass
 
 
 def test_one_byte_makes_another_bundle() -> None:
@@ -71,7 +70,7 @@ def test_files_that_do_not_parse_are_refused_when_a_bundle_is_made_with_their_li
     with pytest.raises(NotPython, match=r"^b\.py, line 2: "):
         CodeBundle.make({"a.py": b"x = 1\n", "b.py": b"x = 1\ndef (\n"})
     with pytest.raises(NotPython, match="does not parse"):
-        CodeBundle.make({"a.py": b"(" * 5000 + b")" * 5000})
+        CodeBundle.make({"a.py": b"-" * 5000 + b"1"})
     assert CodeBundle.make({"a.txt": b"def (", "b.py": b"'\\d'\n"})  # what only warns is taken
 
 

@@ -29,15 +29,16 @@ cases: dict[str, dict[str, Any]] = {}
 def add(name: str, description: str, expect: str, text: str) -> None:
     """A case: the bundle's bytes as text, what comes of reading them, and what they say."""
     found: dict[str, Any] = {"digest": None, "environment": None, "modules": None, "pins": None}
+    outcome = "ok"
     try:
-        bundle = CodeBundle.parse(text.encode())
+        read = CodeBundle.parse(text.encode())
     except StrongroomError as error:
-        assert error.code == expect, (name, error.code, str(error))
+        outcome = error.code
     else:
-        assert expect == "ok", name
-        assert bundle.encode() == text.encode()
-        found["digest"], found["environment"], found["modules"] = bundle.digest, bundle.environment, sorted(bundle.modules)
-        found["pins"] = [str(pin) for pin in bundle.lock.pins] if bundle.lock else []
+        assert read.encode() == text.encode()
+        found["digest"], found["environment"], found["modules"] = read.digest, read.environment, sorted(read.modules)
+        found["pins"] = [str(pin) for pin in read.lock.pins] if read.lock else []
+    assert outcome == expect, (name, outcome)
     cases[name] = {"bundle": text, "description": description, "expect": expect, **found}
 
 

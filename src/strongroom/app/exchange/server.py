@@ -24,7 +24,7 @@ from strongroom.code import MAX_BUNDLE_BYTES as MAX_BUNDLE
 from strongroom.code import CodeBundle
 from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal, counters
 from strongroom.delivery import Delivery
-from strongroom.errors import BadField, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
+from strongroom.errors import BadBundle, BadField, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
 from strongroom.ledger import Entry
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
@@ -176,7 +176,7 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     async def put_code(request: Request) -> Response:
         digest, data = _digest(request), await body(request, MAX_BUNDLE)
         if wire.digest(data) != digest:
-            raise ManifestMismatch("the bundle is not the one that the address names")
+            raise BadBundle("the bundle is not the one that the address names")
         await blocking(CodeBundle.parse)(data)
         await blocking(store.require_space)(len(data))
         await blocking(store.put_code)(digest, data)
