@@ -211,6 +211,7 @@ def _compile_one(path: Path) -> None:
     try:
         how = py_compile.PycInvalidationMode.UNCHECKED_HASH  # its source was checked, and nobody writes there
         py_compile.compile(str(path), str(target), doraise=True, invalidation_mode=how)
+        target.chmod(0o444)
     finally:
         if beside:
             target.parent.chmod(0o555)

@@ -207,6 +207,6 @@ def _place(entry: zipfile.ZipInfo, pin: Pin) -> str:
     if len(parts) == 1 and parts[0].endswith(".pth"):
         raise WheelRefused(f"{pin}: the wheel holds a .pth file ({parts[0][:100]!r}), which would run when Python starts")
     module = len(parts) > 1 or parts[0].endswith((".py", ".pyc", ".so"))
-    if module and "-" not in parts[0] and (top in sys.stdlib_module_names or top in _OURS):
+    if module and (top in sys.stdlib_module_names or top in _OURS):
         raise WheelRefused(f"{pin}: the wheel holds a module {top!r}, which would take the place of another")
     return "/".join(parts)
