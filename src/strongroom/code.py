@@ -148,6 +148,7 @@ class CodeBundle:
         for name, text in found.files.items():
             if name.endswith(".py"):
                 _require_python(name, text)
+        found.encode()
         return found
 
     def to_json(self) -> dict[str, JSON]:

@@ -488,7 +488,8 @@ def require_libraries(program: str, libraries: Collection[str], mounted: Mounted
     paths = list(view(mounted).paths)
     missing = [name for name in libraries if PathFinder.find_spec(name, paths) is None]
     if missing:
-        raise MissingExtra(f"program {program!r} needs libraries that are not installed: {', '.join(missing)}")
+        hint = getattr(load(program), "MISSING", None)
+        raise MissingExtra(f"program {program!r} needs libraries that are not installed: {', '.join(missing)}", hint=hint)
 
 
 def _start(

@@ -24,6 +24,8 @@ OUTPUTS: Final[Mapping[str, OutputKind]] = {}
 DEFAULTS: Final[Mapping[str, Any]] = {"arguments": {}, "environment": None}
 LIBRARIES: Final = ("numpy", "pyarrow")
 
+MISSING: Final = "An enclave has pandas and Polars where it is started with them: strongroom enclave --with data"
+
 # Read by libraries when they are imported: there is no home folder to look into, and no screen to draw on.
 ENVIRONMENT: Final[Mapping[str, str]] = {
     "HOME": "/tmp",  # noqa: S108 - the sandbox's own
