@@ -22,7 +22,8 @@ from strongroom import wire
 from strongroom.app import cli
 from strongroom.app.cli import VERBS, parser_of, runs
 from strongroom.app.cli.assets import size
-from strongroom.app.cli.contracts import _payment, _value
+from strongroom.app.cli.contracts import _payment
+from strongroom.app.cli.contracts import value as _value
 from strongroom.app.cli.parties import make
 from strongroom.app.client.draft import Change
 from strongroom.app.client.home import Home
