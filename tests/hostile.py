@@ -74,7 +74,9 @@ from strongroom.attest.evidence import (
 )
 from strongroom.attest.keyset import AttestationReport, Keyset, report_data
 from strongroom.checkpoint import MAX_NOTE_BYTES, Checkpoint
+from strongroom.code import MAX_BUNDLE_BYTES, CodeBundle
 from strongroom.errors import StrongroomError
+from strongroom.lock import MAX_LOCK_BYTES, Lock
 from strongroom.party import Party
 from strongroom.wire import MAX_BYTES, MAX_VALUES
 
@@ -141,6 +143,7 @@ def _kept(media_type: str) -> Callable[[bytes], object]:
     return lambda data: describe(Endorsement(media_type, data))
 
 
+LOCK_LINE = b"a==1 ; os_name == 'posix' --hash=sha256:" + b"0" * 64 + b"\n"
 QUOTE_BYTES = dcap.MAX_QUOTE_BYTES + dcap.MAX_PADDING_BYTES
 
 
@@ -368,6 +371,8 @@ PARSERS: dict[str, Parser] = {
         ("appraisal_policy.AppraisalPolicy.parse",),
     ),
     "manifest": Parser(Manifest.parse, MAX_MANIFEST_BYTES, bytes),
+    "code bundle": Parser(CodeBundle.parse, MAX_BUNDLE_BYTES, lambda: CodeBundle({"a.py": "x = 1\n"}).encode()),
+    "lock": Parser(lambda data: Lock.parse(data.decode("latin-1")), MAX_LOCK_BYTES, lambda: LOCK_LINE),
     "party": Parser(Party.parse, 16 << 10, bytes),
     "ledger's entry": Parser(ledger.Entry.parse, 1024, bytes),
     "checkpoint": Parser(Checkpoint.parse, MAX_NOTE_BYTES, bytes),

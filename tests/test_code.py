@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from strongroom import code
 from strongroom.code import CodeBundle, EntryPoint, difference
-from strongroom.errors import BadBundle, BadEntry, BadLock, NotPython, StrongroomError, TooLarge
+from strongroom.errors import BadBundle, BadEntry, BadLock, NotJson, NotPython, StrongroomError, TooLarge
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors" / "code").glob("*.json"))
 LOCK = "my-tools==1 --hash=sha256:" + "a" * 64
@@ -102,8 +102,11 @@ def test_a_bundle_is_bounded() -> None:
 def test_commas_in_code_are_no_values_and_values_are_bounded() -> None:
     found = CodeBundle({"a.py": "[1,2,{}," * 50_000})
     assert CodeBundle.parse(found.encode()) == found
+    for many in (b'{"files":{"a":[' + b"[]," * 500 + b'[]]},"b":1}', b"[" * 500, b'"' * 5000, b'{"a' + b"," * 5000):
+        with pytest.raises((TooLarge, NotJson)):
+            CodeBundle.parse(many)
     with pytest.raises(TooLarge, match="more than 256 files"):
-        CodeBundle.parse(b'{"files":{"a":[' + b"[]," * 500 + b"[]]}}")
+        CodeBundle.parse(b'{"files":{"a":[' + b"[]," * 500 + b'[]]},"b":1}')
 
 
 def test_an_entry_is_a_module_or_a_function_in_one() -> None:

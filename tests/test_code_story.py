@@ -4,12 +4,14 @@ lets through comes back under a receipt; and again, with packages; and what must
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from stage import RECORD_CANARY, Said, Stage, leaks
+from stage import RECORD_CANARY, ROOT, Said, Stage, leaks
 from strongroom import wire
+from strongroom.app.cli import parser_of
 from strongroom.code import CodeBundle
 from strongroom.errors import BadProposal, CodeMismatch, EnvironmentMismatch, StrongroomError
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
@@ -152,6 +154,29 @@ def test_of_code_that_fails_one_code_leaves_and_nothing_else(stage: Stage, recor
     assert (failure.step, failure.code) == ("program", "program.crashed")
     assert stage.lab.outputs(digest) == []
     assert leaks({"said": b"SECRET 1"}, stage.home / "exchange", stage.fleet.logs) == []
+
+
+def test_what_the_page_tells_people_to_type_is_understood() -> None:
+    page = (ROOT / "docs" / "your-code.md").read_text()
+    lines = [line for block in page.split("```")[1::2] for line in block.replace("\\\n", " ").splitlines()]
+    found = [line.replace("…", "") for line in lines if line.startswith("strongroom ")]
+    assert len(found) >= 6
+    for line in found:
+        words = shlex.split(line, comments=True)
+        parser_of(words[1]).parse_args(words[2:])
+
+
+def test_an_owner_counters_without_one_output(stage: Stage, records: str, tmp_path: Path) -> None:
+    text = CODE.replace('"records": len(found)}}', '"records": len(found)}, "more": {"all": found}}')
+    place = study(tmp_path, **{"analysis.py": text})
+    first = submitted(stage, place, records, "--output", "more=values:lab").json["digest"]
+    said = stage.cli("counter", first, "--drop", "more", "--decimals", "0", "--json", party="hospital")
+    assert said.status == 0, said.err
+    stage.lab.approve(said.json["digest"])
+    stage.lab.run(said.json["digest"])
+    (opened,) = stage.lab.outputs(said.json["digest"])
+    assert opened.name == "summary"
+    assert json.loads(opened.path.read_text())["mean"] % 1 == 0
 
 
 # --- an exchange that lies ------------------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ def test_a_line_that_could_bring_in_something_else_is_refused_by_its_number(line
 def test_a_lock_is_bounded() -> None:
     with pytest.raises(BadLock, match="longer than"):
         Lock.parse(" " * (lock.MAX_LOCK_BYTES + 1))
+    with pytest.raises(BadLock, match="more than 32768 lines"):
+        Lock.parse("\n" * (lock.MAX_LINES + 1))
     with pytest.raises(BadLock, match="more than 512"):
         Lock.parse("".join(f"p{n}==1 --hash=sha256:{A}\n" for n in range(513)))
     with pytest.raises(BadLock, match="names no package"):

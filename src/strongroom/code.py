@@ -38,7 +38,7 @@ LIBRARIES: Final = frozenset({"matplotlib", "numpy", "pandas", "polars", "pyarro
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9_-])?\Z")
 _ENTRY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)(?::([A-Za-z_][A-Za-z0-9_]*))?\Z")
-_STRING = re.compile(rb'"[^"\\]*(?:\\.?[^"\\]*)*(?:"|\Z)', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)', re.DOTALL)
 # What a screen obeys instead of showing: control characters, and those that turn the direction of writing, by which code can
 # be made to read otherwise than it runs.
 _UNSHOWN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -176,9 +176,7 @@ class CodeBundle:
         """
         if len(data) > MAX_BUNDLE_BYTES:
             raise TooLarge(f"{len(data)} bytes where at most {MAX_BUNDLE_BYTES} are allowed")
-        outside = _STRING.sub(b"", data)  # values are counted where they are values, and not commas in code
-        if sum(map(outside.count, (b",", b"[", b"{"))) > MAX_FILES + 8:
-            raise TooLarge(f"more than {MAX_FILES} files")
+        _require_few(data)
         f = Fields(wire.decode(data, max_bytes=MAX_BUNDLE_BYTES, max_values=MAX_BUNDLE_BYTES), "bundle")
         f.literal("format", FORMAT)
         files = f.any("files")
@@ -202,6 +200,18 @@ class CodeBundle:
     def environment(self) -> str | None:
         """The digest of its lock, which is what a contract calls the environment."""
         return None if self.lock is None else self.lock.digest
+
+
+def _require_few(data: bytes) -> None:
+    """Count values where they are values, and not commas in code. Raises TooLarge: more than so many files make."""
+    ended = values = 0
+    for strings, found in enumerate(_STRING.finditer(data), 1):
+        values += sum(data.count(sign, ended, found.start()) for sign in (b",", b"[", b"{"))
+        ended = found.end()
+        if strings > 2 * MAX_FILES + 8 or values > MAX_FILES + 8:
+            raise TooLarge(f"more than {MAX_FILES} files")
+    if sum(data.count(sign, ended) for sign in (b",", b"[", b"{")) > MAX_FILES + 8:
+        raise TooLarge(f"more than {MAX_FILES} files")
 
 
 def _lock(value: object) -> Lock:

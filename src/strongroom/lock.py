@@ -23,6 +23,7 @@ from .errors import BadLock
 
 MAX_LOCK_BYTES = 1 << 20
 MAX_PINS = 512
+MAX_LINES = 1 << 15
 MAX_HASHES = 512  # of one pin: a large project has a wheel for every interpreter and machine
 MAX_REQUIREMENT = 1000  # characters, hashes not counted
 MAX_MARKER_WORDS = 64
@@ -77,6 +78,8 @@ class Lock:
         """
         if len(text) > MAX_LOCK_BYTES:
             raise BadLock(f"the lock is longer than {MAX_LOCK_BYTES} bytes")
+        if text.count("\n") > MAX_LINES:
+            raise BadLock(f"the lock has more than {MAX_LINES} lines")
         odd = _UNSHOWN.search(text)
         if odd:
             raise BadLock(

@@ -18,13 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet
-
 from strongroom.errors import ProgramCrashed
 
-from . import Input, OutputSpec, Step, Write, handed, loaded, returned
-from .code import FILE, PANDAS, POLARS, Parameters
+from . import Input, OutputSpec, Step, Write, loaded, returned
+from .code import FILE, FORMS, PANDAS, POLARS, Parameters
 
 _PROGRESS_FROM, _PROGRESS_TO = 50, 950  # thousandths: before and after are reading and writing
 
@@ -36,15 +33,10 @@ def prepare(parts: Collection[str]) -> None:
         parts: forms of inputs and kinds of outputs.
     """
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell of the home folder that there is not
-    small = io.BytesIO()
-    pa.parquet.write_table(pa.table({"a": [1]}), small)
-    source = Input("application/vnd.apache.parquet", small.tell(), lambda: io.BytesIO(small.getvalue()))
-    for form in sorted({*parts} - {FILE, *returned.KINDS}):
-        found = handed.hand(source, form)
-        if form == POLARS:
-            found.sum().collect()
-        if form == PANDAS:
-            found.describe()
+    for form in sorted({*parts} & {*FORMS} - {FILE}):
+        _rehearse(form)
+    if {"table", "records"} & {*parts}:
+        import_module("pyarrow.csv")
     if "tensors" in parts:
         import_module("safetensors.numpy")
     if "picture" in parts and find_spec("matplotlib") is not None:
@@ -52,10 +44,36 @@ def prepare(parts: Collection[str]) -> None:
         import_module("matplotlib.pyplot")
 
 
+def _rehearse(form: str) -> None:
+    """Read a small table in this form."""
+    import pyarrow as pa  # noqa: PLC0415 - a third of a second, which code that wants a file does without
+    import pyarrow.parquet  # noqa: PLC0415
+
+    from . import handed  # noqa: PLC0415
+
+    small = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"a": [1]}), small)
+    data = small.getvalue()
+    found = handed.hand(Input("application/vnd.apache.parquet", len(data), lambda: io.BytesIO(data)), form)
+    if form == POLARS:
+        found.sum().collect()
+    if form == PANDAS:
+        found.describe()
+
+
+def _handed(source: Input, form: str) -> Any:
+    """One input, in the form in which it is wanted. Raises TableUnreadable."""
+    if form == FILE:
+        return source.open()
+    from . import handed  # noqa: PLC0415 - loaded ahead, where a form takes it
+
+    return handed.hand(source, form)
+
+
 def run(inputs: Mapping[str, Input], said: Parameters, outputs: Mapping[str, OutputSpec], write: Write, step: Step) -> None:
     """Run it. Raises ProgramCrashed at step ``program``, TableUnreadable at ``read table``."""
     step("read table", 0)
-    given = {role: handed.hand(inputs[role], form) for role, form in said.inputs.items()}
+    given = {role: _handed(inputs[role], form) for role, form in said.inputs.items()}
     step("program", _PROGRESS_FROM)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         loaded.lay_out(Path(place))

@@ -21,7 +21,7 @@ import pyarrow.parquet
 from strongroom.errors import TableUnreadable
 
 from . import Input
-from .code import ARROW, FILE, PANDAS
+from .code import ARROW, PANDAS
 
 PARQUET, ARROW_FILE, ARROW_STREAM, CSV, LINES = "parquet", "arrow file", "arrow stream", "csv", "json lines"
 MEDIA_TYPES: Final[Mapping[str, str]] = {
@@ -42,13 +42,11 @@ pa.set_memory_pool(pa.system_memory_pool())  # the others reserve address space 
 
 
 def hand(source: Input, form: str) -> Any:
-    """One input, in the form in which it is wanted.
+    """A table, in the form in which it is wanted.
 
     Raises:
         TableUnreadable: another media type than a table's, or not what that says.
     """
-    if form == FILE:
-        return source.open()
     if source.media_type not in MEDIA_TYPES:
         raise TableUnreadable("the input's media type is no table's", step="read table")
     kind = MEDIA_TYPES[source.media_type]

@@ -10,17 +10,20 @@ import decimal
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 
 from strongroom.errors import ProgramCrashed
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _MAX_DEPTH: Final = 32
+
+
+def _is(value: object, library: str, *names: str) -> bool:
+    """Whether a value is of one of a library's types. What was never imported has made none, and is not imported for it."""
+    found = sys.modules.get(library)
+    return found is not None and isinstance(value, tuple(getattr(found, name) for name in names))
 
 
 def _unfit(kind: str, value: object) -> ProgramCrashed:
@@ -35,12 +38,12 @@ def plain(value: Any, depth: int = 0) -> Any:
     """
     if depth > _MAX_DEPTH:
         raise _unfit("values", value)
-    value = value.item() if isinstance(value, np.generic) else value
+    value = value.item() if _is(value, "numpy", "generic") else value
     if isinstance(value, Mapping):
         return {_key(name): plain(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item, depth + 1) for item in value]
-    if isinstance(value, np.ndarray):
+    if _is(value, "numpy", "ndarray"):
         return plain(value.tolist(), depth + 1)
     if hasattr(value, "to_dict"):  # a series, or a frame
         return plain(value.to_dict(), depth + 1)
@@ -63,7 +66,7 @@ def _one(value: Any) -> Any:
 def _key(name: object) -> str:
     if isinstance(name, str):
         return name
-    if isinstance(name, bool | int | float | np.generic | dt.date):
+    if isinstance(name, bool | int | float | dt.date) or _is(name, "numpy", "generic"):
         return str(plain(name))
     raise _unfit("values", name)
 
@@ -74,6 +77,8 @@ def _values(value: Any) -> bytes:
 
 def table_of(value: Any, kind: str) -> Any:
     """An Arrow table of what the code gave back. Raises ProgramCrashed."""
+    import pyarrow as pa  # noqa: PLC0415 - only where it is wanted
+
     if isinstance(value, pa.Table):
         return value
     if isinstance(value, pa.RecordBatch):
@@ -96,6 +101,8 @@ def _plain_index(index: Any) -> bool:
 
 
 def _table(value: Any) -> bytes:
+    import pyarrow as pa  # noqa: PLC0415 - only where it is wanted
+
     table, sink = table_of(value, "table"), io.BytesIO()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -105,8 +112,10 @@ def _table(value: Any) -> bytes:
 def _records(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
+    from pyarrow import csv  # noqa: PLC0415 - only where it is wanted
+
     sink = io.BytesIO()
-    pa.csv.write_csv(table_of(value, "records"), sink)
+    csv.write_csv(table_of(value, "records"), sink)
     return sink.getvalue()
 
 
@@ -122,6 +131,7 @@ def _picture(value: Any) -> bytes:
 
 
 def _tensors(value: Any) -> bytes:
+    import numpy as np  # noqa: PLC0415 - only where it is wanted
     from safetensors.numpy import save  # noqa: PLC0415 - only where it is wanted
 
     if not isinstance(value, Mapping):

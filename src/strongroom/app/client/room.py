@@ -518,8 +518,8 @@ class Room:
         if bundle.environment != said.environment:
             raise EnvironmentMismatch("the lock in the bundle is not the one that the proposal names")
         bundle.require_entry(EntryPoint(said.module, said.function))
-        if {o.name: o.kind for o in found.outputs} != said.outputs:
-            raise BadProposal("the proposal's outputs are not those that its code is to write")
+        if any(said.outputs.get(o.name) != o.kind for o in found.outputs):  # a counter-proposal may have left some out
+            raise BadProposal("the proposal has an output that its code is not to write")
         return bundle
 
     def code(self, digest: str) -> CodeBundle:

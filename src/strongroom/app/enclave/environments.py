@@ -52,6 +52,7 @@ class Environments:
         self._folder, self._place = folder.absolute(), place
         self._known: dict[str, Mounted] = {}  # that this process has checked
         self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}  # one for each lock's digest: a long build holds up no other
 
     def get(self, lock: Lock) -> Mounted:
         """The environment of a lock: built where it is not there, checked where this process has not seen it.
@@ -63,6 +64,8 @@ class Environments:
         """
         digest = lock.digest
         with self._lock:
+            alone = self._locks.setdefault(digest, threading.Lock())
+        with alone:
             if digest not in self._known:
                 self._known[digest] = self._opened(lock, digest)
             return self._known[digest]
