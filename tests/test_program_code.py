@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from strongroom.errors import (
     TooMuchOutput,
 )
 from strongroom.lock import Lock
-from strongroom.programs import Input, OutputSpec, code, handed, returned
+from strongroom.programs import Input, OutputSpec, code, handed, loaded, returned
 from wheel_files import wheel
 
 LIMITS = Limits(60, 1 << 30, 8 << 20)
@@ -189,9 +190,7 @@ def test_parameters_that_no_run_could_use(wrong: dict[str, Any]) -> None:
         code.check({**GOOD, **wrong})
 
 
-@given(
-    st.dictionaries(st.sampled_from(sorted(GOOD)), st.none() | st.text(max_size=5) | st.dictionaries(st.text(), st.text()))
-)
+@given(st.dictionaries(st.sampled_from(sorted(GOOD)), st.sampled_from([None, "", "a:b", 7, [], {}, {"a": "b"}, {"": None}])))
 def test_any_parameters_are_read_or_refused(changes: dict[str, Any]) -> None:
     with suppress(BadParameters):
         assert code.read({**GOOD, **changes}).bundle == {**GOOD, **changes}["bundle"]
@@ -552,3 +551,112 @@ def test_what_an_environment_lacks_is_said_before_anything_starts(tmp_path: Path
         sandbox.prepare("code", PROCESS, outputs=("pandas",), mounted=mounted)
     sandbox.require_libraries("code", ("alpha",), mounted)
     assert sandbox_child.PROCESS == PROCESS
+
+
+# --- the child's half, in this process --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a child does to its process is undone afterwards."""
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    monkeypatch.setattr(sys, "modules", {**sys.modules})
+    monkeypatch.setattr(loaded, "_held", {})
+    monkeypatch.chdir(tmp_path)
+
+
+class Said:
+    """What a program said: steps, and outputs."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int]] = []
+        self.outputs: dict[str, bytes] = {}
+
+    def step(self, name: str, permille: int) -> None:
+        self.steps.append((name, permille))
+
+    def write(self, name: str, data: bytes) -> None:
+        self.outputs[name] = data
+
+
+def here(text: str, files: dict[str, str] | None = None, **said: Any) -> Said:
+    bundle = bundled(text, **(files or {}))
+    given = parameters(bundle, **said)
+    code.load(code.parts(given))
+    code.take(bundle.encode())
+    kinds = {name: OutputSpec(kind, 1 << 20, 1, 15) for name, kind in given["outputs"].items() if kind != "log"}
+    found = Said()
+    code.run({role: source("csv")[0] for role in given["inputs"]}, given, kinds, found.write, found.step)
+    return found
+
+
+def test_a_function_is_called_with_its_inputs_arguments_and_progress(
+    inside: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """
+import pack.more
+def f(census, lazy, table, smallest, progress):
+    progress(0.5)
+    progress(-1)
+    return {"out": [len(census), lazy.collect().height, table.num_rows, pack.more.X + smallest], "log": "words"}
+"""
+    found = here(
+        text,
+        {"pack/more.py": "X = 1\n", "pack/sub/__init__.py": "", "words.txt": "a"},
+        inputs={"census": "pandas", "lazy": "polars", "table": "arrow"},
+        outputs={"out": "values", "log": "log"},
+        arguments={"smallest": 2},
+    )
+    assert found.outputs == {"out": b"[100,100,100,3]"}
+    assert capsys.readouterr().out == "words\n"
+    assert found.steps == [
+        ("read table", 0), ("program", 50), ("program", 500), ("program", 50), ("write", 950), ("write", 1000),
+    ]  # fmt: skip
+
+
+def test_a_script_has_its_files_beside_it(inside: None) -> None:
+    text = "import pathlib\\noutputs['out'] = [len(census.read()) > 9, pathlib.Path('data/words.txt').read_text(), __name__]"
+    found = here(text, {"data/words.txt": "a"}, entry="analysis")
+    assert found.outputs == {"out": b'[true,"a","__main__"]'}
+
+
+@pytest.mark.parametrize(
+    "text", ["raise SystemExit", "outputs = 3", "outputs['x'] = 1", "import pack.none", "import analysis.none"]
+)
+def test_a_script_that_fails_leaves_a_traceback_on_standard_error_alone(
+    inside: None, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    with pytest.raises(ProgramCrashed) as caught:
+        here(text, {"pack/more.py": ""}, entry="analysis")
+    assert caught.value.step == "program"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_memory_that_is_not_there_is_said_as_that(inside: None) -> None:
+    with pytest.raises(MemoryError):
+        here("raise MemoryError", entry="analysis")
+
+
+def test_a_bundle_takes_no_place_that_is_taken(inside: None) -> None:
+    for name in ("json.py", "strongroom/x.py", "pandas.py"):
+        with pytest.raises(BadParameters):
+            code.take(json.dumps({"files": {name: ""}}).encode())
+
+
+def test_modules_of_a_bundle_have_their_source(inside: None) -> None:
+    code.take(bundled("X = 1\n", **{"pack/more.py": "Y = 2\n"}).encode())
+    finder = next(one for one in sys.meta_path if isinstance(one, loaded.Modules))
+    import analysis as found
+
+    assert (found.X, found.__file__) == (1, "code/analysis.py")
+    assert finder.get_source("pack.more") == "Y = 2\n"
+    assert finder.find_spec("json") is None
+    with pytest.raises(ModuleNotFoundError):
+        finder.get_source("pack")
+    with pytest.raises(ModuleNotFoundError):
+        finder.find_spec("pack.none")
+
+
+def test_every_part_is_made_ready() -> None:
+    code.load(("log", "picture", "table", "tensors", "values", "file", "arrow", "pandas", "polars"))
+    assert {"matplotlib.pyplot", "safetensors.numpy", "pyarrow.csv"} <= sys.modules.keys()
