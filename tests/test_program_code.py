@@ -615,7 +615,7 @@ def f(census, lazy, table, smallest, progress):
 
 
 def test_a_script_has_its_files_beside_it(inside: None) -> None:
-    text = "import pathlib\\noutputs['out'] = [len(census.read()) > 9, pathlib.Path('data/words.txt').read_text(), __name__]"
+    text = "import pathlib\noutputs['out'] = [len(census.read()) > 9, pathlib.Path('data/words.txt').read_text(), __name__]"
     found = here(text, {"data/words.txt": "a"}, entry="analysis")
     assert found.outputs == {"out": b'[true,"a","__main__"]'}
 
