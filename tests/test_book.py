@@ -23,10 +23,25 @@ from strongroom import wire
 from strongroom.app.stores import book as book_module
 from strongroom.app.stores.book import SqliteBook
 from strongroom.app.stores.sqlite import Database, blob, integer, text
-from strongroom.broker import NONCE_SECONDS, Kept, Refusal, Release, Slot
+from strongroom.broker import NONCE_SECONDS, Charged, Kept, Refusal, Release, Slot
+from strongroom.budget import Budget, CountLimits, Event, Used
 from strongroom.contract import Grant, Withdrawal
 from strongroom.errors import NotFound, StrongroomError
-from world import EDITED, NOW, RUN, Asker, Entropy, MemoryBook, World, broker_key, keys_of, sealed_asset, seed, sign_all
+from world import (
+    EDITED,
+    NOW,
+    RUN,
+    Asker,
+    Entropy,
+    MemoryBook,
+    World,
+    broker_key,
+    charge,
+    keys_of,
+    sealed_asset,
+    seed,
+    sign_all,
+)
 
 CONTRACTS = [wire.digest(b"one contract"), wire.digest(b"another")]
 RUNS = [seed(f"run {n}", 16).hex() for n in range(3)]
@@ -127,6 +142,32 @@ class Books(RuleBasedStateMachine):
                 pass
         assert found[0] == found[1]
 
+    @rule(contract=contracts, run_id=runs, manifest=manifests, epsilon=st.sampled_from(["0.1", "2"]))
+    def charge(self, contract: str, run_id: str, manifest: str, epsilon: str) -> None:
+        """Twice is once."""
+        made = charge(Event("epsilon-delta", 1, epsilon=epsilon, delta="0"), queries=3, rows=7)
+        for book in (self.real, self.model):
+            with book.transaction() as page:
+                page.charge(Charged(contract, run_id, manifest, "lab", self.at, made))
+
+    @rule(contract=contracts, run_id=runs, used=st.sampled_from([None, Used(False, 0, 0), Used(True, 3, 9)]))
+    def settle(self, contract: str, run_id: str, used: Used | None) -> None:
+        for book in (self.real, self.model):
+            book.settle(contract, run_id, used)
+
+    @rule(assets=st.sets(manifests, min_size=1), version=st.integers(1, 4), count=st.integers(0, 5))
+    def budget(self, assets: set[str], version: int, count: int) -> None:
+        budget = Budget("hospital", version, self.at, tuple(sorted(assets)), None, CountLimits(runs=count))
+        ends = []
+        for book in (self.real, self.model):
+            try:
+                book.set_budget(budget, budget.sign(keys_of("hospital").signing))
+            except StrongroomError as error:
+                ends.append(error.code)
+            else:
+                ends.append("ok")
+        assert ends[0] == ends[1]
+
     @invariant()
     def they_answer_alike(self) -> None:
         if not hasattr(self, "real"):
@@ -136,6 +177,9 @@ class Books(RuleBasedStateMachine):
         for role in ("data", "model"):
             digest = sealed_asset(role)[0].digest
             assert self.real.held(digest) == self.model.held(digest)
+        for manifest in MANIFESTS:
+            assert self.real.budget(manifest) == self.model.budget(manifest)
+        assert set(self.real.charges(MANIFESTS)) == set(self.model.charges(MANIFESTS))
         assert sorted(self.real.releases()) == sorted(self.model.releases())
 
 
@@ -262,7 +306,7 @@ def test_every_decision_stands_in_a_log_that_its_owner_can_read(world: World) ->
     assert (release.verdict, release.code, release.run_id) == ("release", "", RUN)
     assert (refusal.verdict, refusal.code) == ("refusal", "attest.measurement_not_accepted")
     assert release.contract == refusal.contract == contract.digest
-    assert [c["number"] for c in release.checks] == [f"D{n}" for n in range(1, 17)]  # type: ignore[index, union-attr, call-overload]
+    assert [c["number"] for c in release.checks] == [f"D{n}" for n in range(1, 18)]  # type: ignore[index, union-attr, call-overload]
     assert EDITED.digest in json.dumps(refusal.checks)  # the owner sees the details
     assert release.digest == broker.decisions[0][1].envelope.digest
     assert json.loads(json.dumps(refusal.to_json()))["verdict"] == "refusal"

@@ -1,4 +1,4 @@
-"""``decide()``: fourteen checks between a request and a key, each failed alone; and what enclaves do with the answer."""
+"""``decide()``: seventeen checks between a request and a key, each failed alone; and what enclaves do with the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -34,6 +34,7 @@ from strongroom.broker import (
     REFUSAL_TYPE,
     RELEASE_TYPE,
     STEPS,
+    Charged,
     Held,
     Kept,
     Owner,
@@ -48,6 +49,7 @@ from strongroom.broker import (
     open_release,
     run_subject,
 )
+from strongroom.budget import Budget, Charge
 from strongroom.contract import AssetRef, Contract, EnclaveTerms, Grant, Limits, RunRequest, Withdrawal
 from strongroom.errors import (
     BadEnvelope,
@@ -1002,6 +1004,20 @@ class BookOfAVector:
         standing = {**said["standing"], "withdrawn_by": frozenset(said["standing"]["withdrawn_by"])}
         self._standing = Standing(**standing)
         self.kept: list[tuple[Slot, Kept, int]] = []
+        self._budgets = [Envelope.from_json(envelope) for envelope in said.get("budgets", [])]
+        self._charges = [
+            Charged(c["contract"], c["run_id"], c["manifest"], c["party"], c["at"], Charge.from_json(c["charge"]))
+            for c in said.get("charges", [])
+        ]
+
+    def budget(self, manifest: str) -> Envelope | None:
+        return next((e for e in self._budgets if manifest in Budget.parse(e.payload).assets), None)
+
+    def charged(self, manifests: Sequence[str]) -> list[Charged]:
+        return [c for c in self._charges if c.manifest in manifests]
+
+    def charge(self, charged: Charged) -> None:
+        self._charges.append(charged)
 
     def held(self, manifest: str) -> Held | None:
         return self._held.get(manifest)

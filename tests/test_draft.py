@@ -13,6 +13,7 @@ from strongroom.app.client.draft import DAY, MAX_BYTES, Change, Draft, Wanted, c
 from strongroom.contract import Output, Payment, Proposal, counters
 from strongroom.errors import BadField, BadParameters, BadProposal, StrongroomError, Usage
 from strongroom.policy import ANY_PARTY, OUTPUT_KINDS, OutputRule, Policy
+from strongroom.programs import evaluate
 from world import EDITED, MEASUREMENT, NOW, PROGRAM, World, card, keys_of, seed
 
 WORLD = World()
@@ -272,3 +273,55 @@ def test_payments_can_be_taken_out() -> None:
     paid = draft(payments=(Payment("lab", "hospital", 5, "EUR"),))
     assert counter(paid, payments=()).payments == ()
     assert counter(paid, runs=2).payments == paid.payments
+
+
+# --- charges ----------------------------------------------------------------------------------------------------------
+
+EVENT = {"count": 3, "event": "laplace", "noise_multiplier": "8"}
+REPORT = {"report": Wanted(("hospital", "lab"))}
+
+
+@pytest.fixture
+def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program says what it spends of the data."""
+    monkeypatch.setattr(evaluate, "charges", lambda _parameters: {"data": [EVENT], "model": []}, raising=False)
+
+
+def test_no_charge_is_stated_for_a_program_that_says_nothing() -> None:
+    assert OLD.charges == ()
+
+
+def test_a_program_that_says_what_it_spends_is_charged_for_it(noisy: None) -> None:
+    (found,) = draft(outputs=REPORT).charges
+    assert found.to_json() == {
+        "counts": {"bytes_out": MAX_BYTES["report"], "queries": 3, "rows": 0, "runs": 1},
+        "events": [EVENT],
+        "role": "data",
+    }
+
+
+def test_a_role_is_charged_plain_counts_where_somebody_says_so() -> None:
+    model, data = draft(outputs=REPORT, charges={"data": 0, "model": 0}).charges[::-1]
+    assert (model.role, data.role) == ("model", "data")
+    assert data.counts.values() == (1, 1, 0, MAX_BYTES["report"])
+    assert data.events == ()
+
+
+def test_rows_that_may_leave_must_be_said() -> None:
+    records = {"predictions": Wanted(("hospital",))}
+    with pytest.raises(Usage, match="how many"):
+        draft(outputs=records, charges={"data": 0})
+    assert draft(outputs=records, charges={"data": 569}).charges[0].counts.rows == 569
+
+
+def test_a_counter_keeps_the_charges_and_follows_the_outputs(noisy: None) -> None:
+    old = draft(outputs=REPORT)
+    new = counter(old, max_bytes=1000)
+    assert new.charges[0].counts.bytes_out == 1000
+    assert new.charges[0].events == old.charges[0].events
+    assert [c.role for c in counter(old, charges={"model": 0}).charges] == ["data", "model"]
+
+
+def test_a_charge_of_no_role_is_refused() -> None:
+    with pytest.raises(BadProposal, match="role"):
+        draft(outputs=REPORT, charges={"other": 0})

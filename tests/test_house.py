@@ -66,6 +66,7 @@ OF_EVIDENCE = {
     "coincurve": {"attest.dstack_kms"},
     "Crypto": {"attest.dstack_kms"},
     "packaging": {"lock"},  # what installers mean by a requirement, read as they read it
+    "dp_accounting": {"budget.composition"},  # of no evidence; a broker with budgets loads it when it composes
     "pyhpke": {"ehbp.exchange"},  # not evidence, but who only verifies receipts loads it as little
 }
 SURFACE = [

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from strongroom import wire
 from strongroom.app.client.prose import ON_NO_DISK, Difference, clauses, differences
 from strongroom.attest.evidence import Measurement
+from strongroom.budget import Event
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal
 from strongroom.errors import StrongroomError
 from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, OutputRule, Policy
 from strongroom.serving import Serving
-from world import DAY, EDITED, HOUR, MEASUREMENT, NOW, RULE, World, broker_key, card, keys_of, seed
+from world import DAY, EDITED, HOUR, MEASUREMENT, NOW, RULE, World, broker_key, card, charge, keys_of, seed
 
 WORLD = World()
 PLAIN = WORLD.proposal()
@@ -40,6 +41,16 @@ RICH = WORLD.proposal(
     policy=Policy(frozenset({"audit", "evaluate", "train"}), dict.fromkeys(OUTPUT_KINDS, WIDE)),
     limits=Limits(3, 300, 1 << 30),
     payments=(Payment("lab", "hospital", 25_000, "CHF"), Payment("lab", "hospital", 30_000, "EUR")),
+    charges=(
+        charge(
+            Event("gaussian", 2, noise_multiplier="12.5"),
+            Event("laplace", 3, noise_multiplier="8"),
+            Event("epsilon-delta", 1, epsilon="0.5", delta="0.001"),
+            queries=6,
+            rows=40,
+            bytes_out=5 << 20,
+        ),
+    ),
 )
 
 
@@ -78,6 +89,10 @@ def others(path: tuple[Any, ...], value: Any) -> list[Any]:
         "zz",
         "AAA",
         "ZZZ",
+        "model",
+        "gaussian",
+        "laplace",
+        "0.25",
         "ab" * 16,
         "https://elsewhere.example",
     ]
@@ -102,6 +117,8 @@ LEAVES = dict(leaves(json.loads(RICH.encode())))
 COUPLED = {("enclave", "platforms", 0)} | {p for p in LEAVES if p[0] == "parties" and p[-1] == "name"}
 COUPLED |= {p for p in LEAVES if p[0] == "enclave" and p[-1] == "platform"}
 COUPLED |= {("policy", "uses", 1)}  # the program's own use
+# A charge is of a role, and of one run; an event of another kind has other members.
+COUPLED |= {("assets", 0, "role"), ("charges", 0, "counts", "runs"), ("charges", 0, "events", 2, "event")}
 # What no two proposals share, and what is not news: its serial number, and when it was written.
 FORM = {("nonce",), ("created_at",)}
 

@@ -12,7 +12,7 @@ import io
 import json
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -29,6 +29,7 @@ from strongroom.broker import (
     LEASE_PURPOSE,
     NONCE_SECONDS,
     RELEASE_TYPE,
+    Charged,
     Held,
     Kept,
     Owner,
@@ -42,6 +43,7 @@ from strongroom.broker import (
     open_release,
     run_subject,
 )
+from strongroom.budget import BUDGET_TYPE, Budget, Charge, CountLimits, Counts, Event, Privacy, Used, follows, settled
 from strongroom.checkpoint import LogKey
 from strongroom.contract import (
     AssetRef,
@@ -163,6 +165,8 @@ class _State:
     grants: dict[tuple[str, str], int] = field(default_factory=dict)
     runs: dict[tuple[str, str], str] = field(default_factory=dict)
     releases: dict[Slot, tuple[Kept, int]] = field(default_factory=dict)
+    budgets: dict[str, Envelope] = field(default_factory=dict)
+    charges: dict[tuple[str, str, str], Charged] = field(default_factory=dict)
 
 
 class MemoryBook:
@@ -227,7 +231,31 @@ class MemoryBook:
         assert slot not in self._state.releases or LEASE_PURPOSE.encode() in kept.envelope.payload
         self._state.releases[slot] = (kept, at)
 
+    def budget(self, manifest: str) -> Envelope | None:
+        return self._state.budgets.get(manifest)
+
+    def charged(self, manifests: Sequence[str]) -> list[Charged]:
+        return [c for manifest in manifests for c in self._state.charges.values() if c.manifest == manifest]
+
+    def charge(self, charged: Charged) -> None:
+        self._state.charges.setdefault((charged.contract, charged.run_id, charged.manifest), charged)
+
     # what the broker's server does, and what the owner says
+
+    charges = charged
+
+    def set_budget(self, budget: Budget, envelope: Envelope) -> None:
+        with self._lock:
+            for manifest in budget.assets:
+                if manifest in self._state.budgets:
+                    follows(budget, Budget.parse(self._state.budgets[manifest].expect(BUDGET_TYPE)))
+            self._state.budgets.update(dict.fromkeys(budget.assets, envelope))
+
+    def settle(self, contract: str, run_id: str, used: Used | None) -> None:
+        with self._lock:
+            for place, c in self._state.charges.items():
+                if used is not None and place[:2] == (contract, run_id) and c.settled is None:
+                    self._state.charges[place] = replace(c, settled=settled(c.charge, used))
 
     def nonce(self, at: int) -> bytes:
         with self._lock:
@@ -290,8 +318,9 @@ class MemoryBroker:
 
     def receipt(self, bundle: Bundle) -> None:
         with self._faults.at(f"{self.owner.name}.receipt"):
-            admissible(bundle)
+            statement = admissible(bundle)
             self.receipts.append(bundle)
+            self.book.settle(statement.contract, statement.run_id, statement.used)
 
 
 # --- an exchange, a platform, a sandbox -----------------------------------------------------------------------------
@@ -565,6 +594,26 @@ class World:
     def asked(self, contract: Contract, run_id: str = RUN, party: str = "lab") -> Envelope:
         """A party's signed request for a run, now."""
         return RunRequest(contract.digest, party, run_id, self.clock()).sign(keys_of(party).signing)
+
+
+def charge(*events: Event, role: str = "data", **counts: int) -> Charge:
+    """What a run of the world's proposal spends: one epsilon of 0.5, and as many bytes as its report may have."""
+    events = events or (Event("epsilon-delta", 1, epsilon="0.5", delta="0"),)
+    return Charge(role, Counts(**{"runs": 1, "queries": 1, "rows": 0, "bytes_out": 1 << 20, **counts}), events)
+
+
+def allow(world: World, epsilon: str | None = "1", *, version: int = 1, owner: str = "hospital", **counts: int) -> Budget:
+    """The hospital puts a budget in force for its records."""
+    found = Budget(
+        owner=owner,
+        version=version,
+        at=NOW,
+        assets=(world.assets["data"][0].digest,),
+        dp=None if epsilon is None else Privacy(epsilon, "0"),
+        counts=CountLimits(**counts),
+    )
+    world.brokers[owner].book.set_budget(found, found.sign(keys_of(owner).signing))
+    return found
 
 
 def sign_all(proposal: Proposal) -> Contract:

@@ -47,6 +47,7 @@ from world import (  # noqa: E402
     World,
     broker_key,
     card,
+    charge,
     keys_of,
     seed,
     sign_all,
@@ -105,6 +106,7 @@ def rules() -> dict[str, tuple[str, str, Envelope]]:
     hospital, lab = value["parties"]  # type: ignore[misc]
     measurement = MEASUREMENT.to_json()
     first, second = (m.to_json() for m in sorted((MEASUREMENT, EDITED), key=Measurement.encode))
+    spent = charge().to_json()
     policy = {"egress": [], "outputs": {"report": RULE.to_json()}, "uses": ["evaluate"]}
 
     def a(**changes: Any) -> Envelope:
@@ -192,6 +194,29 @@ def rules() -> dict[str, tuple[str, str, Envelope]]:
         ),
         "rule-ends-before-it-begins": ("it ends in the second it begins", bad, a(not_after=NOW - HOUR)),
         "rule-no-runs": ("no runs", field, a(limits__runs=0)),
+        "rule-charges-empty": ("charges, and none in them", field, a(charges=[])),
+        "rule-charge-of-no-role": ("a charge of no asset's role", bad, a(charges=[{**spent, "role": "other"}])),
+        "rule-charge-twice": ("an asset charged twice", bad, a(charges=[spent, spent])),
+        "rule-charge-bytes": (
+            "a charge of fewer bytes than the outputs may have",
+            bad,
+            a(charges=[put(spent, "counts.bytes_out", (1 << 20) - 1)]),
+        ),
+        "rule-charge-unknown-event": (
+            "an event of an unknown kind: it is refused, and never guessed",
+            "budget.bad_charge",
+            a(charges=[put(spent, "events.0", {"count": 1, "event": "subsampled"})]),
+        ),
+        "rule-charge-no-noise": (
+            "an event without noise",
+            "budget.bad_charge",
+            a(charges=[put(spent, "events.0", {"count": 1, "event": "laplace", "noise_multiplier": "0"})]),
+        ),
+        "rule-charges-on-standing": (
+            "a standing contract that states charges",
+            "contract.charges_on_standing",
+            a(charges=[spent], outputs=[], policy={**policy, "outputs": {}, "serve": SERVING.to_json()}),
+        ),
         "rule-title-control": (
             "a title with a character that a screen obeys",
             bad,
@@ -239,6 +264,14 @@ def contract_cases() -> Cases:
         "ok",
         sign_all(standing).envelope,
         digest=standing.digest,
+    )
+    charged = WORLD.proposal(charges=(charge(),))
+    verify(
+        "charged",
+        "a run is charged to the budget of the data",
+        "ok",
+        sign_all(charged).envelope,
+        digest=charged.digest,
     )
     missing, stranger = "contract.signature_missing", "contract.signature_from_stranger"
     doubled, invalid = "contract.signature_doubled", "contract.signature_invalid"

@@ -25,7 +25,8 @@ from strongroom.asset import sign_manifest  # noqa: E402
 from strongroom.attest.appraisal_policy import AppraisalPolicy  # noqa: E402
 from strongroom.attest.evidence import Endorsements  # noqa: E402
 from strongroom.attest.keyset import report_data  # noqa: E402
-from strongroom.broker import RELEASE_TYPE, Held, ReleaseRequest, ReleaseStatement, run_subject  # noqa: E402
+from strongroom.broker import RELEASE_TYPE, Charged, Held, ReleaseRequest, ReleaseStatement, run_subject  # noqa: E402
+from strongroom.budget import Charge  # noqa: E402
 from strongroom.contract import (  # noqa: E402
     WITHDRAWAL_TYPE,
     Contract,
@@ -51,8 +52,10 @@ from world import (  # noqa: E402
     MemoryBook,
     SimulatedPlatform,
     World,
+    allow,
     broker_key,
     card,
+    charge,
     keys_of,
     seed,
     sign_all,
@@ -94,8 +97,22 @@ KEEP = Kept()
 
 def book_json(book: MemoryBook, contract: str) -> dict[str, Any]:
     """What a broker remembers, as far as one decision needs it."""
-    standing = book.standing(contract)
+    standing, state = book.standing(contract), book._state  # noqa: SLF001
+    budgets = [envelope.to_json() for envelope in {e.digest: e for e in state.budgets.values()}.values()]
+    charges = [
+        {
+            "at": c.at,
+            "charge": c.charge.to_json(),
+            "contract": c.contract,
+            "manifest": c.manifest,
+            "party": c.party,
+            "run_id": c.run_id,
+            "settled": c.settled.to_json() if c.settled else None,
+        }
+        for c in state.charges.values()
+    ]
     return {
+        **({"budgets": budgets, "charges": charges} if budgets or charges else {}),
         "assets": [{"key": held.key.raw.hex(), "manifest": held.manifest.to_json()} for held in book._state.assets.values()],  # noqa: SLF001
         "nonces": {nonce.hex(): until for nonce, until in sorted(book._state.nonces.items())},  # noqa: SLF001
         "standing": {
@@ -170,6 +187,28 @@ def _took(name: str, run_id: str) -> Callable[[World, Contract], None]:
         world.brokers["hospital"].book._state.runs[contract.digest, run_id] = Asker(world, contract, name).keyset.digest  # noqa: SLF001
 
     return prepare
+
+
+def _budget(epsilon: str | None = "1", *before: Charge, signer: SigningKey | None = None, **counts: int) -> Any:
+    """The data has a budget, and this was charged against it under another contract."""
+
+    def prepare(world: World, _: Contract) -> None:
+        book = world.brokers["hospital"].book
+        budget = allow(world, epsilon, **counts)
+        manifest = budget.assets[0]
+        if signer is not None:
+            book._state.budgets[manifest] = budget.sign(signer)  # noqa: SLF001
+        for number, charged in enumerate(before):
+            book.charge(Charged(OTHER, f"{number:032x}", manifest, "lab", NOW, charged))
+
+    return prepare
+
+
+def _this_run_charged(world: World, contract: Contract) -> None:
+    _budget("1", charge(), charge())(world, contract)
+    _took("enclave", RUN)(world, contract)
+    manifest = world.assets["data"][0].digest
+    world.brokers["hospital"].book.charge(Charged(contract.digest, RUN, manifest, "lab", NOW, charge()))
 
 
 def _without(missing: str) -> Twist:
@@ -264,6 +303,33 @@ def decide_cases() -> Cases:
         ),
         "ok-granted": _decide("the owner granted another run", "ok", "", prepare=_grant),
         "ok-last-second": _decide("in the contract's last second", "ok", "", world=World(), at=NOW, not_after=NOW + 1),
+        "ok-charged": _decide(
+            "the last of the budget", "ok", "", prepare=_budget("1", charge()), charges=(charge(),)
+        ),
+        "ok-charged-before": _decide(
+            "the same keyset asks again, and its run is charged already", "ok", "", prepare=_this_run_charged,
+            charges=(charge(),),
+        ),
+        "ok-charged-without-a-budget": _decide("a charge, and no budget yet", "ok", "", charges=(charge(),)),
+        "d17-epsilon": _decide(
+            "others have spent what it would need", "budget.exceeded", "D17",
+            prepare=_budget("1", charge(), charge()), charges=(charge(),),
+        ),
+        "d17-runs": _decide(
+            "the budget's last run was used under another contract", "budget.exceeded", "D17",
+            prepare=_budget(None, charge(), runs=1), charges=(charge(),),
+        ),
+        "d17-no-charge": _decide(
+            "the asset has a budget, and the contract states no charge", "budget.not_charged", "D17", prepare=_budget()
+        ),
+        "d17-no-event": _decide(
+            "the budget limits epsilon, and the charge names no event", "budget.not_charged", "D17", prepare=_budget(),
+            charges=(replace(charge(), events=()),),
+        ),
+        "d17-forged": _decide(
+            "a budget in the book that the owner did not sign", "wire.bad_signature", "D17",
+            prepare=_budget(signer=LAB.signing), charges=(charge(),),
+        ),
         "d1-made-up": _decide(
             "a nonce that this broker never gave", "broker.nonce", "D1",
             lambda _w, _c, enclave, _n: enclave.request(nonce=seed("made up")),

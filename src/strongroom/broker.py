@@ -1,16 +1,17 @@
 """The broker: ``decide()`` turns a request into a release or a refusal, and nothing else makes a release.
 
-The request is bytes from a machine that nobody trusts. Sixteen numbered checks stand between it and a key; the first that
-fails ends the decision, and everything after it is not established. Counting and answering are one transaction of the
-broker's book: a run is counted before its release exists, so that no crash and no race gives a run twice.
+The request is bytes from a machine that nobody trusts. Seventeen numbered checks stand between it and a key; the first that
+fails ends the decision, and everything after it is not established. Counting, charging and answering are one transaction of
+the broker's book: a run is counted, and charged to the asset's budget, before its release exists, so that no crash and no
+race gives a run or a budget twice.
 
 See ``spec/release.md``; the numbers are the same there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import InitVar, dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -20,8 +21,10 @@ from .attest.appraisal import appraise
 from .attest.appraisal_policy import AppraisalPolicy
 from .attest.keyset import AttestationReport
 from .attest.result import AttestationResult
+from .budget import Budget, Charge, require_left
 from .contract import Contract, RunRequest
 from .errors import (
+    BadBudget,
     BadField,
     BadRelease,
     EnclaveNotNamed,
@@ -72,6 +75,7 @@ STEPS = Steps(
         "no party withdrew",
         "the run is this enclave's alone",
         "a run is left",
+        "the asset's budget covers what the run is charged",
     ],
 )
 
@@ -325,6 +329,32 @@ class Kept:
     encrypted_key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """A charge as the book keeps it: each (contract, run, asset) is charged once.
+
+    Attributes:
+        contract, run_id, manifest: whose.
+        party: who asked for the run.
+        at: when its release was decided, by the broker's clock, Unix seconds.
+        charge: as the contract states it.
+        settled: what is left of it since a receipt said what was used; ``None`` before that.
+    """
+
+    contract: str
+    run_id: str
+    manifest: str
+    party: str
+    at: int
+    charge: Charge
+    settled: Charge | None = None
+
+    @property
+    def stands(self) -> Charge:
+        """What is charged now."""
+        return self.charge if self.settled is None else self.settled
+
+
 class Page(Protocol):
     """The book while one transaction is open: nobody else reads or writes until it ends."""
 
@@ -336,6 +366,15 @@ class Page(Protocol):
 
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
         """Count the run and keep its release, in the place of an earlier one; durable when the transaction ends."""
+
+    def budget(self, manifest: str) -> Envelope | None:
+        """The newest budget that names this asset, as its owner signed it."""
+
+    def charged(self, manifests: Sequence[str]) -> Sequence[Charged]:
+        """Every charge against these assets, under any contract, by anybody."""
+
+    def charge(self, charged: Charged) -> None:
+        """Charge once for each (contract, run, asset); durable when the transaction ends."""
 
 
 class Book(Protocol):
@@ -466,9 +505,10 @@ class _Decision:
         return result
 
     def settle(self, contract: Contract, key: AssetKey, result: AttestationResult) -> Release:
-        """D12 to D16 and the release, in one transaction. A lease is given anew each time, and counted once."""
+        """D12 to D17 and the release, in one transaction. A lease is given anew each time, and counted once."""
         run_id, standing_contract = self.request.run_id, contract.proposal.standing
         slot = Slot(contract.digest, run_id, result.keyset_digest, self.request.manifest)
+        self.compose(contract)
         with self.book.transaction() as page:
             standing = page.standing(contract.digest)
             self.check("D12", standing.approved, code=NotApproved.code)
@@ -479,11 +519,59 @@ class _Decision:
             allowed = contract.proposal.limits.runs + standing.granted
             used = len(standing.runs)
             self.check("D16", holder is not None or used < allowed, f"{used} of {allowed} used", code=NoRunLeft.code)
+            self.spend(contract, page)
             kept = None if standing_contract else page.earlier(slot)
             if kept is None:
                 kept = self.encrypt(slot, key, result, self.lease(contract, result))
                 page.keep(slot, kept, self.at)
         return Release(kept.envelope, kept.encrypted_key, self.transcript, _MAKER)
+
+    def compose(self, contract: Contract) -> None:
+        """Compose what D17 will ask for while nobody waits for the book: it is found again there, if nothing was charged
+        in between."""
+        if self.stated(contract) is None:
+            return
+        with suppress(StrongroomError):  # D17 says so
+            with self.book.transaction() as page:
+                budget, before = self.spending(contract, page)
+            if budget is not None:
+                require_left(budget, [c.stands for c in before], self.stated(contract))
+
+    def stated(self, contract: Contract) -> Charge | None:
+        ref = contract.proposal.asset(self.request.manifest)
+        assert ref is not None  # D6
+        return contract.proposal.charge(ref.role)
+
+    def spending(self, contract: Contract, page: Page) -> tuple[Budget | None, Sequence[Charged]]:
+        """The asset's budget and every charge against it; without a budget those against the asset alone.
+
+        Raises StrongroomError: the book holds a budget that the owner did not sign, or of other assets.
+        """
+        envelope = page.budget(self.request.manifest)
+        if envelope is None:
+            return None, page.charged([self.request.manifest])
+        budget = Budget.verify(envelope, self.owner.name, contract.proposal.party(self.owner.name).signing_key)
+        if self.request.manifest not in budget.assets:
+            raise BadBudget("the book answered with the budget of other assets")
+        return budget, page.charged(budget.assets)
+
+    def spend(self, contract: Contract, page: Page) -> None:
+        """D17, and the charge. What a contract states is charged without a budget too: a later one finds it there."""
+        try:
+            budget, before = self.spending(contract, page)
+            stated, mine = self.stated(contract), (contract.digest, self.request.run_id, self.request.manifest)
+            charged = any((c.contract, c.run_id, c.manifest) == mine for c in before)
+            if charged:
+                detail = "this run is charged already"
+            elif budget is None:
+                detail = "the asset has no budget"
+            else:
+                detail = require_left(budget, [c.stands for c in before], stated)
+        except StrongroomError as error:
+            raise self.stop("D17", error) from error
+        self.check("D17", True, detail)
+        if stated is not None and not charged:
+            page.charge(Charged(*mine, RunRequest.peek(self.request.run).party, self.at, stated))
 
     def lease(self, contract: Contract, result: AttestationResult) -> int | None:
         """The end of a lease: as the policy says, and no later than contract, room and what vouches for the enclave end."""
@@ -541,8 +629,8 @@ def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Rel
         at: the broker's clock, Unix seconds.
 
     Returns:
-        a release when all sixteen checks passed; the same release again, uncounted, when the same keyset asks again for the
-        same run; otherwise a refusal that names the first check that failed.
+        a release when all seventeen checks passed; the same release again, uncounted, when the same keyset asks again for
+        the same run; otherwise a refusal that names the first check that failed.
     """
     decision = _Decision(request, owner, book, at)
     try:

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 
 from . import wire
 from .attest.evidence import Measurement
+from .budget import Charge
 from .errors import (
     BadField,
     BadProposal,
     BadSignature,
+    ChargesOnStanding,
     Expired,
     NotAParty,
     NotPermitted,
@@ -246,9 +248,11 @@ class Proposal:
         created_at, not_before, not_after: Unix seconds; in force while ``not_before <= t < not_after``.
         parties: full cards, sorted by name.
         program, assets, outputs, enclave, policy, limits, payments: see their types.
+        charges: what a run spends of the budgets of assets (``spec/budget.md``), sorted by role.
 
     Raises:
         BadProposal: a rule of ``spec/contract.md`` is broken.
+        ChargesOnStanding: it keeps a room open, and states charges.
         NotPermitted: an output or the program's use is not allowed by the proposal's own policy.
         EmptyPolicy: the policy allows nothing.
     """
@@ -268,6 +272,7 @@ class Proposal:
     policy: Policy
     limits: Limits
     payments: tuple[Payment, ...] = ()
+    charges: tuple[Charge, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_parties()
@@ -283,6 +288,7 @@ class Proposal:
         if not self.not_before < self.not_after:
             raise BadProposal("not_before is not earlier than not_after")
         self._check_lists()
+        self._check_charges()
         self.policy.require()
         if self.program.use not in self.policy.uses:
             raise NotPermitted(f"the policy does not allow the use {self.program.use!r} that the program makes")
@@ -317,6 +323,18 @@ class Proposal:
         if len({a.manifest for a in self.assets}) != len(self.assets):
             raise BadProposal("an asset has two roles, but its key is released once for a run")
 
+    def _check_charges(self) -> None:
+        """No more can leave than is charged, which everybody can see before anything runs."""
+        roles = [c.role for c in self.charges]
+        _sorted_and_distinct("charges", roles)
+        if set(roles) - {a.role for a in self.assets}:
+            raise BadProposal("a charge is of no asset's role")
+        if self.charges and self.standing:
+            raise ChargesOnStanding("a standing contract states charges")
+        most = sum(o.rule.max_bytes for o in self.outputs)
+        if any(c.counts.bytes_out < most for c in self.charges):
+            raise BadProposal(f"a charge's bytes_out is less than the {most} bytes that the outputs may have together")
+
     def _check_enclave(self) -> None:
         if not self.enclave.platforms or not self.enclave.measurements:
             raise BadProposal("a proposal names at least one platform and one measurement")
@@ -345,8 +363,14 @@ class Proposal:
         """The asset with this manifest digest."""
         return next((a for a in self.assets if a.manifest == manifest), None)
 
+    def charge(self, role: str) -> Charge | None:
+        """What a run spends of the budget of the asset in this role."""
+        return next((c for c in self.charges if c.role == role), None)
+
     def to_json(self) -> dict[str, JSON]:
+        charges: dict[str, JSON] = {"charges": [c.to_json() for c in self.charges]} if self.charges else {}
         return {
+            **charges,
             "assets": [a.to_json() for a in self.assets],
             "created_at": self.created_at,
             "enclave": self.enclave.to_json(),
@@ -384,6 +408,8 @@ class Proposal:
             policy=Policy.from_json(f.any("policy")),
             limits=Limits.from_json(f.any("limits")),
             payments=f.items("payments", Payment.from_json, high=64),
+            # absent where there are none, so that proposals without them stay as they were
+            charges=f.items("charges", Charge.from_json, low=1, high=64) if f.has("charges") else (),
         )
         f.end()
         if _UNSHOWN.search(found.title):

@@ -7,6 +7,7 @@
     ├── PolicyError          the policy lattice
     ├── ContractError        proposals, approvals, life cycle
     ├── CodeError            researchers' code, and the packages that it is locked to
+    ├── BudgetError          what may be learned or spent of an asset
     ├── AttestationError     evidence that could not be appraised
     ├── BrokerError          releases that were refused
     ├── LedgerError          the log and its proofs
@@ -270,6 +271,63 @@ class Superseded(ContractError):
 class WrongState(ContractError):
     code = "contract.wrong_state"
     hint = "See where it stands: strongroom show. What is spent can be granted again: strongroom grant"
+
+
+class ChargesOnStanding(ContractError):
+    code = "contract.charges_on_standing"
+    hint = (
+        "What a standing contract serves cannot be charged to a budget yet; propose runs instead, or leave the charges out."
+    )
+
+
+# --- budget ---------------------------------------------------------------------------------------------------------
+
+
+class BudgetError(StrongroomError):
+    """What may be learned or spent of an asset."""
+
+    code = "budget"
+
+
+class BadCharge(BudgetError):
+    code = "budget.bad_charge"
+    hint = "See spec/budget.md for the events and counts that a charge may state."
+
+
+class BadBudget(BudgetError):
+    code = "budget.bad_budget"
+    hint = "See spec/budget.md for what a budget must hold."
+
+
+class StaleBudget(BudgetError):
+    """An older budget than the one in force."""
+
+    code = "budget.stale"
+    hint = "Look at the one in force, and change that: strongroom budget show"
+
+
+class NotCharged(BudgetError):
+    code = "budget.not_charged"
+    hint = "Propose it with a program that says what it spends, or counter it with charges: strongroom counter --charge ROLE"
+
+
+class UnderCharged(BudgetError):
+    """The contract charges less than its program would spend."""
+
+    code = "budget.under_charged"
+    hint = "Propose it again: strongroom propose fills in what the program says that it spends."
+
+
+class BudgetExceeded(BudgetError):
+    code = "budget.exceeded"
+    hint = "Ask for less, or ask the asset's owner for more: the owner sees what is left with strongroom budget show"
+
+
+class NotComposable(BudgetError):
+    """Events whose cost together cannot be said in time, or is more than any budget."""
+
+    code = "budget.not_composable"
+    hint = "Ask fewer questions, or with more noise."
 
 
 # --- code -----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .attest.appraisal_policy import AppraisalPolicy
 from .attest.keyset import AttestationReport, Keyset, report_data
 from .attest.result import AttestationResult
 from .broker import ReleaseStatement, run_subject
+from .budget import Used
 from .contract import AssetRef, Contract, Output, Payment
 from .errors import BadProof, BadReceipt, EnclaveNotNamed, NotAffirming, NotPermitted, NotVerified, StrongroomError
 from .ledger import Entry, LoggedProof
@@ -124,6 +125,7 @@ class Statement:
         owed: what each payer owes for it; empty when the run failed.
         walls: what stood between the program and its surroundings, by names of ``contract.WALLS``, sorted; empty where the
             enclave does not say.
+        used: what it used of budgets, where its contract states charges; else ``None``.
     """
 
     contract: str
@@ -139,8 +141,10 @@ class Statement:
     failure: Failure | None
     owed: tuple[Payment, ...]
     walls: tuple[str, ...] = ()
+    used: Used | None = None
 
     def to_json(self) -> dict[str, JSON]:
+        used: dict[str, JSON] = {"used": self.used.to_json()} if self.used else {}
         subjects: list[JSON] = [
             {"digest": {"sha256": d.sealed.removeprefix("sha256:")}, "name": d.output.name} for d in self.outputs
         ]
@@ -149,6 +153,7 @@ class Statement:
         return {
             "_type": IN_TOTO,
             "predicate": {
+                **used,
                 "contract": self.contract,
                 "ended_at": self.ended_at,
                 "failure": self.failure.to_json() if self.failure else None,
@@ -198,8 +203,11 @@ class Statement:
             failure=p.optional("failure", Failure.from_json),
             owed=p.items("owed", Payment.from_json, high=64),
             walls=p.names("walls", low=1, high=64) if p.has("walls") else (),
+            used=Used.from_json(p.any("used")) if p.has("used") else None,
         )
         p.end()
+        if found.used is not None and not found.used.began and (found.failure is None or found.failure.step != "open"):
+            raise BadReceipt("a run that its receipt says did not begin ended at another step than that of opening")
         if found.to_json() != value:
             raise BadReceipt("the receipt's subjects are not its outputs")
         return found

@@ -40,6 +40,7 @@ from strongroom.output import enforce
 from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Failure, Statement
 from strongroom.wire import Envelope
 
+from .charged import Meter, Spends, require_charged, says_nothing
 from .obtain import Around, Keys, Obtainer, Released, require_code, require_program, require_use
 from .sandbox_child import require as require_walls
 
@@ -96,9 +97,11 @@ class Surroundings(Around):
 
     Attributes:
         confine: starts a sandbox of the contract's kind with the program ready in it.
+        spends: what a program says it would spend of budgets, in events; by default none says anything.
     """
 
     confine: Callable[[Contract], Confinement]
+    spends: Spends = says_nothing
 
 
 class _Run:
@@ -110,6 +113,7 @@ class _Run:
         subject, devices = run_subject(contract.digest, self.run_id), around.devices is not None
         self.keys = Keys(around.entropy, subject, until, devices=devices)
         self.keyring = Obtainer(contract, request, self.keys, around)
+        self.meter = Meter()
 
     def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
         """Seal an output under a fresh key and encrypt that to the recipients."""
@@ -151,10 +155,13 @@ class _Run:
                 file = SealedReader(source, r.manifest, r.key)
                 inputs[role] = OpenInput(r.manifest.media_type, r.manifest.plaintext_bytes, stack.enter_context(file))  # type: ignore[arg-type]
             self.around.progress("program", proposal.program.name)
+            self.meter.begin()
             written = confinement.run(self.contract, inputs, proposal.limits)
             if any(o.name not in written for o in proposal.outputs):
                 raise OutputMissing("the program did not write every output that the contract names")
-            return {o.name: enforce(o.kind, o.rule, written[o.name]) for o in proposal.outputs}
+            outputs = {o.name: enforce(o.kind, o.rule, written[o.name]) for o in proposal.outputs}
+            self.meter.leaves(proposal, outputs)
+            return outputs
 
     def record(
         self,
@@ -178,6 +185,7 @@ class _Run:
             outputs=delivered,
             failure=failure,
             owed=() if failure else proposal.payments,
+            used=self.meter.used(proposal, left=failure is None),
         )
         return Bundle(
             receipt=self.keys.receipt.sign(STATEMENT_TYPE, statement.encode()),
@@ -250,8 +258,8 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
         at which step and with which code, and nothing of the data.
 
     Raises:
-        ContractError, ProgramNotApproved, CodeMismatch, EnvironmentMismatch, NoSandbox, ManifestMismatch, NotPermitted:
-            before any key was asked for.
+        ContractError, ProgramNotApproved, CodeMismatch, EnvironmentMismatch, NoSandbox, ManifestMismatch, NotPermitted,
+        UnderCharged: before any key was asked for.
         ReleaseRefused, BadRelease: a broker refused, or answered something else.
         Unreachable: a broker did not answer, or the exchange did not take an output.
     """
@@ -261,6 +269,7 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
     if contract.proposal.standing:
         raise NotPermitted("a standing contract is served, and not run")
     require_use(contract)
+    require_charged(contract.proposal, around.spends)
     with closing(around.confine(contract)) as confinement:
         if confinement.kind == "process" and contract.proposal.enclave.sandbox != "process":
             raise NoSandbox("the contract asks for a sandbox, and this one confines nothing")

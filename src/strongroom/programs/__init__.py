@@ -215,6 +215,24 @@ def use(name: str) -> str:
     return str(getattr(program, "USE", program.NAME))
 
 
+def charges(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What a run of a program would spend of the budgets of its inputs: role -> events in JSON (``spec/budget.md``).
+
+    A program whose answers are differentially private has a function ``charges(parameters)``; of any other nothing can be
+    said.
+
+    Returns:
+        ``None`` where the program has no such function.
+
+    Raises:
+        BadParameters: there is none of this name, or it cannot use its parameters.
+    """
+    program = load(name)
+    program.check(parameters)
+    said = getattr(program, "charges", None)
+    return None if said is None else cast("Mapping[str, Any]", said(parameters))
+
+
 def modules(name: str) -> tuple[str, ...]:
     """The modules that a standard program alone is made of; the first is the one to load. Raises BadParameters."""
     dotted = (file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in _known(name))

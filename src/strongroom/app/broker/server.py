@@ -172,6 +172,7 @@ def broker(  # noqa: C901 - the table of routes reads whole
         if book.standing(statement.contract).runs.get(statement.run_id) != statement.keyset_digest:
             raise BadReceipt("the receipt is of no run that this broker released keys for")
         book.keep_receipt(statement.contract, statement.run_id, data)
+        book.settle(statement.contract, statement.run_id, statement.used)
 
     async def post_receipt(request: Request) -> Response:
         await blocking(accept_receipt)(await body(request, MAX_BUNDLE_BYTES))

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from strongroom.asset import Manifest
 from strongroom.attest.evidence import Measurement
+from strongroom.budget import Charge, Counts, Event, events_of
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal, parameters_of
 from strongroom.errors import BadParameters, Usage
 from strongroom.party import Party
@@ -67,6 +68,8 @@ class Draft:
         payments: what a completed run costs.
         serve: what may be asked, of a contract that keeps a room open for requests; it has no outputs then.
         among: parties who have no other role, and sign too.
+        charges: role -> rows that may leave, of assets whose budgets a run is charged to although the program does not say
+            what it spends.
     """
 
     title: str
@@ -86,6 +89,7 @@ class Draft:
     payments: tuple[Payment, ...] = ()
     serve: Serving | None = None
     among: tuple[str, ...] = ()
+    charges: Mapping[str, int] = field(default_factory=dict)
 
 
 def least_policy(uses: Iterable[str], outputs: Iterable[Output], serve: Serving | None = None) -> Policy:
@@ -147,6 +151,29 @@ def models_of(assets: Mapping[str, Manifest]) -> list[JSON]:
         engine = "llama.cpp" if manifest.media_type == GGUF else "transformers"
         found.append((f"{manifest.owner}/{manifest.name}", role, engine))
     return [{"engine": engine, "name": name, "role": role} for name, role, engine in sorted(found)]
+
+
+def _charges(
+    program: str, parameters: Mapping[str, JSON], rows: Mapping[str, int], outputs: Iterable[Output]
+) -> tuple[Charge, ...]:
+    """What a run spends of each asset: the events that the program says, as many bytes as may leave, and the rows as said.
+
+    Raises:
+        BadParameters: the program cannot use its parameters. Usage: rows may leave, and nobody said how many.
+    """
+    from strongroom.programs import charges
+
+    said = {role: events_of(events) for role, events in (charges(program, parameters) or {}).items()}
+    roles = {role for role, events in said.items() if events} | set(rows)
+    outputs = tuple(outputs)
+    most = sum(output.rule.max_bytes for output in outputs)
+    if any(rows.get(role, 0) == 0 for role in roles) and any(o.kind == "records" for o in outputs):
+        raise Usage("rows of records may leave: say how many are charged", hint="For one role: --charge ROLE=ROWS")
+    return tuple(_charge(role, said.get(role, ()), rows.get(role, 0), most) for role in sorted(roles))
+
+
+def _charge(role: str, events: tuple[Event, ...], rows: int, most: int) -> Charge:
+    return Charge(role, Counts(1, max(1, sum(e.count for e in events)), rows, most), events)
 
 
 def _in_normal_form(found: Proposal) -> Proposal:
@@ -224,8 +251,15 @@ def proposal(
         policy=least_policy({use(draft.program)}, outputs, draft.serve),
         limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
         payments=_sorted(draft.payments),
+        charges=_charges(draft.program, parameters, draft.charges, outputs),
     )
     return _in_normal_form(found)
+
+
+def _recharged(old: Proposal, change: Change, outputs: Iterable[Output]) -> tuple[Charge, ...]:
+    """The charges of a proposal, and further ones: as before, but for the bytes that may leave now."""
+    rows = {**{c.role: c.counts.rows for c in old.charges}, **change.charges}
+    return _charges(old.program.name, old.program.parameters, rows, outputs) if rows else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +272,7 @@ class Change:
         drop: outputs to leave out.
         recipients: output -> its recipients.
         serve: what may be asked.
+        charges: role -> rows that may leave, of assets whose budgets are to be charged.
     """
 
     title: str | None = None
@@ -253,6 +288,7 @@ class Change:
     recipients: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     payments: tuple[Payment, ...] | None = None
     serve: Serving | None = None
+    charges: Mapping[str, int] = field(default_factory=dict)
 
 
 def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at: int) -> Proposal:
@@ -293,6 +329,7 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
         enclave=replace(old.enclave, sandbox=_changed(old.enclave.sandbox, change.sandbox)),
         not_after=at + change.days * DAY if change.days is not None else old.not_after,
         payments=_sorted(_changed(old.payments, change.payments)),
+        charges=_recharged(old, change, outputs),
     )
     if new == old:
         raise Usage("the counter-proposal changes nothing", hint="Approve the proposal, or say what to change.")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from strongroom import wire
 from strongroom.attest.simulated import LABEL
+from strongroom.budget import Charge, Event
 from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
 from strongroom.policy import MAX_DECIMALS, AnyParty, Serving
@@ -155,6 +156,23 @@ def _limits(p: Proposal) -> Iterator[Clause]:
     for number, payment in enumerate(p.payments, 1):
         amount = f"{payment.amount // 100:,}.{payment.amount % 100:02} {payment.currency}"
         yield Clause(f"payment {number}", f"{payment.payer} owes {payment.payee} {amount} for each completed run")
+    for charge in p.charges:
+        yield Clause(f"budget of {charge.role}", f"each run spends {_charge(charge)}")
+
+
+def _charge(charge: Charge) -> str:
+    counts = charge.counts
+    queries = "1 query" if counts.queries == 1 else f"{counts.queries:,} queries"
+    said = [queries, f"at most {counts.rows:,} rows", f"at most {_bytes(counts.bytes_out)}"]
+    events = [_event(e) for e in charge.events] or ["no differential privacy"]
+    return "; ".join(["1 run", *said, *events])
+
+
+def _event(event: Event) -> str:
+    times = f"{event.count:,} times " if event.count > 1 else ""
+    if event.epsilon:
+        return f"{times}epsilon {event.epsilon} with delta {event.delta}"
+    return f"{times}{event.kind} noise of {event.noise_multiplier} times the sensitivity"
 
 
 def _enclave(p: Proposal) -> Iterator[Clause]:

@@ -38,7 +38,7 @@ from strongroom.enclave.obtain import BrokerLine
 from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.errors import BadRelease, Conflict, Internal, MissingExtra, ReleaseRefused, StrongroomError, Unreachable
 from strongroom.party import Party
-from strongroom.programs import NAMES, OutputSpec, evaluate_llm, load
+from strongroom.programs import NAMES, OutputSpec, charges, evaluate_llm, load
 from strongroom.receipt import Bundle
 from strongroom.wire import JSON, Envelope, Fields
 
@@ -390,6 +390,7 @@ class Runner:
                 entropy=secrets.token_bytes,
                 progress=progress,
                 devices=self._devices,
+                spends=lambda program: charges(program.name, program.parameters),
             )
             return run(contract, asked, around)
 

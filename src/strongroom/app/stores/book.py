@@ -1,4 +1,5 @@
-"""A broker's book in SQLite. **Losing it is fatal**: it holds the asset keys and the counts of runs.
+"""A broker's book in SQLite. **Losing it is fatal**: it holds the asset keys, the counts of runs and what was
+charged to budgets.
 
 The owner's client and the broker's process open the same file: a withdrawal that the owner writes is in force at the broker
 when the write returns.
@@ -9,14 +10,15 @@ from __future__ import annotations
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from strongroom import wire
 from strongroom.asset import AssetKey
-from strongroom.broker import NONCE_SECONDS, Held, Kept, Refusal, Release, ReleaseRequest, Slot, Standing
+from strongroom.broker import NONCE_SECONDS, Charged, Held, Kept, Refusal, Release, ReleaseRequest, Slot, Standing
+from strongroom.budget import BUDGET_TYPE, Budget, Charge, Used, follows, settled
 from strongroom.contract import Grant, Withdrawal
 from strongroom.wire import JSON, Envelope
 
@@ -40,6 +42,11 @@ CREATE TABLE IF NOT EXISTS grants (contract TEXT, nonce TEXT, runs INTEGER NOT N
 CREATE TABLE IF NOT EXISTS runs (contract TEXT, run_id TEXT, keyset TEXT NOT NULL, PRIMARY KEY (contract, run_id)) STRICT;
 CREATE TABLE IF NOT EXISTS releases (contract TEXT, run_id TEXT, keyset TEXT, manifest TEXT, envelope BLOB NOT NULL,
     encrypted_key BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (contract, run_id, keyset, manifest)) STRICT;
+CREATE TABLE IF NOT EXISTS budgets (manifest TEXT, version INTEGER, envelope BLOB NOT NULL,
+    PRIMARY KEY (manifest, version)) STRICT;
+CREATE TABLE IF NOT EXISTS charges (contract TEXT, run_id TEXT, manifest TEXT, party TEXT NOT NULL, at INTEGER NOT NULL,
+    charge BLOB NOT NULL, settled BLOB, PRIMARY KEY (contract, run_id, manifest)) STRICT;
+CREATE INDEX IF NOT EXISTS charges_of ON charges (manifest);
 CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, verdict TEXT NOT NULL,
     contract TEXT NOT NULL,
     manifest TEXT NOT NULL, run_id TEXT NOT NULL, digest TEXT NOT NULL, code TEXT NOT NULL, checks BLOB NOT NULL,
@@ -77,6 +84,33 @@ class _Page:
             "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
             (slot.contract, slot.run_id, slot.keyset_digest, slot.manifest, kept.envelope.encode(), kept.encrypted_key, at),
         )
+
+    def budget(self, manifest: str) -> Envelope | None:
+        row = self._c.execute(
+            "SELECT envelope FROM budgets WHERE manifest = ? ORDER BY version DESC LIMIT 1", (manifest,)
+        ).fetchone()
+        return Envelope.parse(blob(row[0])) if row else None
+
+    def charged(self, manifests: Sequence[str]) -> list[Charged]:
+        return [c for manifest in manifests for c in self._charged(manifest)]
+
+    def _charged(self, manifest: str) -> Iterator[Charged]:
+        rows = self._c.execute(
+            "SELECT contract, run_id, manifest, party, at, charge, settled FROM charges WHERE manifest = ? ORDER BY rowid",
+            (manifest,),
+        )
+        for contract, run_id, asset, party, at, charge, left in rows:
+            now = None if left is None else _charge(left)
+            yield Charged(text(contract), text(run_id), text(asset), text(party), integer(at), _charge(charge), now)
+
+    def charge(self, charged: Charged) -> None:
+        c = charged
+        row = (c.contract, c.run_id, c.manifest, c.party, c.at, wire.encode(c.charge.to_json()))
+        self._c.execute("INSERT OR IGNORE INTO charges VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
+
+
+def _charge(value: object) -> Charge:
+    return Charge.from_json(wire.decode(blob(value)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +288,63 @@ class SqliteBook:
             row = (grant.contract, grant.nonce, grant.runs, envelope.encode())
             c.execute("INSERT OR IGNORE INTO grants VALUES (?, ?, ?, ?)", row)
 
+    def set_budget(self, budget: Budget, envelope: Envelope) -> None:
+        """Put a budget in force for every asset that it names. What was charged stays charged.
+
+        Args:
+            budget: verified.
+            envelope: as its owner signed it.
+
+        Raises:
+            StaleBudget, BadBudget: it may not take the place of one that is in force.
+        """
+        with self._db.write() as c:
+            page = _Page(c)
+            for manifest in budget.assets:
+                earlier = page.budget(manifest)
+                if earlier is not None:
+                    follows(budget, Budget.parse(earlier.expect(BUDGET_TYPE)))
+            rows = [(manifest, budget.version, envelope.encode()) for manifest in budget.assets]
+            c.executemany("INSERT INTO budgets VALUES (?, ?, ?)", rows)
+
+    def settle(self, contract: str, run_id: str, used: Used | None) -> None:
+        """Lower what a run is charged to what its verified receipt says: once, and never upwards."""
+        if used is None:
+            return
+        with self._db.write() as c:
+            where = (contract, run_id)
+            rows = c.execute(
+                "SELECT manifest, charge FROM charges WHERE contract = ? AND run_id = ? AND settled IS NULL", where
+            ).fetchall()
+            c.executemany(
+                "UPDATE charges SET settled = ? WHERE contract = ? AND run_id = ? AND manifest = ?",
+                [(wire.encode(settled(_charge(charge), used).to_json()), *where, manifest) for manifest, charge in rows],
+            )
+
     # --- what the owner reads ---
+
+    def budget(self, manifest: str) -> Envelope | None:
+        """The budget in force for an asset."""
+        with self.transaction() as page:
+            return page.budget(manifest)
+
+    def charges(self, manifests: Sequence[str]) -> list[Charged]:
+        """Every charge against these assets, those of one asset in the order in which they were made."""
+        with self.transaction() as page:
+            return page.charged(manifests)
+
+    def uncharged(self, manifests: Sequence[str]) -> int:
+        """How many runs had a key of these assets, and stated no charge."""
+        found = 0
+        for manifest in manifests:
+            rows = self._db.rows(
+                "SELECT count(*) FROM (SELECT DISTINCT contract, run_id FROM releases WHERE manifest = ?"
+                " EXCEPT SELECT contract, run_id FROM charges WHERE manifest = ?)",
+                manifest,
+                manifest,
+            )
+            found += integer(rows[0][0])
+        return found
 
     def standing(self, contract: str) -> Standing:
         with self.transaction() as page:
