@@ -35,6 +35,7 @@ VERBS = {
     "approve": ("contracts", "sign exactly what a proposal says"),
     "withdraw": ("contracts", "stop every later release"),
     "grant": ("contracts", "let your broker give keys for more runs"),
+    "budget": ("budget", "say what may be spent of an asset in total, and see what was"),
     "run": ("runs", "have the enclave run a contract"),
     "progress": ("runs", "hear where a run is that another party asked for"),
     "outputs": ("runs", "open what was delivered to you"),

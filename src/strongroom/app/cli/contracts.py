@@ -19,6 +19,7 @@ from strongroom.errors import Unreachable, Usage
 
 from . import standing
 from .assets import size
+from .budget import tell_spending
 from .place import example, room
 from .screen import Screen
 
@@ -72,6 +73,13 @@ def _limits(parser: ArgumentParser, *, defaults: bool) -> None:
         parser.add_argument(
             "--wall", action="append", choices=WALLS, default=[], help="what must stand around the program, or nothing runs"
         )
+    parser.add_argument(
+        "--charge",
+        action="append",
+        default=[],
+        metavar="ROLE[=ROWS]",
+        help="charge a run to the budget of this asset, and so many rows that may leave (0); what a program says is charged",
+    )
     parser.add_argument(
         "--pay", action="append", default=None, metavar="PAYER:PAYEE:AMOUNT:CURRENCY", help="for each completed run"
     )
@@ -135,6 +143,16 @@ def _said(path: Path) -> tuple[str, dict[str, str], dict[str, list[str]], dict[s
     return title, asset, output, parameters
 
 
+def _charged(flags: list[str]) -> dict[str, int]:
+    found = {}
+    for flag in flags:
+        role, sign, rows = flag.partition("=")
+        if not role or (sign and not (rows.isascii() and rows.isdigit())):
+            raise Usage(f"{flag!r} is not ROLE or ROLE=ROWS")
+        found[role] = int(rows or 0)
+    return found
+
+
 def _recipients(flags: list[str]) -> dict[str, list[str]]:
     return {name: who.split(",") for name, who in (_pair(o, "NAME=PARTY") for o in flags)}
 
@@ -169,6 +187,7 @@ def _draft(args: Namespace, here: Room) -> Draft:
         payments=tuple(_payment(p) for p in args.pay or ()),
         serve=serve,
         among=tuple(args.among),
+        charges=_charged(args.charge),
     )
 
 
@@ -239,9 +258,10 @@ def show(args: Namespace, screen: Screen) -> int:
     view = here.view(here.find(args.proposal))
     tell(view.proposal, screen)
     _tell_code(here, view, screen)
+    spending = tell_spending(here.home, view.proposal, screen)
     screen.line()
     _stands(view, screen)
-    screen.result({**_standing(view), "proposal": view.proposal.to_json()})
+    screen.result({**_standing(view), "budgets": spending, "proposal": view.proposal.to_json()})
     return 0
 
 
@@ -334,6 +354,7 @@ def counter(args: Namespace, screen: Screen) -> int:
         recipients={name: tuple(who) for name, who in _recipients(args.output).items()},
         payments=None if args.pay is None else tuple(_payment(p) for p in args.pay),
         serve=standing.said(args, old.policy.serve),
+        charges=_charged(args.charge),
     )
     new = here.counter(digest, change)
     found = differences(old, new)
@@ -372,6 +393,7 @@ def approve(args: Namespace, screen: Screen) -> int:
     if not args.yes:
         tell(view.proposal, screen)
         _tell_code(here, view, screen)
+        tell_spending(here.home, view.proposal, screen)
         if view.proposal.supersedes:
             screen.heading("What changes")
             _changes(differences(here.view(view.proposal.supersedes).proposal, view.proposal), screen)

@@ -79,6 +79,7 @@ from strongroom.receipt import Bundle, Receipt, verify
 from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
+from .budgets import adopt
 from .draft import Change, Draft, countered, proposal
 from .home import Home, PartyHome, private, read, write
 
@@ -256,6 +257,7 @@ class Room:
                 manifest = seal(source, sink, key=key, salt=fresh(32), about=about, threads=threads, progress=progress)
             envelope = sign_manifest(manifest, self.home.keys.signing)
             # In this order, so that there is never a sealed file that nobody can open, or that lacks its manifest.
+            adopt(self.home, manifest, about.created_at)  # a budget of its name is its own, too
             self.home.book.hold(envelope, key)
             write(manifest_path(out), envelope.encode())
             partial.rename(out)

@@ -1,0 +1,190 @@
+"""An owner's budgets: put in force, looked at, and held against what a proposal would spend.
+
+Everything is read from and written to the party's own broker's book; no exchange is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+
+from strongroom.asset import Manifest
+from strongroom.broker import Charged
+from strongroom.budget import Budget, CountLimits, Line, Privacy, account, canonical
+from strongroom.contract import Proposal
+from strongroom.errors import NotFound, Usage
+
+from .home import PartyHome
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody wants a budget to be; ``None`` leaves a thing as it is, or unlimited where there was no budget.
+
+    Attributes:
+        epsilon, delta: decimal numbers in any spelling.
+        runs, queries, rows, bytes_out: the most of each.
+        shares_with: another asset, whose budget this one is to share from now on.
+    """
+
+    epsilon: str | None = None
+    delta: str | None = None
+    runs: int | None = None
+    queries: int | None = None
+    rows: int | None = None
+    bytes_out: int | None = None
+    shares_with: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a proposal would spend of one budget of this party's.
+
+    Attributes:
+        role: of the asset.
+        manifest: its digest.
+        charged: whether the proposal states a charge for the role.
+        lines: what is limited, used, and would be used by one run; empty where nothing is charged.
+        noisy: whether the budget asks for events and the charge names none.
+    """
+
+    role: str
+    manifest: str
+    charged: bool
+    lines: tuple[Line, ...]
+    noisy: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the broker would let one run of it pass now."""
+        return self.charged and not self.noisy and all(line.fits for line in self.lines)
+
+
+def find(home: PartyHome, reference: str) -> Manifest:
+    """An own asset by its name (the newest), ``OWNER/NAME``, or digest. Raises NotFound."""
+    name = reference.removeprefix(f"{home.name}/")
+    for manifest in reversed(own(home)):
+        if reference == manifest.digest or manifest.name == name:
+            return manifest
+    raise NotFound(f"your broker holds no asset {reference!r}", hint="A budget is set by an asset's owner.")
+
+
+def own(home: PartyHome) -> list[Manifest]:
+    """The assets whose keys this party's broker holds, in the order in which they came."""
+    return [Manifest.parse(envelope.payload) for envelope in home.book.assets()]
+
+
+def in_force(home: PartyHome, manifest: str) -> Budget | None:
+    """The budget in force for an own asset, verified. Raises BadSignature and as ``Budget.verify``."""
+    envelope = home.book.budget(manifest)
+    return None if envelope is None else Budget.verify(envelope, home.name, home.keys.signing.public)
+
+
+def put(home: PartyHome, asset: Manifest, wanted: Wanted, at: int) -> Budget:
+    """Put a budget in force for an asset, for all of its name, and for all that share it.
+
+    Raises:
+        Usage: a number that is none, or an epsilon without its delta. NotFound: the asset to share with is not here.
+        BadBudget, BadCharge, StaleBudget: as their makers.
+    """
+    named = [asset] if wanted.shares_with is None else [find(home, wanted.shares_with), asset]
+    names = {manifest.name for manifest in named}
+    # also what was sealed before: else an older seal of the same data would be a way around
+    assets = {m.digest for m in own(home) if m.name in names}
+    found = [budget for digest in sorted(assets) if (budget := in_force(home, digest)) is not None]
+    base = next((budget for m in named if (budget := in_force(home, m.digest)) is not None), None)
+    new = Budget(
+        owner=home.name,
+        version=1 + max((b.version for b in found), default=0),
+        at=at,
+        assets=tuple(sorted(assets.union(*(b.assets for b in found)))),
+        dp=_privacy(wanted, base),
+        counts=_limits(wanted, base),
+    )
+    home.book.set_budget(new, new.sign(home.keys.signing))
+    return new
+
+
+def _limits(wanted: Wanted, base: Budget | None) -> CountLimits:
+    before = base.counts if base else CountLimits()
+    said = {"runs": wanted.runs, "queries": wanted.queries, "rows": wanted.rows, "bytes_out": wanted.bytes_out}
+    return replace(before, **{name: value for name, value in said.items() if value is not None})
+
+
+def _privacy(wanted: Wanted, base: Budget | None) -> Privacy | None:
+    before = base.dp if base else None
+    if wanted.epsilon is None and wanted.delta is None:
+        return before
+    epsilon = before.epsilon if wanted.epsilon is None and before else wanted.epsilon
+    delta = before.delta if wanted.delta is None and before else wanted.delta
+    if epsilon is None or delta is None:
+        raise Usage("an epsilon goes with its delta", hint="Say both, such as: --epsilon 3 --delta 1e-6")
+    return Privacy(_decimal(epsilon), _decimal(delta))
+
+
+def _decimal(text: str) -> str:
+    """A number as people write it, in its one spelling. Raises Usage."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation as error:
+        raise Usage(f"{text!r} is no number") from error
+    if not value.is_finite() or value < 0 or not -30 <= value.adjusted() <= 30 or len(text) > 40:
+        raise Usage(f"{text!r} is no number that a budget can hold")
+    return canonical(value)
+
+
+def adopt(home: PartyHome, sealed: Manifest, at: int) -> Budget | None:
+    """Let an asset that is sealed again share the budget of the one of its name: a new seal must not begin a new budget.
+
+    Called before its key is with the broker.
+
+    Returns:
+        the budget, or ``None`` where no asset of that name has one.
+    """
+    for earlier in reversed(own(home)):
+        budget = in_force(home, earlier.digest) if earlier.name == sealed.name else None
+        if budget is not None and sealed.digest not in budget.assets:
+            assets = tuple(sorted({*budget.assets, sealed.digest}))
+            new = replace(budget, version=budget.version + 1, at=at, assets=assets)
+            home.book.set_budget(new, new.sign(home.keys.signing))
+            return new
+    return None
+
+
+def charges(home: PartyHome, budget: Budget) -> list[Charged]:
+    """Every charge against a budget's assets, oldest first."""
+    return sorted(home.book.charges(budget.assets), key=lambda c: c.at)
+
+
+def look(home: PartyHome, budget: Budget) -> list[Line]:
+    """What is used and left of a budget. Raises MissingExtra."""
+    return account(budget, [c.stands for c in charges(home, budget)])
+
+
+def spending(home: PartyHome, proposal: Proposal) -> list[Spending]:
+    """What one run of a proposal would spend of this party's own budgets. Raises MissingExtra."""
+    found = []
+    for ref in proposal.assets:
+        budget = in_force(home, ref.manifest) if ref.owner == home.name else None
+        if budget is None:
+            continue
+        charge = proposal.charge(ref.role)
+        before = [c.stands for c in charges(home, budget)]
+        noisy = budget.dp is not None and charge is not None and not charge.events
+        lines = () if charge is None else tuple(account(budget, before, charge))
+        found.append(Spending(ref.role, ref.manifest, charge is not None, lines, noisy))
+    return found
+
+
+__all__ = [
+    "Spending",
+    "Wanted",
+    "adopt",
+    "charges",
+    "find",
+    "in_force",
+    "look",
+    "own",
+    "put",
+    "spending",
+]
