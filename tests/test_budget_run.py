@@ -188,19 +188,19 @@ def rows_world(rows: int) -> tuple[World, Contract]:
 
 
 def written(_inputs: Any) -> dict[str, bytes]:
-    return {"predictions": b"row,score\n1,0.5\n2,0.25\n"}
+    return {"predictions": b"row,score\n1,0.5\n2,0.25\n3,0.75\n"}
 
 
 def test_rows_that_leave_are_counted(world: World) -> None:
     world, contract = rows_world(5)
     bundle = world.run(contract, confinement=FakeConfinement(written))
-    assert verify(bundle, trust=TRUST).statement.used == Used(True, 2, len(b"row,score\n1,0.5\n2,0.25\n"))
+    assert verify(bundle, trust=TRUST).statement.used == Used(True, 4, len(written(None)["predictions"]))
     (kept,) = history(world)
-    assert kept.settled.counts.rows == 2
+    assert kept.settled.counts.rows == 4  # three, as a receipt says it to all who read it
 
 
 def test_more_rows_than_are_charged_do_not_leave() -> None:
-    world, contract = rows_world(1)
+    world, contract = rows_world(2)
     statement = verify(world.run(contract, confinement=FakeConfinement(written)), trust=TRUST).statement
     assert statement.failure == Failure("output", "output.refused")
     assert world.exchange.delivered == []

@@ -41,6 +41,11 @@ RICH = WORLD.proposal(
     policy=Policy(frozenset({"audit", "evaluate", "train"}), dict.fromkeys(OUTPUT_KINDS, WIDE)),
     limits=Limits(3, 300, 1 << 30),
     payments=(Payment("lab", "hospital", 25_000, "CHF"), Payment("lab", "hospital", 30_000, "EUR")),
+)
+# Beside charged events there is no log.
+CHARGED = replace(
+    RICH,
+    outputs=tuple(o for o in RICH.outputs if o.kind != "log"),
     charges=(
         charge(
             Event("gaussian", 2, noise_multiplier="12.5"),
@@ -99,9 +104,9 @@ def others(path: tuple[Any, ...], value: Any) -> list[Any]:
     return [*words, None, ["auditor"], ["hospital", "lab"]]
 
 
-def changed(path: tuple[Any, ...], other: Any) -> Proposal | None:
+def changed(path: tuple[Any, ...], other: Any, of: Proposal = RICH) -> Proposal | None:
     """The proposal with one value changed; ``None`` where that is none."""
-    value = json.loads(RICH.encode())
+    value = json.loads(of.encode())
     inner = value
     for key in path[:-1]:
         inner = inner[key]
@@ -117,8 +122,6 @@ LEAVES = dict(leaves(json.loads(RICH.encode())))
 COUPLED = {("enclave", "platforms", 0)} | {p for p in LEAVES if p[0] == "parties" and p[-1] == "name"}
 COUPLED |= {p for p in LEAVES if p[0] == "enclave" and p[-1] == "platform"}
 COUPLED |= {("policy", "uses", 1)}  # the program's own use
-# A charge is of a role, and of one run; an event of another kind has other members.
-COUPLED |= {("assets", 0, "role"), ("charges", 0, "counts", "runs"), ("charges", 0, "events", 2, "event")}
 # What no two proposals share, and what is not news: its serial number, and when it was written.
 FORM = {("nonce",), ("created_at",)}
 
@@ -133,6 +136,19 @@ def test_a_change_of_any_member_is_shown(path: tuple[Any, ...]) -> None:
             assert differences(RICH, new), f"{path} became {other!r}, and nobody was told"
             assert differences(new, RICH)
     assert made, "the test knows no other value that could stand there"
+
+
+CHARGES = {path: value for path, value in leaves(json.loads(CHARGED.encode())) if path[0] == "charges"}
+# A charge is of one run, and an event of another kind has other members.
+FIXED = {("charges", 0, "counts", "runs"), ("charges", 0, "events", 2, "event")}
+
+
+@pytest.mark.parametrize("path", [p for p in CHARGES if p not in FIXED], ids=lambda p: ".".join(map(str, p)))
+def test_a_change_of_any_charge_is_shown(path: tuple[Any, ...]) -> None:
+    found = [changed(path, other, CHARGED) for other in others(path, CHARGES[path]) if other != CHARGES[path]]
+    made = [new for new in found if new is not None]
+    assert made
+    assert all(differences(CHARGED, new) for new in made)
 
 
 @pytest.mark.parametrize("path", sorted(FORM))

@@ -202,6 +202,15 @@ def rules() -> dict[str, tuple[str, str, Envelope]]:
             bad,
             a(charges=[put(spent, "counts.bytes_out", (1 << 20) - 1)]),
         ),
+        "rule-charge-and-log": (
+            "a log beside charged events",
+            bad,
+            a(
+                charges=[put(spent, "counts.bytes_out", 1 << 30)],
+                outputs=[{**output, "kind": "log", "name": "log"}],  # type: ignore[dict-item]
+                policy={**policy, "outputs": {"log": RULE.to_json()}},
+            ),
+        ),
         "rule-charge-unknown-event": (
             "an event of an unknown kind: it is refused, and never guessed",
             "budget.bad_charge",

@@ -331,6 +331,8 @@ class Proposal:
             raise BadProposal("a charge is of no asset's role")
         if self.charges and self.standing:
             raise ChargesOnStanding("a standing contract states charges")
+        if any(c.events for c in self.charges) and any(o.kind == "log" for o in self.outputs):
+            raise BadProposal("a log beside charged events: what a program prints has no noise")
         most = sum(o.rule.max_bytes for o in self.outputs)
         if any(c.counts.bytes_out < most for c in self.charges):
             raise BadProposal(f"a charge's bytes_out is less than the {most} bytes that the outputs may have together")

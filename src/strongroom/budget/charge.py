@@ -202,7 +202,7 @@ def grouped(events: Iterable[Event]) -> Counter[Event]:
     """How often each event happened, whatever its lines: the keys have count 1."""
     found: Counter[Event] = Counter()
     for event in events:
-        found[replace(event, count=1)] += event.count
+        found[event if event.count == 1 else replace(event, count=1)] += event.count
     return found
 
 
@@ -219,7 +219,7 @@ class Used:
 
     Attributes:
         began: whether the program was let at its inputs.
-        rows, bytes_out: as of :class:`Counts`.
+        rows, bytes_out: as of :class:`Counts`; rows rounded up to a power of two, since many read a receipt.
 
     Raises:
         BadCharge: something left of a run that did not begin.

@@ -74,7 +74,8 @@ class Meter:
         rows = sum(_rows(o.kind, outputs[o.name]) for o in proposal.outputs)
         if any(rows > c.counts.rows for c in proposal.charges):
             raise OutputRefused("more rows than the contract charges")
-        self._rows, self._bytes = rows, sum(map(len, outputs.values()))
+        # many read a receipt: how many rows there were stands in it no better than their bytes, sealed, tell
+        self._rows, self._bytes = (1 << (rows - 1).bit_length() if rows else 0), sum(map(len, outputs.values()))
 
     def used(self, proposal: Proposal, *, left: bool) -> Used | None:
         """For the receipt; ``None`` where the contract charges nothing.
