@@ -158,7 +158,7 @@ def test_a_release_opens_for_who_asked_and_stands_in_the_owners_log(web, world, 
     assert set(answer.json()) == {"encrypted_key", "release"}
     (decision,) = book.decisions()
     assert (decision.verdict, decision.code, decision.contract) == ("release", "", contract.digest)
-    assert len(decision.checks) == 16
+    assert len(decision.checks) == 17
 
 
 def test_a_refusal_names_the_check_and_keeps_its_details_at_home(web, world, contract, book):

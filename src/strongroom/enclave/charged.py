@@ -17,7 +17,9 @@ from strongroom.errors import BadCharge, BadField, OutputRefused, UnderCharged
 Spends: TypeAlias = Callable[[ProgramRef], Mapping[str, Any] | None]
 """What a program says it would spend, as events in JSON by role; ``None`` where it says nothing."""
 
-_NO_ROWS = frozenset({"log", "picture", "report", "values"})  # kinds of outputs in which no record has a row of its own
+_NO_ROWS = frozenset(
+    {"log", "picture", "report", "success", "values"}
+)  # kinds of outputs in which no record has a row of its own
 
 
 def says_nothing(_program: ProgramRef) -> None:

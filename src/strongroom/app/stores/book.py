@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from strongroom import wire
@@ -110,7 +111,13 @@ class _Page:
 
 
 def _charge(value: object) -> Charge:
-    return Charge.from_json(wire.decode(blob(value)))
+    return _parsed(blob(value))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(data: bytes) -> Charge:
+    """Runs of one contract are charged alike: their bytes are read once."""
+    return Charge.from_json(wire.decode(data))
 
 
 @dataclass(frozen=True, slots=True)
