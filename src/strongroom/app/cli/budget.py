@@ -187,12 +187,18 @@ def _charged(c: Charged, screen: Screen) -> None:
 def _settled(c: Charged) -> str:
     if c.settled == c.charge:
         return "settled: all of it was used"
-    given = "its events given back, " if c.charge.events and c.stands.events == () else ""
     before, now = c.charge.counts, c.stands.counts
-    return (
-        f"settled: {given}queries from {before.queries:,} to {now.queries:,}, rows from {before.rows:,} to {now.rows:,},"
-        f" bytes from {before.bytes_out:,} to {now.bytes_out:,}"
-    )
+    fell = [
+        f"{name} from {old:,} to {new:,}"
+        for name, old, new in (
+            ("queries", before.queries, now.queries),
+            ("rows", before.rows, now.rows),
+            ("bytes out", before.bytes_out, now.bytes_out),
+        )
+        if new != old
+    ]
+    given = ["events given back"] if c.charge.events and not c.stands.events else []
+    return f"settled: {', '.join([*given, *fell])}"
 
 
 def _charge(c: Charged) -> dict[str, Any]:
