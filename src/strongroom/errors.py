@@ -189,6 +189,31 @@ class ContentMismatch(AssetError):
     hint = "The opened bytes are not those that the manifest promises; do not use them."
 
 
+class MockMisfit(AssetError):
+    """A mock, or what is revealed, that is not of the form of the table that is offered."""
+
+    code = "asset.mock_misfit"
+    hint = (
+        "Code written against it would fail on the table. Mend the mock or what is revealed: strongroom offer TABLE --check"
+    )
+
+
+class MockReveals(AssetError):
+    """A mock that holds what nobody agreed to reveal."""
+
+    code = "asset.mock_reveals"
+    hint = (
+        "Nothing was published. Have one made of nothing but the schema, with --mock auto; or say in --reveal what it shows."
+    )
+
+
+class OlderOffer(AssetError):
+    """The exchange shows an offer that is older than one that was seen there before."""
+
+    code = "asset.older_offer"
+    hint = "Ask the owner which offer holds; if it is this one: strongroom assets --forget OWNER/NAME"
+
+
 # --- policy ---------------------------------------------------------------------------------------------------------
 
 
@@ -1267,6 +1292,11 @@ class NotFound(AppError):
 class EmptyFile(AppError):
     code = "app.empty_file"
     hint = "The file has no bytes; check that it was written or copied to the end."
+
+
+class NotATable(AppError):
+    code = "app.not_a_table"
+    hint = "A table is a whole file in Parquet, CSV with a header, JSON lines or Arrow IPC, with columns of distinct names."
 
 
 class Unreachable(AppError):

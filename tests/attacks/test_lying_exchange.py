@@ -236,7 +236,7 @@ def test_a_manifest_with_another_signature_is_shown_to_nobody_and_run_by_nobody(
         return keys_of("mallory").signing.sign(envelope.payload_type, envelope.payload).to_json()
 
     room = lied_to(rehearsal, manifests=member("manifests", lambda found: [forge(f) for f in found]))
-    assert room.assets() == []
+    assert room.manifests() == []
     rehearsal.lab.exchange = lied_to(rehearsal, manifests__=forge).exchange
     with pytest.raises(BadSignature):
         rehearsal.run(agreed)
@@ -484,7 +484,7 @@ def test_nonsense_is_one_of_our_errors_whatever_was_asked(rehearsal, done, path,
     asked = [
         lambda: room.view(done),
         room.views,
-        room.assets,
+        room.manifests,
         room.ledger,
         lambda: room.receipts(done),
         lambda: room.outputs(done),

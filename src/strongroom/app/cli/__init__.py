@@ -23,6 +23,8 @@ VERBS = {
     "up": ("roles", "start an exchange, brokers and an enclave on this machine"),
     "party": ("parties", "make a party, show its card, trust another's"),
     "seal": ("assets", "encrypt a file; its key stays with your broker"),
+    "offer": ("offer", "publish a mock of a table for researchers, and seal the table"),
+    "assets": ("offer", "list what pinned owners offer, with its terms and its mock"),
     "open": ("assets", "decrypt your own sealed file, or a range of it"),
     "inspect": ("assets", "say what a card, manifest, proposal, receipt or sealed file holds"),
     "propose": ("contracts", "propose a computation over sealed assets"),

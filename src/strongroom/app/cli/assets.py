@@ -51,6 +51,24 @@ strongroom seal model.onnx.sealed --as lab --only-upload       # what was sealed
 """,
     )
     parser.add_argument("file", type=Path)
+    declare_terms(parser)
+    parser.add_argument("--name", help="the asset's name (the file's)")
+    parser.add_argument("--kind", help="model, dataset, questions, ... (by the file's suffix)")
+    parser.add_argument("--media-type", help="(by the file's suffix)")
+    parser.add_argument("--mock", type=Path, metavar="FILE", help="a public stand-in of the same shape")
+    parser.add_argument(
+        "--reveal-digest", action="store_true", help="show the plain SHA-256, so that the file can be recognised"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the sealed file (FILE.sealed)")
+    parser.add_argument("--threads", type=int, choices=(1, 2), default=1)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--no-upload", action="store_true", help="do not put it on the exchange")
+    where.add_argument("--only-upload", action="store_true", help="FILE is sealed already: put it on the exchange")
+    parser.set_defaults(run=seal)
+
+
+def declare_terms(parser: ArgumentParser) -> None:
+    """The flags of which :func:`terms` makes an owner's terms."""
     parser.add_argument(
         "--use", action="append", default=[], metavar="USE", help="a use that you permit (evaluate); at least one"
     )
@@ -68,20 +86,7 @@ strongroom seal model.onnx.sealed --as lab --only-upload       # what was sealed
     )
     parser.add_argument("--max-bytes", type=size, metavar="SIZE", help="largest size of an output")
     parser.add_argument("--terms", type=Path, metavar="FILE", help="terms as JSON, instead of the flags above")
-    parser.add_argument("--name", help="the asset's name (the file's)")
-    parser.add_argument("--kind", help="model, dataset, questions, ... (by the file's suffix)")
-    parser.add_argument("--media-type", help="(by the file's suffix)")
-    parser.add_argument("--mock", type=Path, metavar="FILE", help="a public stand-in of the same shape")
-    parser.add_argument(
-        "--reveal-digest", action="store_true", help="show the plain SHA-256, so that the file can be recognised"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the sealed file (FILE.sealed)")
-    parser.add_argument("--threads", type=int, choices=(1, 2), default=1)
     standing.declare(parser)
-    upload = parser.add_mutually_exclusive_group()
-    upload.add_argument("--no-upload", action="store_true", help="do not put it on the exchange")
-    upload.add_argument("--only-upload", action="store_true", help="FILE is sealed already: put it on the exchange")
-    parser.set_defaults(run=seal)
 
 
 def terms(args: Namespace) -> Policy:
@@ -133,10 +138,10 @@ def seal(args: Namespace, screen: Screen) -> int:
                 progress=progress,
                 upload=False,
             )
-    envelope = _manifest(manifest_path(out))
+    envelope = manifest_in(manifest_path(out))
     manifest = Manifest.parse(envelope.expect(MANIFEST_TYPE))
     if not args.no_upload:
-        _upload(here, out, envelope, args.mock, screen)
+        upload(here, out, envelope, args.mock, screen)
     screen.said("sealed", f"{out} ({manifest.sealed.size:,} bytes)")
     screen.said("manifest", f"{manifest_path(out)}   {manifest.digest}")
     screen.said("asset", f"{manifest.owner}/{manifest.name}")
@@ -147,7 +152,7 @@ def seal(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def _manifest(path: Path) -> Envelope:
+def manifest_in(path: Path) -> Envelope:
     """A manifest's envelope from its file; its payload is a manifest. Raises NotFound, EmptyFile, WireError leaves."""
     with reading(path):
         envelope = Envelope.parse(read(path))
@@ -155,7 +160,7 @@ def _manifest(path: Path) -> Envelope:
     return envelope
 
 
-def _upload(here: Room, sealed: Path, envelope: Envelope, mock: Path | None, screen: Screen) -> None:
+def upload(here: Room, sealed: Path, envelope: Envelope, mock: Path | None, screen: Screen) -> None:
     with screen.progress(f"uploading {sealed.name}", sealed.stat().st_size if sealed.is_file() else None) as progress:
         try:
             here.publish(sealed, envelope, mock=mock, progress=progress)
@@ -187,7 +192,7 @@ def open_(args: Namespace, screen: Screen) -> int:
         raise Usage("--json and --out - both want standard output", hint="Write to a file: --out FILE")
     if not args.file.is_file() or not args.file.stat().st_size:
         read(args.file)  # says what is wrong with it
-    manifest = _manifest(args.manifest or manifest_path(args.file))
+    manifest = manifest_in(args.manifest or manifest_path(args.file))
     here = room(args, offline=True)
     with reading(args.file), here.open(args.file, manifest) as reader:
         length = reader.size
@@ -282,7 +287,7 @@ def _inspect_sealed(path: Path, screen: Screen) -> int:
     beside = manifest_path(path)
     if not beside.is_file():
         raise NotFound(f"{path} is a sealed file; its manifest is not beside it", hint="Fetch the manifest from its owner.")
-    envelope, size = _manifest(beside), path.stat().st_size
+    envelope, size = manifest_in(beside), path.stat().st_size
     with reading(path), FileSource(path) as source, screen.progress(f"checking {path.name}", size) as progress:
         check_sealed(source, Manifest.parse(envelope.payload), progress=progress)
     screen.said("sealed file", f"{path}, {size:,} bytes: to the last byte the one that this manifest names")

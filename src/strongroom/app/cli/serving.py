@@ -203,7 +203,7 @@ def _sealed(owner: Room, model: Path, folder: Path, screen: Screen) -> Manifest:
         while piece := source.read(1 << 20):
             digest.update(piece)
             progress(done := done + len(piece))
-    for manifest in reversed(owner.assets()):
+    for manifest in reversed(owner.manifests()):
         same = manifest.owner == owner.name and manifest.content.value == digest.digest()
         if same and manifest.terms.serve == standing.USUAL:
             return manifest

@@ -67,7 +67,7 @@ def _declare_status(parser: ArgumentParser) -> None:
 def status(args: Namespace, screen: Screen) -> int:
     here = room(args)
     screen.heading("Assets of pinned parties")
-    assets = here.assets()
+    assets = here.manifests()
     screen.table(
         ["asset", "kind", "bytes", "manifest"],
         [[f"{m.owner}/{m.name}", m.kind, f"{m.plaintext_bytes:,}", m.digest] for m in assets],

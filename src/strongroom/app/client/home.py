@@ -7,9 +7,10 @@ HOME/
     keys.json               secret
     trust.json              what this party trusts
     seen.json               the last checkpoint seen of each log
+    offers.json             the newest offer seen of each asset
     broker/key.json         secret; the broker's own signing key and address
     broker/book.db          secret; asset keys, approvals, counts, decisions
-    receipts/ outputs/      what was fetched
+    receipts/ outputs/ mocks/   what was fetched
 """
 
 from __future__ import annotations
@@ -223,8 +224,19 @@ class PartyHome:
         notes[seen.origin] = seen.checkpoint.encode().decode()
         write(path, pretty(notes))
 
+    def offers(self) -> dict[str, Any]:
+        """The newest offer seen of each asset, by ``OWNER/NAME``: ``created_at`` and ``manifest``."""
+        path = self.folder / "offers.json"
+        found = loads(path) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise BadField(f"{path} is not an object")
+        return found
+
+    def save_offers(self, offers: dict[str, Any]) -> None:
+        write(self.folder / "offers.json", pretty(offers))
+
     def place(self, kind: str) -> Path:
-        """A folder for what was fetched: ``receipts`` or ``outputs``."""
+        """A folder for what was fetched: ``receipts``, ``outputs`` or ``mocks``."""
         found = self.folder / kind
         found.mkdir(exist_ok=True)
         return found

@@ -16,7 +16,7 @@ from strongroom.attest.simulated import LABEL
 from strongroom.budget import Charge, Event
 from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
-from strongroom.policy import MAX_DECIMALS, AnyParty, Serving
+from strongroom.policy import MAX_DECIMALS, AnyParty, Policy, Serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def _output(output: Output) -> str:
     return f"{what} of at most {_bytes(rule.max_bytes)}, readable by {_people(output.recipients)} alone; {group}; {places}"
 
 
-def _policy(proposal: Proposal) -> Iterator[Clause]:
-    policy = proposal.policy
+def policy_clauses(policy: Policy) -> Iterator[Clause]:
+    """Everything that a policy says, in a fixed order: a contract's, or an owner's terms."""
     yield Clause("policy: uses of the data", ", ".join(sorted(policy.uses)))
     yield Clause("policy: network", "none" if not policy.egress else ", ".join(sorted(policy.egress)))
     for kind, rule in policy.outputs.items():
@@ -118,7 +118,14 @@ def _served(serve: Serving) -> Iterator[Clause]:
 
 def clauses(proposal: Proposal) -> list[Clause]:
     """Everything that a proposal says, in a fixed order. No two clauses have one name, whatever a proposer calls things."""
-    return [*_who(proposal), *_what(proposal), *_policy(proposal), *_limits(proposal), *_enclave(proposal), *_when(proposal)]
+    return [
+        *_who(proposal),
+        *_what(proposal),
+        *policy_clauses(proposal.policy),
+        *_limits(proposal),
+        *_enclave(proposal),
+        *_when(proposal),
+    ]
 
 
 def _who(p: Proposal) -> Iterator[Clause]:

@@ -90,26 +90,24 @@ if TYPE_CHECKING:
     from strongroom.app.stores.book import Decision
 
     from .analysis import Analysis, Tried
+    from .assets import Assets
+    from .offer import Offering
 
 MEDIA_TYPES = {
     ".arrow": "application/vnd.apache.arrow.file",
+    ".arrows": "application/vnd.apache.arrow.stream",
     ".csv": "text/csv",
+    ".feather": "application/vnd.apache.arrow.file",
     ".gguf": "application/vnd.gguf",
     ".json": "application/json",
-    ".jsonl": "application/jsonl",
+    ".jsonl": "application/x-ndjson",
+    ".ndjson": "application/x-ndjson",
     ".onnx": "application/vnd.onnx",
     ".parquet": "application/vnd.apache.parquet",
     ".safetensors": "application/vnd.safetensors",
 }
-KINDS = {
-    ".arrow": "dataset",
-    ".csv": "dataset",
-    ".jsonl": "dataset",
-    ".parquet": "dataset",
-    ".onnx": "model",
-    ".gguf": "model",
-    ".safetensors": "model",
-}
+TABLES = (".arrow", ".arrows", ".csv", ".feather", ".jsonl", ".ndjson", ".parquet")
+KINDS = dict.fromkeys(TABLES, "dataset") | {".onnx": "model", ".gguf": "model", ".safetensors": "model"}
 PAGE = 1000  # entries of the log, asked for at a time
 OPEN_SECONDS = 600  # until an enclave says something while it opens weights
 MAX_REASON = 400  # characters, of a withdrawal
@@ -241,7 +239,7 @@ class Room:
         terms.require()
         suffix = path.suffix.lower()
         about = About(
-            name=name or _name_of(path),
+            name=name or name_of(path.name),
             kind=kind or KINDS.get(suffix, "document"),
             media_type=media_type or MEDIA_TYPES.get(suffix, "application/octet-stream"),
             owner=self.name,
@@ -308,7 +306,34 @@ class Room:
         """The ids of the keys that this party relies on: what others put on an exchange is not even asked for."""
         return {p.signing_key.keyid for p in (*self.trust.parties, self.home.card)}
 
-    def assets(self) -> list[Manifest]:
+    def offer(self, offering: Offering, *, terms: Policy, name: str | None = None, out: Path | None = None) -> Manifest:
+        """Offer a table: make or check its mock, seal the table, and publish both (``app.client.offer``).
+
+        Args:
+            offering: the table, and what its mock may reveal.
+            terms: what this party lets anybody do with it.
+            name: the asset's; by default the file's without its suffix.
+            out: where to write the sealed file; beside the plain one by default.
+
+        Raises:
+            MockMisfit, MockReveals, NotATable, and as :meth:`seal`.
+        """
+        from .offer import prepared, seal_offer
+
+        out = out or offering.table.with_name(offering.table.name + ".sealed")
+        with prepared(offering, beside=out.parent) as offered:
+            manifest = seal_offer(self, offered, terms=terms, name=name or name_of(offering.table.stem), out=out)
+            self.publish(out, Envelope.parse(read(manifest_path(out))), mock=offered.mock)
+        return manifest
+
+    @property
+    def assets(self) -> Assets:
+        """What the pinned parties offer, as the exchange shows it now: ``room.assets["census"].mock``."""
+        from .assets import Assets
+
+        return Assets(self)
+
+    def manifests(self) -> list[Manifest]:
         """Manifests on the exchange that a pinned party signed under its own name."""
         found, trust = [], self.trust
         for envelope in self.exchange.manifests(self._pinned()):
@@ -322,14 +347,8 @@ class Room:
         return found
 
     def asset(self, reference: str) -> Manifest:
-        """An asset by ``OWNER/NAME`` (the newest) or digest. Raises NotFound."""
-        owner, _, name = reference.partition("/")
-        for manifest in reversed(self.assets()):
-            if reference == manifest.digest or (manifest.owner, manifest.name) == (owner, name):
-                return manifest
-        raise NotFound(
-            f"no asset {reference!r} of a pinned party", hint="Name it OWNER/NAME, as `strongroom status` lists it."
-        )
+        """An asset by ``OWNER/NAME`` (the newest) or digest. Raises NotFound, OlderOffer."""
+        return self.assets[reference].manifest
 
     # --- contracts ---
 
@@ -906,8 +925,9 @@ def is_whole(reference: str) -> bool:
     return len(reference) == len("sha256:") + 64
 
 
-def _name_of(path: Path) -> str:
-    kept = "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in path.name.lower()).strip("._-")
+def name_of(file: str) -> str:
+    """An asset's name from a file's."""
+    kept = "".join(c if (c.isascii() and c.isalnum()) or c in "._-" else "-" for c in file.lower()).strip("._-")
     return kept[:64].strip("._-") or "asset"
 
 

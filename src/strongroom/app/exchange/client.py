@@ -170,6 +170,9 @@ class ExchangeClient:
     def sealed(self, digest: str) -> RemoteSource:
         return RemoteSource(self.client, f"/v1/sealed/{digest}")
 
+    def mock(self, digest: str) -> RemoteSource:
+        return RemoteSource(self.client, f"/v1/mocks/{digest}")
+
     def output(self, digest: str) -> RemoteSource:
         return RemoteSource(self.client, f"/v1/outputs/{digest}")
 
