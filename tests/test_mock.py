@@ -694,6 +694,7 @@ def test_the_report_says_what_is_revealed_and_asks_about_names_once(people):
     assert "1969-12-31 to 2010-01-01" in said["born"]
     assert "[A-Z]{2}[0-9]{6}" in said["person"]
     assert "100 rows, as every mock has" in json.dumps(found.to_json())
+    assert "its size in bytes" in json.dumps(found.to_json())
     assert "types that were found in the values" in json.dumps(found.to_json())
     assert "income" not in json.dumps(found.to_json())
     assert len(found.asks) == 1
@@ -704,6 +705,6 @@ def test_the_report_of_an_own_mock_says_that_it_stands_as_it_is(people):
     assert "every value as it stands: 40 rows" in json.dumps(found.to_json())
     assert "every value and every row of the table" not in found.kept
     assert (
-        report(Reveal.of_schema(people.schema).but(rows=7), JSON_LINES).to_json()["reveals"][-2]["text"]
+        report(Reveal.of_schema(people.schema).but(rows=7), JSON_LINES).to_json()["reveals"][-3]["text"]
         == "7 rows, as you said"
     )

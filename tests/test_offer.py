@@ -428,7 +428,7 @@ def test_a_check_publishes_nothing_and_writes_nothing(rehearsal, table):
     assert sorted(p.name for p in table.parent.iterdir()) == before
     found = typed(rehearsal, "offer", table, "--check", "--json").json
     assert found["fits"] is True
-    assert [item["column"] for item in found["reveals"]] == [*PEOPLE.column_names, ""]
+    assert [item["column"] for item in found["reveals"]] == [*PEOPLE.column_names, "", ""]
 
 
 def test_a_suggestion_is_written_once_for_its_owner_alone_and_can_be_offered(rehearsal, table, tmp_path):

@@ -117,8 +117,8 @@ def _mixed(edges: Sequence[Any], ordinary: Callable[[], Any], *, null: bool, dic
 
 
 def _categories(known: Values, *, others: bool, null: bool, kind: pa.DataType, dice: Dice, rows: int) -> pa.Array:
-    """Each category; the last of several only once, so that a program meets a rare one."""
-    often = known[:-1] or known
+    """Each category; the last of three or more only once, so that a program meets a rare one."""
+    often = known[:-1] if len(known) > 2 else known
     edges = [*reversed(known), *([_beside(known, kind)] if others else [])]
     return pa.array(_mixed(edges, lambda: dice.among(often), null=null, dice=dice, rows=rows), kind)
 

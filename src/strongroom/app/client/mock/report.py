@@ -65,13 +65,17 @@ def report(reveal: Reveal, media_type: str, own: pa.Table | None = None) -> Repo
     if own is None:
         rows = reveal.rows
         items.append(Item("", f"{rows:,} rows, as you said" if rows is not None else f"{ROWS} rows, as every mock has"))
-        kept.append("how many rows the table has" if rows is None else "whether that is how many rows the table has")
+        if rows is None:
+            kept.append("how many rows the table has, but for what can be guessed from its size")
         kept.append("how often a value occurs, and which values occur together: both are made up")
     else:
         items.append(
             Item("", f"your own mock, every value as it stands: {own.num_rows:,} rows, none of them a row of the table")
         )
         kept = ["what does not follow from your own mock; how it was made, only you know"]
+    items.append(
+        Item("", "its size in bytes, which every manifest says: about how many rows it has can be guessed from that")
+    )
     if media_type in TYPELESS:
         items.append(
             Item("", "types that were found in the values, since the format says none: one odd value can change a type")
