@@ -22,6 +22,7 @@ from strongroom.app.client.mock.fitting import (
     require_agreed,
     require_described,
     require_form,
+    require_told_early,
     require_true,
     shared_rows,
 )
@@ -290,8 +291,10 @@ def test_names_in_the_owners_table_and_what_is_withheld_do_not_reach_the_mock():
     plain = Reveal((Column("id", pa.string()),))
     renamed = Reveal((Column("id", pa.string(), of="bsn"),), withhold=("surname",))
     assert written(make(plain, 0), PARQUET) == written(make(renamed, 0), PARQUET)
-    assert renamed.changes_table
-    assert not plain.changes_table
+    table = pa.schema([("bsn", pa.string()), ("surname", pa.string())])
+    assert renamed.changes(table)
+    assert not plain.changes(plain.schema)
+    assert plain.changes(table)
 
 
 def test_a_seed_makes_a_mock_and_another_seed_another():
@@ -423,6 +426,7 @@ def test_types_that_a_format_does_not_say_are_found_in_the_mock_again(kind, suff
     path = tmp_path / f"x{suffix}"
     path.write_bytes(written(make(reveal, 0), SUFFIXES[suffix]))
     require_form(Tabular(path).schema, reveal.schema)
+    require_told_early(Tabular(path))
     assert Tabular(path).read().num_rows == ROWS
 
 
@@ -433,6 +437,16 @@ def test_a_type_of_csv_is_found_in_every_row_and_not_in_the_first(tmp_path, monk
     table = Tabular(path)
     assert [str(f.type) for f in table.schema] == ["double", "string", "bool", "timestamp[s]", "null"]
     assert sum(batch.num_rows for batch in table.batches()) == 201
+
+
+def test_csv_whose_types_change_after_its_beginning_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("strongroom.app.client.mock.tabular.FIRST_BYTES", 256)
+    path = tmp_path / "x.csv"
+    path.write_text("a,b,secret\n" + "1,1,0\n" * 200 + "2.5,1,CANARY\n")
+    with pytest.raises(MockMisfit, match="columns 'a', 'secret' of") as caught:
+        require_told_early(Tabular(path))
+    assert "CANARY" not in caught.value.message
+    assert "Parquet" in caught.value.hint
 
 
 def test_a_type_of_json_lines_is_found_in_every_row(tmp_path, monkeypatch):

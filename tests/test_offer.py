@@ -111,6 +111,15 @@ def test_what_is_withheld_is_neither_in_the_mock_nor_in_what_is_sealed(rehearsal
     assert not list(table.parent.glob(".offer-*"))
 
 
+def test_columns_that_are_moved_in_the_description_are_moved_in_what_is_sealed(rehearsal, table):
+    reveal = Reveal(Reveal.of_schema(PEOPLE.schema).columns[::-1])
+    rehearsal.hospital.offer(Offering(table, reveal=reveal), terms=terms())
+    sealed = table.with_name("census.parquet.sealed")
+    with rehearsal.hospital.open(sealed, Envelope.parse(manifest_path(sealed).read_bytes())) as reader:
+        found = pq.read_table(pa.BufferReader(reader.read()))
+    assert found.column_names == PEOPLE.column_names[::-1] == rehearsal.lab.assets["census"].mock_arrow.column_names
+
+
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))
 def test_every_kind_of_table_can_be_offered(rehearsal, tmp_path, suffix):
     path = tmp_path / f"census{suffix}"

@@ -155,7 +155,7 @@ def prepared(offering: Offering, *, beside: Path | None = None, steps: Steps = _
 
 
 def _prepared(offering: Offering, folder: Path, steps: Steps) -> Offered:
-    from .mock.fitting import claims, require_described, require_form, require_true
+    from .mock.fitting import claims, require_described, require_form, require_told_early, require_true
     from .mock.report import report
     from .mock.reveal import Reveal
     from .mock.rewriting import offered_schema, rewrite
@@ -164,6 +164,7 @@ def _prepared(offering: Offering, folder: Path, steps: Steps) -> Offered:
 
     size, name, stamp = _size(offering.table), offering.table.name, _stamp(offering.table)
     table = Tabular(offering.table, steps(f"reading {name}", size))
+    require_told_early(table)
     reveal = Reveal.of_schema(table.schema) if offering.reveal is None else offering.reveal
     reveal = reveal.but(rows=offering.rows, withhold=offering.withhold, rename=offering.rename)
     require_described(reveal, table.schema)
@@ -177,7 +178,7 @@ def _prepared(offering: Offering, folder: Path, steps: Steps) -> Offered:
     if own:
         _require_harmless(offering, reveal, rows, table, steps)
     sealed = offering.table
-    if reveal.changes_table:
+    if reveal.changes(table.schema):
         sealed = folder / name
         with private(sealed) as sink:
             rewrite(table, reveal, sink, steps(f"leaving out what is withheld of {name}", size))

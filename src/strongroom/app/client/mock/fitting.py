@@ -43,6 +43,15 @@ def require_form(mock: pa.Schema, table: pa.Schema) -> None:
     _refuse("the mock does not fit the table", found)
 
 
+def require_told_early(table: Tabular) -> None:
+    """Refuse CSV whose types are others further on than at its beginning, where rooms look for them. Raises MockMisfit."""
+    early = table.at_first_sight
+    changed = [f.name for f in table.schema if spelled(early.field(f.name).type) != spelled(f.type)]
+    if changed:
+        what = f"{_named(changed)} of {table.path.name} changes its type further on, so that a room could not read it"
+        raise MockMisfit(what, hint="Offer it as Parquet or Arrow, which say their types.")
+
+
 def _refuse(what: str, found: list[str]) -> None:
     if found:
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""

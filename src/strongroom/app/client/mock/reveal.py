@@ -193,10 +193,9 @@ class Reveal:
         """Of the mock, and of what is sealed."""
         return pa.schema([pa.field(c.name, c.kind, c.null is not False) for c in self.columns])
 
-    @property
-    def changes_table(self) -> bool:
-        """Whether what is sealed is another table than the owner's: columns are withheld or renamed."""
-        return bool(self.withhold) or any(c.of is not None for c in self.columns)
+    def changes(self, table: pa.Schema) -> bool:
+        """Whether what is sealed is another table than the owner's: columns are withheld, renamed or moved."""
+        return bool([c.name for c in self.columns] != table.names)
 
     def to_json(self) -> dict[str, JSON]:
         return {

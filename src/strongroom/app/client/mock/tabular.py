@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -36,6 +36,8 @@ TYPELESS = (CSV, JSON_LINES)
 BATCH_ROWS = 16_384
 BLOCK_BYTES = 4 << 20  # of CSV and JSON lines at a time; no row may be longer
 MAX_TABLE_BYTES = 1 << 30  # of a mock that is read whole into memory
+
+FIRST_BYTES = 1 << 20  # of CSV, in which a room finds the types (programs/handed.py)
 
 Progress = Callable[[int], None]
 
@@ -86,11 +88,10 @@ class Tabular:
 
     def __init__(self, path: Path, progress: Progress | None = None) -> None:
         self.path, self.media_type = path, media_type_of(path)
-        with _reading(path), path.open("rb") as file:
-            if not file.read(1):
+        with _reading(path):
+            if not path.stat().st_size:
                 raise EmptyFile(f"{path} is empty")
-            file.seek(0)
-            found = self._schema(file, progress or (lambda _done: None))
+            found = self._schema(progress or (lambda _done: None))
         if not len(found):
             raise NotATable(f"{path} has no columns")
         if len(set(found.names)) != len(found):
@@ -98,24 +99,36 @@ class Tabular:
         # What else stands in a schema (pandas writes its index and more) is nobody's business.
         self.schema = pa.schema([pa.field(f.name, f.type, f.nullable) for f in found])
 
-    def _schema(self, file: BinaryIO, progress: Progress) -> pa.Schema:
-        if self.media_type == PARQUET:
-            with pa.parquet.ParquetFile(file) as parquet:
-                return parquet.schema_arrow
-        if self.media_type in (ARROW, ARROW_STREAM):
+    def _schema(self, progress: Progress) -> pa.Schema:
+        if self.media_type in TYPELESS:
+            find = _csv_schema if self.media_type == CSV else _json_schema
+            return find(self.path, progress)
+        with _opened(self.path) as file:
+            if self.media_type == PARQUET:
+                with pa.parquet.ParquetFile(file) as parquet:
+                    return parquet.schema_arrow
             with _ipc(file, self.media_type) as reader:
                 return reader.schema
-        return _csv_schema(file, progress) if self.media_type == CSV else _json_schema(file, progress)
+
+    @property
+    def at_first_sight(self) -> pa.Schema:
+        """The schema as a reader takes it that finds the types of CSV in the first MiB, as rooms do."""
+        if self.media_type != CSV:
+            return self.schema
+        with _reading(self.path), _opened(self.path) as file:
+            options = pa.csv.ReadOptions(use_threads=False, block_size=FIRST_BYTES)
+            with pa.csv.open_csv(file, read_options=options) as reader:
+                return reader.schema
 
     def batches(self, progress: Progress | None = None) -> Iterator[pa.RecordBatch]:
         """Every row. Raises NotATable: the file breaks off, or is malformed further on."""
-        with _reading(self.path), self.path.open("rb") as file:
+        with _reading(self.path), _opened(self.path) as file:
             for batch in self._batches(file):
                 yield batch.replace_schema_metadata(None)
                 if progress and not file.closed:
                     progress(file.tell())
 
-    def _batches(self, file: BinaryIO) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: Any) -> Iterator[pa.RecordBatch]:
         if self.media_type == PARQUET:
             with pa.parquet.ParquetFile(file, pre_buffer=False) as parquet:
                 yield from parquet.iter_batches(BATCH_ROWS, use_threads=False)
@@ -130,7 +143,7 @@ class Tabular:
             with _csv(file, {f.name: f.type for f in self.schema}) as reader:
                 yield from reader
         else:
-            for _, table in _json_tables(file, self.schema):
+            for table in _json_tables(file, self.schema):
                 yield from table.to_batches()
 
     def read(self, max_bytes: int = MAX_TABLE_BYTES) -> pa.Table:
@@ -145,14 +158,21 @@ class Tabular:
         return pa.Table.from_batches(found, schema=schema)
 
 
-def _ipc(file: BinaryIO, media_type: str) -> Any:
+def _opened(path: Path) -> Any:
+    """The file as Arrow's own: its threads read ahead, and must neither wait for the interpreter nor share a place,
+    so that each reader has one for itself.
+    """
+    return pa.OSFile(str(path), "rb")
+
+
+def _ipc(file: Any, media_type: str) -> Any:
     return pa.ipc.open_file(file) if media_type == ARROW else pa.ipc.open_stream(file)
 
 
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 
-def _csv(file: BinaryIO, types: dict[str, pa.DataType]) -> Any:
+def _csv(file: Any, types: dict[str, pa.DataType]) -> Any:
     return pa.csv.open_csv(
         file,
         read_options=pa.csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
@@ -160,14 +180,13 @@ def _csv(file: BinaryIO, types: dict[str, pa.DataType]) -> Any:
     )
 
 
-def _csv_schema(file: BinaryIO, progress: Progress) -> pa.Schema:
-    with _csv(file, {}) as reader:
+def _csv_schema(path: Path, progress: Progress) -> pa.Schema:
+    with _opened(path) as file, _csv(file, {}) as reader:
         names = reader.schema.names
     if len(set(names)) != len(names):
         return pa.schema([pa.field(name, pa.null()) for name in names])  # for the caller to refuse
-    file.seek(0)
     left = {name: list(_CSV_KINDS) for name in names}
-    with _csv(file, dict.fromkeys(names, pa.string())) as reader:
+    with _opened(path) as file, _csv(file, dict.fromkeys(names, pa.string())) as reader:
         for batch in reader:
             for name, kinds in left.items():
                 left[name] = [kind for kind in kinds if _fits(batch.column(name), kind)]
@@ -177,13 +196,13 @@ def _csv_schema(file: BinaryIO, progress: Progress) -> pa.Schema:
 
 def _fits(texts: pa.Array, kind: pa.DataType) -> bool:
     """Whether CSV with these cells can be read as the type."""
-    lines = io.BytesIO()
-    pa.csv.write_csv(pa.table({"x": texts.unique()}), lines, pa.csv.WriteOptions(quoting_style="all_valid"))
-    lines.seek(0)
+    sink = pa.BufferOutputStream()
+    pa.csv.write_csv(pa.table({"x": texts.unique()}), sink, pa.csv.WriteOptions(quoting_style="all_valid"))
+    lines = sink.getvalue()
     try:
         pa.csv.read_csv(
-            lines,
-            read_options=pa.csv.ReadOptions(use_threads=False, block_size=max(BLOCK_BYTES, lines.getbuffer().nbytes)),
+            pa.BufferReader(lines),
+            read_options=pa.csv.ReadOptions(use_threads=False, block_size=max(BLOCK_BYTES, lines.size)),
             parse_options=pa.csv.ParseOptions(newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(column_types={"x": kind}),
         )
@@ -195,8 +214,8 @@ def _fits(texts: pa.Array, kind: pa.DataType) -> bool:
 # --- JSON lines -------------------------------------------------------------------------------------------------------
 
 
-def _json_tables(file: BinaryIO, schema: pa.Schema | None) -> Iterator[tuple[int, pa.Table]]:
-    """Some whole lines at a time, and how far the file was read."""
+def _json_tables(file: Any, schema: pa.Schema | None) -> Iterator[pa.Table]:
+    """Some whole lines at a time."""
     options = pa.json.ReadOptions(use_threads=False, block_size=2 * BLOCK_BYTES)
     parse = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error" if schema else "infer")
     rest = b""
@@ -206,16 +225,17 @@ def _json_tables(file: BinaryIO, schema: pa.Schema | None) -> Iterator[tuple[int
         if len(rest) > BLOCK_BYTES:
             raise pa.ArrowInvalid("a line is too long")
         if lines.strip():
-            yield file.tell(), pa.json.read_json(io.BytesIO(lines + end), options, parse)
+            yield pa.json.read_json(pa.BufferReader(lines + end), options, parse)
         if not piece:
             return
 
 
-def _json_schema(file: BinaryIO, progress: Progress) -> pa.Schema:
+def _json_schema(path: Path, progress: Progress) -> pa.Schema:
     found: pa.Schema | None = None
-    for done, table in _json_tables(file, None):
-        found = table.schema if found is None else _both(found, table.schema)
-        progress(done)
+    with _opened(path) as file:
+        for table in _json_tables(file, None):
+            found = table.schema if found is None else _both(found, table.schema)
+            progress(file.tell())
     return found if found is not None else pa.schema([])
 
 
