@@ -192,7 +192,7 @@ def same(notebook: dict[str, Any]) -> list[Any]:
     """What a notebook says, without what differs each time: digests and times."""
     text = json.dumps([[c["cell_type"], c["source"], shown(c)] for c in notebook["cells"]])
     text = re.sub(r"sha256:[0-9a-f]{64}", "<digest>", text)
-    return json.loads(re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "<time>", text))
+    return json.loads(re.sub(r"\d{1,2} [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", "<time>", text))
 
 
 def shown(cell: dict[str, Any]) -> list[Any]:

@@ -454,6 +454,19 @@ def test_a_suggestion_is_written_once_for_its_owner_alone_and_can_be_offered(reh
     assert not [f for f in few["findings"] if f["column"] == "region" and f["risky"]]
 
 
+def test_what_a_mock_reveals_is_said_before_anything_leaves(rehearsal, table, monkeypatch):
+    def gone(*_args, **_named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("strongroom.app.cli.offer.upload", gone)
+    said = call("offer", table, *TERMS, "--home", rehearsal.home, "--as", "hospital", "--exchange-url", "http://x", *ENCLAVE)
+    assert said.status == 130
+    assert "Whoever gets the mock knows" in said.out
+
+
+ENCLAVE = ("--enclave-url", "http://x")
+
+
 def test_an_offer_from_the_command_line(rehearsal, table, tmp_path):
     words = ("offer", table, "--withhold", "surname", "--rename", "born=birth", "--rows", 12, *TERMS, "--no-upload")
     said = typed(rehearsal, *words)

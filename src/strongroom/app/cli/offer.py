@@ -135,6 +135,7 @@ def offer(args: Namespace, screen: Screen) -> int:
     if out.exists():
         raise Conflict(f"{out} is already there", hint="Move it away, or choose another place with --out.")
     with _Steps(screen) as steps, prepared(offering, beside=out.parent, steps=steps) as offered:
+        _said(offered.report, screen)  # before anything leaves
         kept = keep_mock(offered, args.mock_out or mock_path(args.table)) if offering.mock is None else offering.mock
         progress = steps(f"sealing {args.table.name}", args.table.stat().st_size)
         name = args.name or name_of(args.table.stem)
@@ -142,7 +143,7 @@ def offer(args: Namespace, screen: Screen) -> int:
         envelope = manifest_in(manifest_path(out))
         if not args.no_upload:
             upload(here, out, envelope, offered.mock, screen)
-        _said(offered.report, screen)
+    screen.line()
     assert Manifest.parse(envelope.expect(MANIFEST_TYPE)) == manifest
     asset = f"{manifest.owner}/{manifest.name}"
     screen.said("mock", f"{kept} ({offered.rows:,} rows)")

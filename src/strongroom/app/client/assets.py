@@ -355,9 +355,10 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
 def _time(at: int) -> str:
     try:
-        return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+        when = datetime.fromtimestamp(at, UTC)
     except (OverflowError, ValueError, OSError):
         return f"second {at}"
+    return f"{when.day} {when:%B %Y, %H:%M} UTC"
 
 
 def _shown(text: str) -> str:

@@ -12,6 +12,7 @@ from .notation import spelled
 from .reveal import ROWS, Column, Reveal
 from .tabular import TYPELESS
 
+SHOWN = 8  # categories
 ASK = (
     "Is a column's name itself sensitive? Leave the column out of the mock and of what is sealed with --withhold NAME, "
     "or give it another name in both with --rename NAME=OTHER."
@@ -91,11 +92,11 @@ def _column(column: Column) -> str:
     if column.null is not None:
         said.append("that it may be null" if column.null else "that it is never null")
     if column.categories is not None:
-        beside = ", and that there are others" if column.others else ", and that there are no others"
-        said.append(
-            f"that these {len(column.categories)} values occur{beside}: {', '.join(column.categories[:8])}"
-            + (", …" if len(column.categories) > 8 else "")
-        )
+        count = len(column.categories)
+        which = "one value occurs" if count == 1 else f"these {count} values occur"
+        beside = "and that there are others" if column.others else "and that there are no others"
+        shown = ", ".join(column.categories[:SHOWN]) + (", …" if count > SHOWN else "")
+        said.append(f"that {which}, {beside}: {shown}")
     if column.range is not None:
         said.append(f"that every value lies from {column.range[0]} to {column.range[1]}")
     if column.pattern is not None:

@@ -109,11 +109,8 @@ def _categories(column: Column, seen: Seen, few: int) -> tuple[Column, list[Find
         suggested = replace(column, categories=tuple(texts), others=bool(rare))
     except BadField:
         return None
-    found = [
-        Finding(
-            column.name, "categories", f"shows that each of {len(kept)} values occurs; the rarest in {_least(seen, few)}"
-        )
-    ]
+    which = "a value occurs" if len(kept) == 1 else f"each of {len(kept)} values occurs"
+    found = [Finding(column.name, "categories", f"shows that {which}; the rarest in {_least(seen, few)}")]
     if rare:
         named = ", ".join(f"{value!r} ({_records(count)})" for value, count in rare)
         text = f"left out, because under {few} records have them: {named}; `others` shows that there are such"
