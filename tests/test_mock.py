@@ -22,6 +22,7 @@ from strongroom.app.client.mock.fitting import (
     require_agreed,
     require_described,
     require_form,
+    require_likeness,
     require_told_early,
     require_true,
     shared_rows,
@@ -678,6 +679,34 @@ def test_an_own_mock_that_shows_more_than_was_agreed_is_refused():
         with pytest.raises(MockReveals, match=why) as caught:
             require_agreed(pa.table(row), reveal)
         assert "atoll" not in caught.value.message
+
+
+def test_an_own_mock_that_leads_astray_is_refused(tmp_path):
+    schema = pa.schema([pa.field("a", pa.int8(), nullable=False), pa.field("b", pa.dictionary(pa.int8(), pa.string()))])
+    data = pa.table({"a": pa.array([1, 2], pa.int8()), "b": pa.array(["x", "y"]).dictionary_encode()}).cast(schema)
+    table = table_at(tmp_path / "x.parquet", data)
+    reveal, seen = Reveal.of_schema(table.schema), survey(table)
+    require_likeness(data, table.schema, seen, reveal)
+    odd = pa.table({"a": pa.array([1, None], pa.int8()), "b": pa.array(["x", "CANARY"]).dictionary_encode()})
+    with pytest.raises(MockMisfit, match=r"'a' holds nulls.*'b' holds categories") as caught:
+        require_likeness(odd, table.schema, seen, reveal)
+    assert "CANARY" not in caught.value.message
+
+
+def test_values_that_python_cannot_hold_are_one_line(tmp_path):
+    table = table_at(tmp_path / "x.parquet", pa.table({"day": pa.array([10**7], pa.int32()).cast(pa.date32())}))
+    reveal = Reveal.of_schema(table.schema)
+    for ask in (lambda: survey(table), lambda: shared_rows(table.read(), table, reveal)):
+        with pytest.raises(NotATable, match="9999"):
+            ask()
+
+
+def test_a_table_without_a_row_can_be_read(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n")
+    require_told_early(Tabular(path))
+    assert Tabular(path).read().num_rows == 0
+    assert [str(f.type) for f in Tabular(path).schema] == ["null", "null"]
 
 
 def test_rows_of_the_table_are_found_in_an_own_mock(people):

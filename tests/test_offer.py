@@ -405,6 +405,19 @@ def test_a_broad_table_is_cut_in_a_notebook(rehearsal, tmp_path):
     assert "column20" not in page
 
 
+def test_a_mock_with_dates_that_python_cannot_hold_is_shown_all_the_same(rehearsal, tmp_path):
+    path = tmp_path / "late.parquet"
+    pq.write_table(pa.table({"day": pa.array([1], pa.int32()).cast(pa.date32())}), path)
+    mock = own(tmp_path, pa.table({"day": pa.array([10**7], pa.int32()).cast(pa.date32())}))
+    with pytest.raises(NotATable, match="9999"):
+        rehearsal.hospital.offer(Offering(path, mock=mock), terms=terms())
+    rehearsal.hospital.offer(Offering(path, mock=mock, coincide=True), terms=terms())
+    found = rehearsal.lab.assets["late"]
+    assert "<td>(cannot be shown)</td>" in found._repr_html_()
+    with pytest.raises(NotATable, match="pandas"):
+        found.mock  # noqa: B018
+
+
 def test_what_has_no_mock_or_a_mock_that_is_no_table(rehearsal, tmp_path):
     plain = rehearsal.seal(rehearsal.hospital, "model.onnx")
     with pytest.raises(NotFound, match="has no mock"):
@@ -489,6 +502,7 @@ def test_an_offer_from_the_command_line(rehearsal, table, tmp_path):
         ((), "app.usage"),
         ((*TERMS, "--rename", "born"), "app.usage"),
         ((*TERMS, "--rows", "0"), "app.usage"),
+        ((*TERMS, "--suggest", "none.json", "--few", "0"), "app.usage"),
         ((*TERMS, "--check", "--suggest", "x.json"), "app.usage"),
         ((*TERMS, "--withhold", "nobody"), "wire.bad_field"),
         ((*TERMS, "--reveal", "nowhere.json"), "app.not_found"),

@@ -183,6 +183,8 @@ def _suggest(args: Namespace, screen: Screen) -> int:
 
     if args.suggest.exists():
         raise Conflict(f"{args.suggest} is already there", hint="Move it away: what you edited is not overwritten.")
+    if args.few is not None and args.few < 1:
+        raise Usage("--few is a number of records, at least 1")
     with _Steps(screen) as steps:
         found = suggested(args.table, args.few, steps)
     write(args.suggest, pretty(found.reveal.to_json()), secret=True)

@@ -26,6 +26,7 @@ from strongroom.errors import (
     BadField,
     ManifestMismatch,
     MissingExtra,
+    NotATable,
     NotFound,
     OlderOffer,
     StrongroomError,
@@ -183,6 +184,8 @@ class Asset:
             return table.to_pandas()
         except ImportError as error:
             raise MissingExtra("pandas is not installed", hint="pip install 'strongroom[data]'") from error
+        except ValueError as error:  # of which Arrow's own are some
+            raise NotATable(f"pandas cannot hold the mock of {self.name}", hint="Take mock_arrow.") from error
 
     @property
     def schema(self) -> Columns:
@@ -223,7 +226,7 @@ class Asset:
             return f"<p><b>{_text(error.code)}</b>: {_text(error.message)}</p>"
         names = table.column_names[:SHOWN_COLUMNS]
         cells = table.select(range(len(names))).slice(0, SHOWN_ROWS)
-        rows = [[_cell(column[row].as_py()) for column in cells.columns] for row in range(cells.num_rows)]
+        rows = [[_cell(column[row]) for column in cells.columns] for row in range(cells.num_rows)]
         more = f"; {len(names)} of {table.num_columns} columns" if table.num_columns > len(names) else ""
         caption = f"<p>The mock: {table.num_rows:,} rows, of which {len(rows)}{more}</p>"
         return caption + _table_html(names, rows)
@@ -366,7 +369,11 @@ def _shown(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _cell(value: object) -> str:
+def _cell(scalar: pa.Scalar) -> str:
+    try:
+        value = scalar.as_py()
+    except (ValueError, OverflowError):  # such as a date after the year 9999
+        return "(cannot be shown)"
     text = "" if value is None else str(value)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
 

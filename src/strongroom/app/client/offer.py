@@ -212,9 +212,12 @@ def _own(mock: Path, table: Tabular, folder: Path) -> Path:
 
 
 def _require_harmless(offering: Offering, reveal: Reveal, rows: pa.Table, table: Tabular, steps: Steps) -> None:
-    from .mock.fitting import require_agreed, shared_rows
+    from .mock.fitting import require_agreed, require_likeness, shared_rows
+    from .mock.survey import survey
 
     require_agreed(rows, reveal)
+    seen = survey(table, reveal, steps(f"looking at {table.path.name}", _size(table.path)))
+    require_likeness(rows, table.schema, seen, reveal)
     if offering.coincide:
         return
     shared = shared_rows(rows, table, reveal, steps(f"looking for the mock's rows in {table.path.name}", _size(table.path)))

@@ -16,7 +16,7 @@ from strongroom.wire import JSON
 
 from .notation import spelled
 from .reveal import Column, Reveal, is_text, value_kind
-from .survey import Seen, Survey
+from .survey import Seen, Survey, readable
 from .tabular import Progress, Tabular
 
 SHOWN = 5  # of what is wrong, in one line
@@ -134,11 +134,32 @@ def require_agreed(mock: pa.Table, reveal: Reveal) -> None:
         if said is None and column.pattern is None:
             continue
         seen = Seen(value_kind(column.kind), counts={}, pattern=column.pattern)
-        for values in mock[column.name].chunks:
-            seen.add(values)
+        with readable(column.name):
+            for values in mock[column.name].chunks:
+                seen.add(values)
         what = untrue(column, seen)
         if what:
             raise MockReveals(f"the mock's column {column.name!r} {what}")
+
+
+def require_likeness(mock: pa.Table, table: pa.Schema, seen: Survey, reveal: Reveal) -> None:
+    """Refuse an own mock that leads astray: nulls where the table can have none, categories that it has not.
+
+    Raises:
+        MockMisfit: names the columns, and no value.
+    """
+    found = []
+    for column in reveal.columns:
+        field, values = table.field(column.place), mock[column.name]
+        if values.null_count and not field.nullable:
+            found.append(f"column {column.name!r} holds nulls, which the table cannot")
+        known = seen.columns[column.place].counts
+        if known is not None and pa.types.is_dictionary(field.type):
+            with readable(column.name):
+                occurring = set(_plain(values).unique().drop_null().to_pylist())
+            if occurring - set(known):
+                found.append(f"column {column.name!r} holds categories that the table does not")
+    _refuse("the mock does not fit the table", found)
 
 
 def shared_rows(mock: pa.Table, table: Tabular, reveal: Reveal, progress: Progress | None = None) -> int:
@@ -172,5 +193,7 @@ def _plain(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
 
 
 def _rows(columns: list[pa.Array | pa.ChunkedArray]) -> Iterator[str]:
-    for cells in zip(*(_plain(column).to_pylist() for column in columns), strict=True):
-        yield repr(cells)
+    with readable("of the mock or the table"):
+        cells = [_plain(column).to_pylist() for column in columns]
+    for row in zip(*cells, strict=True):
+        yield repr(row)

@@ -6,12 +6,15 @@ its texts while they all have one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from strongroom.errors import NotATable
 
 from .pattern import Pattern
 from .reveal import MAX_CATEGORIES, Reveal, is_text, value_kind
@@ -93,6 +96,16 @@ class Survey:
     columns: Mapping[str, Seen]
 
 
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Values that Arrow holds and Python cannot, as one of our errors. Raises NotATable."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        what = f"column {name!r} holds a value that cannot be read, such as a date after the year 9999"
+        raise NotATable(what, hint="Mend the column, or leave it out of the file.") from error
+
+
 def ordered(kind: pa.DataType) -> bool:
     """Whether its values have a range that can be said."""
     return any(
@@ -139,5 +152,6 @@ def survey(table: Tabular, reveal: Reveal | None = None, progress: Progress | No
     for batch in table.batches(progress):
         rows += batch.num_rows
         for name, seen in columns.items():
-            seen.add(batch.column(name))
+            with readable(name):
+                seen.add(batch.column(name))
     return Survey(rows, columns)
