@@ -207,6 +207,7 @@ class Asset:
             "offered": _time(m.created_at),
             "manifest": m.digest,
             "mock": mock,
+            "who approves": f"{m.owner}, and every other party of a contract; each signs exactly what runs",
             **self.terms.clauses,
         }
 
