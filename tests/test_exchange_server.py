@@ -108,12 +108,13 @@ def put_asset(there: ExchangeClient, world: World, role: str = "data") -> tuple[
 # --- every route, with what it must not take --------------------------------------------------------------------------
 
 DIGESTS = ["/v1/manifests/{}", "/v1/sealed/{}", "/v1/mocks/{}", "/v1/outputs/{}", "/v1/proposals/{}", "/v1/receipts/{}"]
-DIGESTS += ["/v1/proposals/{}/deliveries"]
+DIGESTS += ["/v1/proposals/{}/deliveries", "/v1/proposals/{}/notes"]
 BODIES = [
     ("PUT", f"/v1/manifests/{NOBODY}"),
     ("POST", "/v1/proposals"),
     ("POST", f"/v1/proposals/{NOBODY}/approvals"),
     ("POST", f"/v1/proposals/{NOBODY}/withdrawals"),
+    ("POST", f"/v1/proposals/{NOBODY}/notes"),
     ("POST", "/v1/deliveries"),
     ("POST", "/v1/receipts"),
     ("POST", "/v1/log/entries"),

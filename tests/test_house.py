@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"contract"},
     {"delivery", "output"},
     {"broker"},
-    {"receipt", "inference", "batch"},
+    {"receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served"},
 ]
 FLOOR = {"__version__": -1} | {unit: height for height, units in enumerate(FLOORS) for unit in units}

@@ -20,6 +20,7 @@ from strongroom.errors import BadField, BadReceipt, CodeMismatch, Conflict, Mani
 from strongroom.ledger import ConsistencyProof, Entry, LoggedProof
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
+from strongroom.review import MAX_NOTES
 from strongroom.wire import Envelope, Fields
 
 from .entry import KEY_HEADER, PAGE_ITEMS
@@ -99,6 +100,28 @@ class Seen:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """That there is something new to say of a proposal. **Untrusted**, as :class:`Seen`.
+
+    Attributes:
+        place: of the change among all; the next question begins after it.
+        notes: how many notes there are about it.
+        seen: what there is to say.
+    """
+
+    place: int
+    notes: int
+    seen: Seen
+
+    @classmethod
+    def from_json(cls, value: object) -> Change:
+        f = Fields(value, "change")
+        found = cls(f.integer("place"), f.integer("notes", high=64 * MAX_NOTES), Seen.from_json(f.any("seen")))
+        f.end()
+        return found
+
+
 class ExchangeClient:
     """Everything that parties and enclaves ask of an exchange.
 
@@ -133,15 +156,15 @@ class ExchangeClient:
         """The manifests that these keys signed, oldest first."""
         return self._list("manifests", "by", keyids, Envelope.from_json)
 
-    def _list(self, name: str, query: str, keyids: Iterable[str], parse: Callable[[Any], _T]) -> list[_T]:
+    def _list(self, name: str, query: str, keyids: Iterable[str], parse: Callable[[Any], _T], after: int = 0) -> list[_T]:
         """Every page of a list. Raises TooLarge where it does not end."""
-        keys, after = ",".join(sorted(set(keyids))), 0
+        return self._pages(f"/v1/{name}", name, {query: ",".join(sorted(set(keyids)))}, parse, after)
+
+    def _pages(self, path: str, name: str, query: dict[str, str], parse: Callable[[Any], _T], after: int = 0) -> list[_T]:
         found: list[_T] = []
         for _ in range(MAX_PAGES):
-            params = {query: keys, "after": after, "limit": PAGE_ITEMS}
-            answer = wire.decode(
-                self.client.get(f"/v1/{name}", params=params, max_bytes=MAX_PAGE_BYTES), max_bytes=MAX_PAGE_BYTES
-            )
+            params: dict[str, str | int] = {**query, "after": after, "limit": PAGE_ITEMS}
+            answer = wire.decode(self.client.get(path, params=params, max_bytes=MAX_PAGE_BYTES), max_bytes=MAX_PAGE_BYTES)
             f = Fields(answer, "page")
             found += f.items(name, parse, high=PAGE_ITEMS)
             if f.optional("next", lambda place: place) is None:
@@ -203,6 +226,23 @@ class ExchangeClient:
     def proposals(self, keyids: Iterable[str]) -> list[Seen]:
         """The proposals among the holders of these keys and nobody else, oldest first."""
         return self._list("proposals", "among", keyids, Seen.from_json)
+
+    def changes(self, keyids: Iterable[str], after: int) -> list[Change]:
+        """What is new among the holders of these keys and nobody else, in the order of its last change.
+
+        Args:
+            keyids: as in :meth:`proposals`.
+            after: the place of the last change that is known; 0 for all.
+        """
+        return self._list("changes", "among", keyids, Change.from_json, after)
+
+    def note(self, envelope: Envelope, proposal: str) -> None:
+        """Post a note about a proposal."""
+        self.client.post(f"/v1/proposals/{proposal}/notes", envelope.encode())
+
+    def notes(self, proposal: str) -> list[Envelope]:
+        """The notes about a proposal, oldest first; whoever asked verifies them."""
+        return self._pages(f"/v1/proposals/{proposal}/notes", "notes", {}, Envelope.from_json)
 
     def approve(self, proposal: Proposal, signatures: tuple[wire.Signature, ...]) -> None:
         envelope = Envelope(PROPOSAL_TYPE, proposal.encode(), signatures)

@@ -28,6 +28,7 @@ from strongroom.errors import BadBundle, BadField, Conflict, ManifestMismatch, N
 from strongroom.ledger import Entry
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
+from strongroom.review import Note
 from strongroom.wire import Envelope, Fields, Signature
 
 from .entry import ENTRY_TYPE, KEY_HEADER, MAX_KEYS, PAGE_ITEMS
@@ -246,6 +247,36 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
         await blocking(store.put_withdrawal)(digest, withdrawal.party, envelope)
         return json_answer({})
 
+    # --- notes of a review ---
+
+    async def post_note(request: Request) -> Response:
+        envelope = Envelope.parse(await body(request, DOCUMENT))
+        known = await blocking(store.proposal)(_digest(request))
+        note = Note.verify(envelope, Proposal.parse(known.expect(PROPOSAL_TYPE)))
+        store.require_space(DOCUMENT)
+        await blocking(store.put_note)(note, envelope)
+        return json_answer({})
+
+    async def list_notes(request: Request) -> Response:
+        digest, (after, limit) = _digest(request), _window(request)
+
+        def page() -> object:
+            return _page("notes", store.notes(digest, after, limit), limit, lambda envelope: envelope.to_json())
+
+        return json_answer(await blocking(page)())
+
+    async def list_changes(request: Request) -> Response:
+        among, (after, limit) = _keyids(request, "among"), _window(request)
+
+        def changed(what: tuple[int, str]) -> object:
+            place, digest = what
+            return {"notes": store.count_notes(digest), "place": place, "seen": seen(digest)}
+
+        def page() -> object:
+            return _page("changes", store.changes_among(among, after, limit), limit, changed)
+
+        return json_answer(await blocking(page)())
+
     # --- outputs, receipts, the log ---
 
     async def post_delivery(request: Request) -> Response:
@@ -339,6 +370,9 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
             Route("/v1/proposals/{digest}/approvals", post_approval, methods=["POST"]),
             Route("/v1/proposals/{digest}/withdrawals", post_withdrawal, methods=["POST"]),
             Route("/v1/proposals/{digest}/deliveries", list_deliveries),
+            Route("/v1/proposals/{digest}/notes", list_notes),
+            Route("/v1/proposals/{digest}/notes", post_note, methods=["POST"]),
+            Route("/v1/changes", list_changes),
             Route("/v1/deliveries", post_delivery, methods=["POST"]),
             Route("/v1/receipts", post_receipt, methods=["POST"]),
             Route("/v1/receipts/{digest}", get_receipt),

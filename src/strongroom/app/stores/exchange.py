@@ -21,6 +21,7 @@ from strongroom.delivery import Delivery
 from strongroom.errors import BadField, Conflict, LimitReached, NoSpace, NotFound, NotLogged
 from strongroom.ledger import Checkpoint, ConsistencyProof, Entry, LoggedProof, LogKey, Tree
 from strongroom.receipt import Bundle, Statement
+from strongroom.review import MAX_NOTES, Note
 from strongroom.wire import Envelope, Signature
 
 from .sqlite import Database, blob, integer, text
@@ -54,6 +55,10 @@ CREATE TABLE IF NOT EXISTS outputs (contract TEXT, run_id TEXT, output TEXT, sea
 CREATE TABLE IF NOT EXISTS leaves (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS batched (contract TEXT, day INTEGER, entries INTEGER NOT NULL, PRIMARY KEY (contract, day))
 STRICT;
+CREATE TABLE IF NOT EXISTS notes (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, proposal TEXT NOT NULL,
+    party TEXT NOT NULL, envelope BLOB NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS notes_of ON notes (proposal, party);
+CREATE TABLE IF NOT EXISTS changes (proposal TEXT PRIMARY KEY, seq INTEGER NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS nodes (level INTEGER, idx INTEGER, hash BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT;
 """
 
@@ -94,6 +99,12 @@ class ExchangeStore:
         for kind in KINDS:
             (folder / kind).mkdir(parents=True, exist_ok=True)
         self._db = Database(folder / "exchange.db", _SCHEMA)
+        with self._db.write() as c:  # what was here before anybody counted changes
+            rows = c.execute(
+                "SELECT digest FROM proposals WHERE digest NOT IN (SELECT proposal FROM changes) ORDER BY seq"
+            ).fetchall()
+            for row in rows:
+                self._changed(c, text(row[0]))
 
     def close(self) -> None:
         self._db.close()
@@ -190,6 +201,9 @@ class ExchangeStore:
                 )
                 keyids = {p.signing_key.keyid for p in proposal.parties}
                 c.executemany("INSERT INTO parties VALUES (?, ?)", [(digest, k) for k in sorted(keyids)])
+                self._changed(c, digest)
+                if proposal.supersedes is not None:
+                    self._changed(c, proposal.supersedes)
             self._log(c, Entry("proposal", digest, digest))
             self._approve(c, digest, signature)
 
@@ -203,12 +217,14 @@ class ExchangeStore:
         if c.execute("INSERT OR IGNORE INTO approvals VALUES (?, ?, ?)", row).rowcount:
             digest = wire.digest(wire.encode({"keyid": signature.keyid, "sig": wire.b64(signature.sig)}))
             self._log(c, Entry("approval", proposal, digest))
+            self._changed(c, proposal)
 
     def put_withdrawal(self, proposal: str, party: str, envelope: Envelope) -> None:
         with self._db.write() as c:
             row = (proposal, party, envelope.encode())
             if c.execute("INSERT OR IGNORE INTO withdrawals VALUES (?, ?, ?)", row).rowcount:  # as for approvals
                 self._log(c, Entry("withdrawal", proposal, envelope.digest))
+                self._changed(c, proposal)
 
     def proposal(self, digest: str) -> Envelope:
         """The proposal with the signatures so far. Raises NotFound."""
@@ -238,6 +254,59 @@ class ExchangeStore:
             limit,
         )
         return [(integer(n), text(d)) for n, d in rows]
+
+    def _changed(self, c: sqlite3.Connection, proposal: str) -> None:
+        """Note that there is something new to say of a proposal: it moves to the end of the changes."""
+        c.execute(
+            "INSERT OR REPLACE INTO changes SELECT ?, coalesce(max(seq), 0) + 1 FROM changes",
+            (proposal,),
+        )
+
+    def changes_among(self, keyids: Sequence[str], after: int, limit: int) -> list[tuple[int, tuple[int, str]]]:
+        """As :meth:`proposals_among`, by their last change: its place twice over, and the digest."""
+        rows = self._db.rows(
+            "SELECT changes.seq, digest FROM changes JOIN proposals ON digest = proposal"  # noqa: S608 - "?,?"
+            f" WHERE changes.seq > ? AND proposer IN ({_among(keyids)})"
+            " AND NOT EXISTS (SELECT 1 FROM parties WHERE parties.proposal = proposals.digest"
+            f" AND parties.keyid NOT IN ({_among(keyids)}))"
+            " ORDER BY changes.seq LIMIT ?",
+            after,
+            *keyids,
+            *keyids,
+            limit,
+        )
+        return [(integer(n), (integer(n), text(d))) for n, d in rows]
+
+    def put_note(self, note: Note, envelope: Envelope) -> None:
+        """Keep and log a note whose signature was verified. Raises LimitReached: the party has said enough about it."""
+        with self._db.write() as c:
+            if c.execute("SELECT 1 FROM notes WHERE digest = ?", (envelope.digest,)).fetchone() is not None:
+                return
+            place = (note.proposal, note.party)
+            rows = c.execute("SELECT count(*) FROM notes WHERE proposal = ? AND party = ?", place).fetchone()
+            if integer(rows[0]) >= MAX_NOTES:
+                raise LimitReached(
+                    f"at most {MAX_NOTES} notes of a party about a proposal are kept",
+                    retry_after=DAY,
+                    hint="Decide, or talk to the other parties elsewhere.",
+                )
+            c.execute(
+                "INSERT INTO notes (digest, proposal, party, envelope) VALUES (?, ?, ?, ?)",
+                (envelope.digest, *place, envelope.encode()),
+            )
+            self._log(c, Entry("review", note.proposal, envelope.digest))
+            self._changed(c, note.proposal)
+
+    def notes(self, proposal: str, after: int, limit: int) -> list[tuple[int, Envelope]]:
+        """Place and envelope of the notes about a proposal, oldest first."""
+        rows = self._db.rows(
+            "SELECT seq, envelope FROM notes WHERE proposal = ? AND seq > ? ORDER BY seq LIMIT ?", proposal, after, limit
+        )
+        return [(integer(n), Envelope.parse(blob(e))) for n, e in rows]
+
+    def count_notes(self, proposal: str) -> int:
+        row = self._db.row("SELECT count(*) FROM notes WHERE proposal = ?", proposal)
+        return integer(row[0]) if row else 0
 
     def counters(self, digest: str) -> list[str]:
         rows = self._db.rows("SELECT digest FROM proposals WHERE supersedes = ? ORDER BY seq LIMIT ?", digest, MAX_COUNTERS)
@@ -293,6 +362,7 @@ class ExchangeStore:
             place = (statement.contract, statement.run_id)
             outputs = [(*place, d.output.name, d.sealed, d.manifest) for d in statement.outputs]
             c.executemany("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?)", outputs)
+            self._changed(c, statement.contract)
         return logged
 
     def receipt(self, digest: str) -> bytes:
