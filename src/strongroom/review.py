@@ -1,6 +1,6 @@
 """Notes of a review: what a party said about a proposal before it decided, signed and logged.
 
-A note decides nothing. To approve is to sign the proposal, and to refuse is to withdraw (``contract.py``); what a note adds is
+A note decides nothing. To approve is to sign the proposal, and to refuse is to withdraw (``contract.py``); a note adds
 the way there: a comment on a line of the code, a change that is asked for, and what a party had been shown when it signed.
 
 See ``spec/review.md``.
