@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from strongroom import merkle, wire
+from strongroom.app.exchange.client import Change as Changed
 from strongroom.app.exchange.client import ExchangeClient, Seen
 from strongroom.app.http import Client, anybody
 from strongroom.asset import (
@@ -446,8 +447,16 @@ class Room:
 
     def sift(self) -> tuple[list[View], list[LeftOut]]:
         """As :meth:`views`, and beside it what names this party and cannot be relied on, and why."""
+        return self._sifted(self.exchange.proposals(self._pinned()))
+
+    def changes(self, after: int) -> tuple[list[View], list[LeftOut], list[Changed]]:
+        """As :meth:`sift`, of what changed after a place; and what the exchange says of each, untrusted."""
+        changed = self.exchange.changes(self._pinned(), after)
+        return *self._sifted(change.seen for change in changed), changed
+
+    def _sifted(self, all_seen: Iterable[Seen]) -> tuple[list[View], list[LeftOut]]:
         found, left_out = [], []
-        for seen in self.exchange.proposals(self._pinned()):
+        for seen in all_seen:
             try:
                 view = self._view(seen)
             except StrongroomError as error:
