@@ -6,18 +6,22 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 
 from stage import Rehearsal
 from strongroom import wire
 from strongroom.app.client.draft import Draft
 from strongroom.app.client.draft import proposal as drawn
+from strongroom.app.client.home import PartyHome
 from strongroom.app.client.inbox import Inbox
+from strongroom.app.client.room import Room
 from strongroom.app.http import listen, url_of
 from strongroom.app.web.inbox import InboxPage
 from strongroom.contract import ProgramRef, Proposal
@@ -82,8 +86,22 @@ class Code:
         assert parameters
 
 
+class InThread(httpx.BaseTransport):
+    """Another transport in a thread of its own: who drives a browser has a loop running already."""
+
+    def __init__(self, real: httpx.BaseTransport) -> None:
+        self._real = real
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self._real.handle_request, request).result()
+
+
 class Desk(Rehearsal):
     """Two parties, and code that the lab proposes to run on the hospital's records."""
+
+    def room(self, home: PartyHome, transport: httpx.BaseTransport | None = None) -> Room:
+        return super().room(home, InThread(transport or self.web))
 
     def propose(self, code: bytes | None = None, *, supersedes: str | None = None, **changes: Any) -> Proposal:
         """A proposal of the lab's; with code, of the program that runs it."""

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from strongroom.app.client.changes import FileDiff, Line, Mark
 from strongroom.app.client.inbox import Row, Sheet
 from strongroom.app.client.inspection import AID, Finding, Severity
+from strongroom.app.client.prose import Clause
 from strongroom.app.client.room import LeftOut
 from strongroom.contract import State
 from strongroom.errors import StrongroomError
@@ -24,7 +25,8 @@ from .markup import Markup, code, element, together
 MAX_LINES = 3000  # of one file on a page; the next ones are a link away
 MAX_FILES_LINES = 6000  # of all files on a page
 MAX_ROWS = 500
-FIRST = ("title", "proposed by", "identity", "takes the place of", "program")
+FIRST = ("takes the place of", "program")
+ABOVE = ("title", "proposed by", "identity")  # which stand in the heading, and where it is decided
 CLASSES = {Severity.HIGH: "high", Severity.MEDIUM: "medium", Severity.LOW: "low"}
 STATES = [state.value for state in State]
 
@@ -134,7 +136,7 @@ def _row(frame: Frame, row: Row, at: int) -> Markup:
     badge = element("span", "waits for you" if row.waiting(at) else state.value, class_=f"badge {kind}".strip())
     meta = [f"by {row.proposer}", day(row.created_at), row.program, f"{row.digest[7:19]}…"]
     if row.notes:
-        meta.append(f"{row.notes} notes" + (f", {row.asks} asked" if row.asks else ""))
+        meta.append(f"{row.notes} note{'s' if row.notes > 1 else ''}" + (f", {row.asks} asked" if row.asks else ""))
     link = element(
         "a",
         element("span", badge),
@@ -191,10 +193,10 @@ def _words(sheet: Sheet) -> Markup:
     """Outputs first: what leaves matters more than how it is made."""
     outputs = [c for c in sheet.said if c.about.startswith(("output ", "nothing else", "leaves"))]
     heads = [c for c in sheet.said if c.about in FIRST or c.about.startswith(("party ", "asset "))]
-    rest = [c for c in sheet.said if c not in outputs and c not in heads]
+    rest = [c for c in sheet.said if c not in outputs and c not in heads and c.about not in ABOVE]
 
-    def terms(these: Iterable[object]) -> Markup:
-        return element("dl", *((element("dt", c.about), element("dd", c.text)) for c in these))  # type: ignore[attr-defined]
+    def terms(these: Iterable[Clause]) -> Markup:
+        return element("dl", *((element("dt", c.about), element("dd", c.text)) for c in these), class_="fine")
 
     costs = [element("h2", "What a run would spend"), terms(sheet.costs)] if sheet.costs else []
     return together(
@@ -214,7 +216,7 @@ def _code(frame: Frame, sheet: Sheet, place: Place) -> list[Markup]:
         return [element("h2", "Code"), element("p", "It runs a program of the measured image, and no code of anybody's.")]
     digest = sheet.view.proposal.digest
     beside = (
-        f"beside the code of {sheet.before[0]}" if sheet.before else "the first version: there is nothing to compare it with"
+        f"Beside the code of {sheet.before[0]}" if sheet.before else "The first version: there is nothing to compare it with"
     )
     found = [
         element("h2", "Code", id="code"),
@@ -271,7 +273,7 @@ class _File:
         if whole or not self.compared:
             return self.file.lines
         near = {line for (path, line) in (*self.findings, *self.notes) if path == self.file.path}
-        kept = self.file.changed
+        kept = self.file.changed if self.file.status != "same" else ()
         if self.place.file == self.file.path and self.place.line:
             near.add(self.place.line)
         there = {line.new for line in kept}
@@ -279,7 +281,7 @@ class _File:
 
     def _with(self, near: set[int]) -> tuple[Line, ...]:
         """The changed lines, and those that something was found or said of."""
-        changed = set(self.file.changed)
+        changed = set(self.file.changed) if self.file.status != "same" else set()
         found: list[Line] = []
         for line in self.file.lines:
             if line in changed or line.new in near:
@@ -306,10 +308,7 @@ class _File:
         if line.new is None:
             number = element("span", line.old, class_="n", aria_hidden="true")
         else:
-            link = (
-                self.frame.path("p", self.digest, file=self.file.path, line=line.new)
-                + f"#{anchor(self.file.path, line.new)}"
-            )
+            link = self.frame.path("p", self.digest, file=self.file.path, line=line.new) + "#words"
             number = element("a", line.new, href=link, aria_label=f"Comment on line {line.new}")
         row = element(
             "div",
@@ -352,12 +351,12 @@ def _said(note: Note) -> Markup:
 
 
 def _comment_form(frame: Frame, digest: str, file: str | None, line: int | None) -> Markup:
-    where = f"line {line} of {file}" if file else "the proposal"
+    where, name = (f"line {line} of {file}", "words") if file else ("the proposal", "general")
     hidden = [element("input", type="hidden", name=n, value=v) for n, v in (("file", file), ("line", line)) if v is not None]
     return element(
         "form",
-        element("label", f"Your comment on {where}; every party can read it", for_="words"),
-        element("textarea", name="text", id="words", maxlength="2000", required=True, autofocus=file is not None or None),
+        element("label", f"Your comment on {where}; every party can read it", for_=name),
+        element("textarea", name="text", id=name, maxlength="2000", required=True),
         hidden,
         element("input", type="hidden", name="secret", value=frame.secret),
         element("button", "Comment", class_="main"),

@@ -36,14 +36,14 @@ def _code_char(char: str) -> str:
     if char == "\t" or (char.isascii() and char.isprintable()):
         return html.escape(char)
     if char.isprintable():
-        return f'<span class="wide" title="U+{ord(char):04X}">{html.escape(char)}</span>'
+        return f'<span class="other" title="U+{ord(char):04X}">{html.escape(char)}</span>'
     return f'<span class="odd">U+{ord(char):04X}</span>'
 
 
 def element(name: str, /, *children: object, **attributes: object) -> Markup:
     """An element. ``class_`` is ``class``, ``_`` in other names ``-``; ``True`` is an attribute without a value.
 
-    An attribute of ``None`` or ``False`` is left out. Children that are not :class:`Markup` are text, and lists are their members.
+    One of ``None`` or ``False`` is left out. Children that are not :class:`Markup` are text, and lists are their members.
     """
     given = "".join(
         f" {_name(key)}" if value is True else f' {_name(key)}="{html.escape(str(value), quote=True)}"'
