@@ -1,4 +1,4 @@
-"""Writes ``vectors/review``: notes that are heard about a proposal, and those that are not.
+"""Writes ``vectors/review`` and ``vectors/notice``: notes and notices that are heard, and those that are not.
 
 Every key follows from its name, so that the files are the same each time: ``python vectors/make_review.py``.
 """
@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from strongroom import wire  # noqa: E402 - the world is found first
+from strongroom.app.notify import NOTICE_TYPE, Notice  # noqa: E402
 from strongroom.contract import ProgramRef, Proposal, Withdrawal  # noqa: E402
 from strongroom.party import SigningKey  # noqa: E402
 from strongroom.review import MAX_TEXT, NOTE_TYPE, Kind, Note  # noqa: E402
@@ -126,13 +127,48 @@ def all_cases() -> Cases:
     return cases
 
 
+NOTICE = Notice("proposed", CODE.digest, "lab", "hospital", NOW, seed("a notice", 16).hex())
+TEST = Notice("test", None, "", "hospital", NOW, seed("a test", 16).hex())
+
+
+def notice_cases() -> Cases:
+    """Name to case."""
+    cases: Cases = {}
+
+    def say(name: str, description: str, expect: str, envelope: Envelope) -> None:
+        key = wire.b64(HOSPITAL.signing.public.raw)
+        case = {"description": description, "envelope": envelope.to_json(), "expect": expect, "key": key}
+        cases[name] = {**case, "operation": "verify"}
+
+    def altered(**members: Any) -> Envelope:
+        value = {**json.loads(NOTICE.encode()), **members}
+        return HOSPITAL.signing.sign(NOTICE_TYPE, wire.encode(value))
+
+    bad, good = "wire.bad_field", NOTICE.sign(HOSPITAL.signing)
+    say("proposed", "a proposal waits", "ok", good)
+    say("test", "a test", "ok", TEST.sign(HOSPITAL.signing))
+    say("by-another", "signed by another party", "wire.bad_signature", NOTICE.sign(LAB.signing))
+    say("unsigned", "not signed", "wire.bad_signature", replace(good, signatures=()))
+    later = replace(NOTICE, by="stranger").encode()
+    say("altered", "changed after it was signed", "wire.bad_signature", replace(good, payload=later))
+    say("as-a-note", "under the type of another document", "wire.bad_envelope", COMMENT.sign(HOSPITAL.signing))
+    say("another-event", "an event that nobody knows", bad, altered(event="paid"))
+    say("no-proposal", "about nothing", bad, altered(proposal=None))
+    say("test-of-something", "a test that names a proposal", bad, altered(event="test"))
+    say("short-id", "an id cut short", bad, altered(id="ab"))
+    say("by-a-sentence", "a party's name that is none", bad, altered(by="the lab <lab@example>"))
+    say("with-a-title", "a title, which no notice has", bad, altered(title="Bias of recommendations"))
+    return cases
+
+
 def main() -> None:
-    folder = HERE / "review"
-    folder.mkdir(exist_ok=True)
-    for stale in folder.glob("*.json"):
-        stale.unlink()
-    for name, case in all_cases().items():
-        (folder / f"{name}.json").write_text(json.dumps(case, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for name, cases in (("review", all_cases()), ("notice", notice_cases())):
+        folder = HERE / name
+        folder.mkdir(exist_ok=True)
+        for stale in folder.glob("*.json"):
+            stale.unlink()
+        for case, said in cases.items():
+            (folder / f"{case}.json").write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -118,11 +118,17 @@ class InboxStore:
 
     # --- notices to send ---
 
-    def due(self, at: int, limit: int = 100) -> list[tuple[int, str, bytes, int]]:
-        """Id, channel, notice and tries of what is to be sent now, oldest first."""
-        rows = self._db.rows(
-            "SELECT id, channel, notice, tries FROM outbox WHERE due <= ? ORDER BY due, id LIMIT ?", at, limit
-        )
+    def claim(self, at: int, until: int, limit: int = 10) -> list[tuple[int, str, bytes, int]]:
+        """Take what is to be sent now, oldest first: until a time it is nobody else's, then due again.
+
+        Returns:
+            id, channel, notice and tries.
+        """
+        with self._db.write() as c:
+            rows = c.execute(
+                "SELECT id, channel, notice, tries FROM outbox WHERE due <= ? ORDER BY due, id LIMIT ?", (at, limit)
+            ).fetchall()
+            c.executemany("UPDATE outbox SET due = ? WHERE id = ?", [(until, row[0]) for row in rows])
         return [(integer(i), text(c), blob(n), integer(t)) for i, c, n, t in rows]
 
     def waiting(self) -> list[tuple[str, int, int, str]]:
