@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from argparse import ArgumentParser, Namespace
 from contextlib import closing
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from strongroom.errors import Usage
 from strongroom.review import Kind, Note
 
 from .place import example, room
-from .screen import Screen
+from .screen import QUIET_SECONDS, Screen
 
 COLOURS = {Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "dim"}
 MAX_SHOWN = 4000  # lines of code on a screen; the whole of it with --json
@@ -36,7 +37,7 @@ def _declare_inbox(parser: ArgumentParser) -> None:
 strongroom inbox --as hospital                      # what waits for you
 strongroom inbox list --all --text bias --as hospital
 strongroom inbox show sha256:3f2a --as hospital
-strongroom inbox comment sha256:3f2a --file analysis.py --line 12 "Why the fifth decimal?" --as hospital
+strongroom inbox comment sha256:3f2a "Why the fifth decimal?" --file analysis.py --line 12 --as hospital
 strongroom inbox ask sha256:3f2a "Bin the ages by ten years." --as hospital
 strongroom inbox approve sha256:3f2a…91cc --bundle sha256:77ab…02d1 --as hospital
 strongroom inbox refuse sha256:3f2a "Names of outputs come from the data." --as hospital
@@ -101,7 +102,7 @@ def wanted(args: Namespace) -> Filter:
 
 
 def _list(args: Namespace, here: Inbox, screen: Screen) -> int:
-    left_out = here.refresh()
+    left_out = _refreshed(here, screen)
     rows, at = here.rows(wanted(args)), here.now()
     screen.table(
         ["proposal", "state", "proposed", "by", "notes", "title"],
@@ -117,6 +118,18 @@ def _list(args: Namespace, here: Inbox, screen: Screen) -> int:
         }
     )
     return 0
+
+
+def _refreshed(here: Inbox, screen: Screen) -> list[LeftOut]:
+    """What is new, and a word where that takes long: the first look at a thousand proposals does."""
+    word = "Looking at what is new: every signature is verified, once …"
+    patience = threading.Timer(QUIET_SECONDS, screen.note, [word])
+    patience.daemon = True
+    patience.start()
+    try:
+        return here.refresh()
+    finally:
+        patience.cancel()
 
 
 def _left_out(left_out: list[LeftOut], screen: Screen) -> None:
@@ -140,15 +153,15 @@ def _notes(row: Row) -> str:
 # --- one proposal -------------------------------------------------------------------------------------------------------
 
 
-def _named(args: Namespace, here: Inbox) -> str:
+def _named(args: Namespace, here: Inbox, screen: Screen) -> str:
     if not args.proposal:
         raise Usage(f"say which proposal to {args.action}", hint="See: strongroom inbox list")
-    here.refresh()
+    _refreshed(here, screen)
     return here.find(args.proposal)
 
 
 def _show(args: Namespace, here: Inbox, screen: Screen) -> int:
-    sheet = here.show(_named(args, here))
+    sheet = here.show(_named(args, here, screen))
     outputs = here.run_mock(sheet) if args.run_mock else None
     _tell(sheet, screen)
     if outputs is not None:
@@ -288,7 +301,7 @@ def sheet_json(sheet: Sheet) -> dict[str, Any]:
 def _say(args: Namespace, here: Inbox, screen: Screen) -> int:
     if not args.text:
         raise Usage(f"say what to {args.action}", hint=f'strongroom inbox {args.action} DIGEST "the text"')
-    digest = _named(args, here)
+    digest = _named(args, here, screen)
     note = here.say(digest, Kind(args.action), args.text, file=args.file, line=args.line)
     screen.said("noted", f"{note.kind.value} on {digest}; you signed it")
     screen.result({"note": note.to_json()})
@@ -308,7 +321,7 @@ def _approve(args: Namespace, here: Inbox, screen: Screen) -> int:
 
 
 def _refuse(args: Namespace, here: Inbox, screen: Screen) -> int:
-    digest = _named(args, here)
+    digest = _named(args, here, screen)
     missed = here.refuse(digest, args.text or "")
     screen.said("refused", f"{digest}; your broker releases nothing under it")
     for who in missed:

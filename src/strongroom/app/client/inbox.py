@@ -6,6 +6,7 @@ asked for nothing but what changed since. What somebody has not pinned is left o
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -20,11 +21,12 @@ from strongroom.wire import Envelope
 
 from .changes import FileDiff, PackageChange, diff, packages
 from .code import Code, read_code
+from .home import read
 from .inspection import Report, inspect
 from .prose import Clause, clauses
 from .room import LeftOut, Room, View, is_whole
 
-FORMAT = "1"  # of the index; another one is made anew
+FORMAT = "1"  # of the index; what another one left is made anew
 OVER = frozenset({State.WITHDRAWN, State.COUNTERED, State.SPENT})
 
 
@@ -67,14 +69,14 @@ class Row:
         return self.waits and self.state(at) is State.PROPOSED
 
     def encode(self) -> bytes:
-        return wire.encode({f.name: getattr(self, f.name) for f in fields(self)})
+        """As the index keeps it: the values in their order, and nothing that is signed."""
+        return json.dumps([getattr(self, f.name) for f in fields(self)]).encode()
 
     @classmethod
     def parse(cls, data: bytes) -> Row:
         """A row of our own index."""
-        value: Any = wire.loads(data)
-        members: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
-        return cls(**members)
+        values: list[Any] = [tuple(item) if isinstance(item, list) else item for item in json.loads(data)]
+        return cls(*values)
 
     def to_json(self, at: int) -> dict[str, wire.JSON]:
         found: Any = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("settled", "waits")}
@@ -211,7 +213,7 @@ class Inbox:
         Returns:
             what names this party among what changed, and cannot be relied on.
         """
-        trust = wire.digest(wire.encode(self.room.trust.to_json())) + FORMAT
+        trust = wire.digest(read(self.room.home.folder / "trust.json")) + FORMAT
         same = self.store.mark("trust") == trust
         place = int(self.store.mark("place") or 0) if same else 0
         views, left_out, changed = self.room.changes(place)
