@@ -204,6 +204,37 @@ def test_a_new_version_is_shown_beside_the_one_it_supersedes(desk: Desk, here: I
     }  # fmt: skip
 
 
+def test_a_version_that_was_never_shown_here_is_no_measure_of_what_is_new(desk: Desk, here: Inbox) -> None:
+    old = desk.propose(bundle(SECOND))
+    new = desk.propose(bundle(SECOND + "# a harmless change\n"), supersedes=old.digest)
+    assert not here.show(new.digest).known
+    here.show(old.digest)
+    assert here.show(new.digest).known
+
+
+def test_another_exchange_is_asked_from_its_beginning(desk: Desk, here: Inbox) -> None:
+    desk.propose()
+    assert len(titles(here)) == 1
+    with here.store.write() as page:
+        page.mark("place", str(10**9))  # as another exchange counted, or one that lies
+    desk.propose(title="later")
+    assert len(titles(here)) == 1
+    desk.hospital.exchange.client.url = "http://another"
+    assert len(titles(here)) == 2
+
+
+def test_once_a_day_everything_is_asked_for_again(desk: Desk, here: Inbox) -> None:
+    desk.propose()
+    here.refresh()
+    with here.store.write() as page:
+        page.mark("place", str(10**9))
+    desk.propose(title="later")
+    assert len(titles(here)) == 1
+    tomorrow = here.now() + 86_400
+    here.now = lambda: tomorrow
+    assert len(titles(here)) == 2
+
+
 def test_without_one_it_is_shown_beside_the_last_that_was_agreed_under_its_title(desk: Desk, here: Inbox) -> None:
     agreed = desk.propose(bundle(FIRST))
     here.show(agreed.digest)
@@ -403,7 +434,7 @@ def news(here: Inbox) -> list[tuple[str, str]]:
         found.append(one)
         return b"{}"
 
-    here.refresh(["channel"], keep)
+    here.refresh((["channel"], keep))
     return sorted((one.event, one.by) for one in found)
 
 

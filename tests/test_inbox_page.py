@@ -98,6 +98,7 @@ def eyes(chromium: Browser, case: Served) -> Iterator[Eyes]:
 
 def second_version(case: Served) -> Proposal:
     old = case.desk.propose(bundle(FIRST, lock(1), **{"helper.py": HELPER}), title="Income")
+    case.inbox.show(old.digest)
     return case.desk.propose(bundle(SECOND, lock(2), **{"helper.py": HELPER}), title="Income, again", supersedes=old.digest)
 
 
@@ -129,6 +130,20 @@ def test_an_owner_reads_code_beside_its_last_version_and_approves_it(eyes: Eyes)
     assert case.desk.hospital.view(made.digest).state is State.APPROVED
     (note,) = case.inbox.show(made.digest).notes
     assert (note.kind, note.text) == (Kind.REVIEWED, "Harmless enough.")
+
+
+def test_beside_a_version_that_was_never_shown_everything_is_shown(visitor: Visitor) -> None:
+    hidden = "import socket  # in both versions\n" + "x = 1\n" * 50
+    old = visitor.case.desk.propose(bundle(hidden))
+    new = visitor.case.desk.propose(bundle(hidden + "y = 2\n"), supersedes=old.digest)
+    answer = visitor.get(f"p/{new.digest}").text
+    assert "never shown to you here" in answer
+    assert answer.count("<code>x = 1</code>") == 50
+    visitor.get(f"p/{old.digest}")
+    answer = visitor.get(f"p/{new.digest}").text
+    assert "which was shown to you" in answer
+    assert "<code>import socket" in answer  # something was found there
+    assert answer.count("<code>x = 1</code>") < 10
 
 
 @in_chromium

@@ -409,11 +409,11 @@ def test_what_happens_is_sent_once_to_each_channel_and_says_nothing_of_it(desk: 
     for name in ("a", "b"):
         notify.add(desk.hospital.home, Webhook(name, "https://hooks.example/"))
     made = desk.propose(bundle(), title=TITLE)
-    notify.refresh(here)
+    here.refresh()
     with closing(Inbox(desk.lab)) as lab:
         lab.say(made.digest, Kind.COMMENT, COMMENT)
-    notify.refresh(here)
-    notify.refresh(here)
+    here.refresh()
+    here.refresh()
     those = [Flaky("a"), Flaky("b")]
     assert notify.send_due(here.store, those, here.now()) == 4
     for channel in those:
@@ -432,7 +432,7 @@ def test_what_happens_is_sent_once_to_each_channel_and_says_nothing_of_it(desk: 
 def test_what_fails_is_tried_later_and_later_and_through_restarts(desk: Desk, here: Inbox) -> None:
     notify.add(desk.hospital.home, Webhook("a", "https://hooks.example/"))
     desk.propose()
-    notify.refresh(here)
+    here.refresh()
     channel, at, waits = Flaky("a", fails=4), here.now(), []
     for _ in range(4):
         assert notify.send_due(here.store, [channel], at) == 0
@@ -453,7 +453,7 @@ def test_what_fails_is_tried_later_and_later_and_through_restarts(desk: Desk, he
 def test_after_many_tries_it_is_kept_and_not_sent_any_more(desk: Desk, here: Inbox) -> None:
     notify.add(desk.hospital.home, Webhook("a", "https://hooks.example/"))
     desk.propose()
-    notify.refresh(here)
+    here.refresh()
     channel, at = Flaky("a", fails=10**6), here.now()
     for _ in range(2 * MAX_TRIES):
         notify.send_due(here.store, [channel], at)
@@ -465,7 +465,7 @@ def test_after_many_tries_it_is_kept_and_not_sent_any_more(desk: Desk, here: Inb
 def test_a_notice_that_is_being_sent_is_nobody_elses(desk: Desk, here: Inbox) -> None:
     notify.add(desk.hospital.home, Webhook("a", "https://hooks.example/"))
     desk.propose()
-    notify.refresh(here)
+    here.refresh()
     at = here.now()
     assert len(here.store.claim(at, at + 300)) == 1  # and then this process dies
     assert here.store.claim(at, at + 300) == []
@@ -475,16 +475,26 @@ def test_a_notice_that_is_being_sent_is_nobody_elses(desk: Desk, here: Inbox) ->
 def test_a_channel_that_was_removed_gets_nothing(desk: Desk, here: Inbox) -> None:
     notify.add(desk.hospital.home, Webhook("a", "https://hooks.example/"))
     desk.propose()
-    notify.refresh(here)
+    here.refresh()
     assert notify.send_due(here.store, [], here.now()) == 0
     assert here.store.waiting() == []
+
+
+def test_who_looks_before_the_next_round_takes_no_notice_from_others(desk: Desk, here: Inbox) -> None:
+    notify.add(desk.hospital.home, Webhook("a", "https://hooks.example/"))
+    desk.propose()
+    with closing(Inbox(desk.hospital)) as another:  # `strongroom inbox`, or the page, while nobody sends
+        another.refresh()
+    here.refresh()
+    channel = Flaky("a")
+    assert notify.send_due(here.store, [channel], here.now()) == 1
 
 
 def test_many_notices_are_all_sent(desk: Desk, here: Inbox) -> None:
     notify.add(desk.hospital.home, Webhook("a", "https://hooks.example/"))
     for number in range(12):
         desk.propose(title=str(number))
-    notify.refresh(here)
+    here.refresh()
     channel = Flaky("a")
     assert notify.send_due(here.store, [channel], here.now()) == 12
     assert len({notice.id for notice in channel.taken}) == 12

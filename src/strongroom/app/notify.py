@@ -28,7 +28,7 @@ from strongroom.party import SigningKey, VerifyKey
 from strongroom.wire import JSON, Envelope, Fields
 
 if TYPE_CHECKING:
-    from strongroom.app.client.inbox import Inbox, News
+    from strongroom.app.client.inbox import News
     from strongroom.app.stores.inbox import InboxStore
 
 NOTICE_TYPE = wire.media_type("notice")
@@ -332,16 +332,14 @@ def _save(home: PartyHome, those: list[Channel]) -> None:
 # --- sending ----------------------------------------------------------------------------------------------------------
 
 
-def refresh(inbox: Inbox) -> None:
-    """Ask what is new, and write a notice of it for every channel: both or neither."""
-    home = inbox.room.home
-    names = [channel.name for channel in channels(home)]
+def herald_of(home: PartyHome, now: Callable[[], int]) -> tuple[list[str], Callable[[News], bytes]]:
+    """A party's channels by name, and the signed notice of some news for them."""
 
     def notice(news: News) -> bytes:
-        made = Notice(news.event, news.proposal, news.by, home.name, inbox.now(), secrets.token_hex(16))
+        made = Notice(news.event, news.proposal, news.by, home.name, now(), secrets.token_hex(16))
         return made.sign(home.keys.signing).encode()
 
-    inbox.refresh(names, notice)
+    return [channel.name for channel in channels(home)], notice
 
 
 def send_due(

@@ -183,7 +183,7 @@ def _tell(sheet: Sheet, screen: Screen) -> None:
     if sheet.code:
         screen.heading("Code")
         screen.said("bundle", sheet.code.digest)
-        screen.said("beside", f"the code of {sheet.before[0]}" if sheet.before else "nothing: it is the first version")
+        screen.said("beside", _beside(sheet))
         left = MAX_SHOWN
         for file in sheet.files:
             left = _tell_file(file, sheet, left, screen)
@@ -203,16 +203,23 @@ def _tell(sheet: Sheet, screen: Screen) -> None:
             screen.said(f"{note.party}, {note.kind.value}", _note(note))
 
 
+def _beside(sheet: Sheet) -> str:
+    if sheet.before is None:
+        return "nothing: it is the first version"
+    known = "which was shown to you" if sheet.known else "which was never shown to you here, so that everything is shown"
+    return f"the code of {sheet.before[0]}, {known}"
+
+
 def _note(note: Note) -> str:
     where = f"{note.file}:{note.line}: " if note.file else ""
     return f"{_time(note.at)} {where}{note.text}".rstrip()
 
 
 def _tell_file(file: FileDiff, sheet: Sheet, left: int, screen: Screen) -> int:
-    """One file: whole where there is nothing to compare it with, else what changed. What is left of the screen."""
+    """One file: whole where it is compared with nothing that you know, else what changed. What is left of the screen."""
     screen.line()
     screen.line(f"  {file.path} ({file.status})", "bold")
-    lines = file.lines if sheet.before is None else file.changed
+    lines = file.changed if sheet.known else file.lines
     comments: dict[int | None, list[Note]] = {}
     for note in sheet.notes:
         if note.file == file.path:
@@ -268,6 +275,7 @@ def sheet_json(sheet: Sheet) -> dict[str, Any]:
     return {
         "approved_by": sorted(view.history.approved_by),
         "before": sheet.before[0] if sheet.before else None,
+        "before_was_shown": sheet.known,
         "bundle": sheet.bundle,
         "costs": [{"about": c.about, "text": c.text} for c in sheet.costs],
         "digest": view.proposal.digest,

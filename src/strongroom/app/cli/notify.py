@@ -148,7 +148,7 @@ def _run(args: Namespace, screen: Screen) -> int:
     with closing(Inbox(room(args))) as inbox:
         while True:
             try:
-                notify.refresh(inbox)
+                inbox.refresh()
             except StrongroomError as error:  # what lies here already is sent all the same
                 if args.once:
                     raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from .prose import Clause, clauses
 from .room import LeftOut, Room, View, is_whole
 
 FORMAT = "1"  # of the index; what another one left is made anew
+DAY = 86_400
 OVER = frozenset({State.WITHDRAWN, State.COUNTERED, State.SPENT})
 
 
@@ -136,6 +137,10 @@ class News:
     key: str
 
 
+Herald = tuple[Sequence[str], Callable[[News], bytes]]
+"""Channels by name, and the notice of some news for them."""
+
+
 class MockRunner(Protocol):
     """Runs a proposal's code on the mocks of its inputs, here, in the sandbox: the proposer's own word is shown nowhere."""
 
@@ -160,6 +165,7 @@ class Sheet:
         said: what it says, in words.
         code: what it runs; ``None`` where it runs a program of the measured image.
         before: the proposal and code that it is compared with, if there is one.
+        known: whether this party was shown that one here, or approved it: else what did not change is news to it too.
         files, packages: the differences to it.
         report: the static report, or ``None``.
         unreported: why there is no report, where there should be one.
@@ -171,6 +177,7 @@ class Sheet:
     said: tuple[Clause, ...]
     code: Code | None
     before: tuple[str, Code] | None
+    known: bool
     files: tuple[FileDiff, ...]
     packages: tuple[PackageChange, ...]
     report: Report | None
@@ -203,19 +210,26 @@ class Inbox:
 
     # --- the list ---
 
-    def refresh(self, notify: Iterable[str] = (), notice: Callable[[News], bytes] | None = None) -> list[LeftOut]:
-        """Ask what changed, verify it, and index it: all of what came, or nothing.
+    def refresh(self, herald: Herald | None = None) -> list[LeftOut]:
+        """Ask what changed, verify it, and index it: all of what came, or nothing. What is news is put into the outbox.
+
+        Once a day everything is asked for again: an exchange that counted its changes otherwise for a while, or that was
+        restored from a backup, hides nothing for longer.
 
         Args:
-            notify: channels that are told of what is news.
-            notice: what they are told.
+            herald: the channels that are told what is news, and what they are told; those of the party by default.
 
         Returns:
             what names this party among what changed, and cannot be relied on.
         """
-        trust = wire.digest(read(self.room.home.folder / "trust.json")) + FORMAT
-        same = self.store.mark("trust") == trust
-        place = int(self.store.mark("place") or 0) if same else 0
+        from strongroom.app.notify import herald_of
+
+        channels, notice = herald or herald_of(self.room.home, self.now)
+        seen = (FORMAT, self.room.exchange.client.url, wire.digest(read(self.room.home.folder / "trust.json")))
+        trust = " ".join(seen)
+        same, at = self.store.mark("trust") == trust, self.now()
+        whole = not same or not 0 <= at - int(self.store.mark("whole") or 0) < DAY
+        place = 0 if whole else int(self.store.mark("place") or 0)
         views, left_out, changed = self.room.changes(place)
         counts = {change.seen.envelope.digest: change.notes for change in changed}
         names = self._names() if views else {}
@@ -226,7 +240,6 @@ class Inbox:
             known = old.notes if old else 0
             notes = self._heard(view.proposal) if counts[digest] != known else None
             fresh.append((old, self._indexed(view, names, notes, old, counts[digest]), notes or []))
-        channels = tuple(notify)
         with self.store.write() as page:
             if not same:
                 page.clear()
@@ -235,11 +248,13 @@ class Inbox:
                 page.put(row.digest, row.created_at, row.encode())
                 page.put_notes(row.digest, (envelope for envelope, _ in notes))
                 for news in self._news(old, row, [note for _, note in notes]):
-                    if page.tell(f"{news.event} {news.key}") and notice is not None:
+                    if page.tell(f"{news.event} {news.key}"):
                         for channel in channels:
-                            page.post(channel, notice(news), self.now())
-            if changed:
-                page.mark("place", str(max(change.place for change in changed)))
+                            page.post(channel, notice(news), at)
+            if whole:
+                page.mark("whole", str(at))
+            if changed or whole:
+                page.mark("place", str(max((change.place for change in changed), default=0)))
         return left_out
 
     def _row(self, digest: str) -> Row | None:
@@ -347,6 +362,7 @@ class Inbox:
             said=tuple(clauses(view.proposal)),
             code=code,
             before=before,
+            known=before is not None and self._known(before[0], before[1].digest),
             files=diff(before[1] if before else None, code) if code else (),
             packages=packages(before[1] if before else None, code) if code else (),
             report=report,
@@ -391,6 +407,10 @@ class Inbox:
             except StrongroomError:
                 continue  # an exchange may have lost it; then the older one is what there is to compare with
         return None
+
+    def _known(self, digest: str, bundle: str) -> bool:
+        """A version that nobody here ever saw is no measure of what is new: it could hold what should not be seen."""
+        return self.store.shown(digest, bundle) is not None or digest in self.room.home.book.approved()
 
     def run_mock(self, sheet: Sheet) -> Mapping[str, bytes]:
         """The code's outputs on the mocks, run here. Raises Usage: nothing here can run it."""

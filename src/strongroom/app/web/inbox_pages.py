@@ -215,9 +215,10 @@ def _code(frame: Frame, sheet: Sheet, place: Place) -> list[Markup]:
     if sheet.code is None:
         return [element("h2", "Code"), element("p", "It runs a program of the measured image, and no code of anybody's.")]
     digest = sheet.view.proposal.digest
-    beside = (
-        f"Beside the code of {sheet.before[0]}" if sheet.before else "The first version: there is nothing to compare it with"
-    )
+    beside = "The first version: there is nothing to compare it with"
+    if sheet.before:
+        known = "which was shown to you" if sheet.known else "which was never shown to you here: everything is shown"
+        beside = f"Beside the code of {sheet.before[0]}, {known}"
     found = [
         element("h2", "Code", id="code"),
         element("p", f"{beside}. Line numbers are links: follow one to comment on its line.", class_="soft small"),
@@ -229,7 +230,9 @@ def _code(frame: Frame, sheet: Sheet, place: Place) -> list[Markup]:
         if note.file is not None and note.line is not None:
             notes[note.file, note.line].append(note)
     for file in sheet.files:
-        part, used = _File(frame, digest, file, place, findings, notes, compared=sheet.before is not None).render(left)
+        part, used = _File(
+            frame, digest, file, place, findings, notes, compared=sheet.before is not None, known=sheet.known
+        ).render(left)
         found.append(part)
         left = max(0, left - used)
     return [*found, *_packages(sheet)]
@@ -254,6 +257,7 @@ class _File:
     findings: Mapping[tuple[str, int], list[tuple[int, Finding]]]
     notes: Mapping[tuple[str, int], list[Note]]
     compared: bool
+    known: bool
 
     def render(self, left: int) -> tuple[Markup, int]:
         """The file, and how many lines of it are there."""
@@ -270,7 +274,7 @@ class _File:
         return element("section", *parts, class_="file", aria_label=path), len(shown)
 
     def _lines(self, *, whole: bool) -> tuple[Line, ...]:
-        if whole or not self.compared:
+        if whole or not self.known:
             return self.file.lines
         near = {line for (path, line) in (*self.findings, *self.notes) if path == self.file.path}
         kept = self.file.changed if self.file.status != "same" else ()
@@ -292,10 +296,10 @@ class _File:
 
     def _head(self, *, whole: bool) -> Markup:
         parts: list[object] = [self.file.path, element("span", self.file.status, class_="badge")]
-        if self.compared and not whole and self.file.status != "gone":
+        if self.known and not whole and self.file.status != "gone":
             link = self.frame.path("p", self.digest, whole=self.file.path) + "#code"
             parts.append(element("a", "whole file", href=link, class_="small"))
-        elif whole:
+        elif whole and self.known:
             parts.append(element("a", "only changes", href=self.frame.path("p", self.digest) + "#code", class_="small"))
         return element("h3", *parts)
 
