@@ -149,6 +149,7 @@ def test_a_flag_that_is_none_is_wrong_usage_in_both_tongues(verb):
         ("seal", "f", "--max-bytes", "-1"),
         ("seal", "f", "--allow", "everything"),
         ("propose", "--sandbox", "none"),
+        ("propose", "--wall", "moat"),
         ("propose", "--days", "1.5"),
         ("open", "f"),
         ("open", "f", "--out", "g", "--offset", "x"),
@@ -307,9 +308,10 @@ def test_agreeing_has_one_json_object_a_verb(stage: Stage, tmp_path):
             }
         )
     )
-    first = stage.cli("propose", "--file", file, "--max-bytes", "64K", "--json").json["digest"]
+    first = stage.cli("propose", "--file", file, "--max-bytes", "64K", "--wall", "seccomp", "--json").json["digest"]
     counter = stage.cli("counter", first, "--min-group", "10", "--max-bytes", "32K", "--json", party="hospital").json
     assert counter["supersedes"] == first
+    assert "seccomp" in json.dumps(stage.cli("show", first, "--json").json)
     changes = stage.cli("diff", first, counter["digest"], "--json").json["changes"]
     assert changes == counter["changes"]
     assert {c["about"] for c in changes} >= {"output report", "policy: report output"}

@@ -27,7 +27,7 @@ from strongroom.app.inference import weights as weights_module
 from strongroom.app.inference import worker
 from strongroom.app.inference.weights import Weights
 from strongroom.app.inference.worker import Limits, Worker
-from strongroom.enclave import sandbox_child, sandbox_serving
+from strongroom.enclave import sandbox_cgroup, sandbox_child, sandbox_serving
 from strongroom.enclave.sandbox_child import BUBBLEWRAP, NAMESPACES, PROCESS, works
 from strongroom.errors import (
     BadParameters,
@@ -35,6 +35,7 @@ from strongroom.errors import (
     EngineFailed,
     EngineRefused,
     ModelUnreadable,
+    NoSandbox,
     ProgramNotApproved,
     PromptTooLong,
     StrongroomError,
@@ -341,6 +342,19 @@ def test_another_program_than_the_contract_names_gets_no_weights(weights: Weight
     async def doing() -> None:
         with pytest.raises(ProgramNotApproved):
             async with engine(weights, program="sha256:" + "0" * 64):
+                pass
+
+    run(doing())
+
+
+def test_a_wall_that_was_agreed_and_does_not_stand_gets_no_weights(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_cgroup, "make", lambda _: None)
+
+    async def doing() -> None:
+        with pytest.raises(NoSandbox, match="cgroup-memory"):
+            async with engine(weights, PROCESS, walls=("cgroup-memory",)):
                 pass
 
     run(doing())

@@ -45,6 +45,7 @@ DIFFERS = [
     (re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}="), "<key>"),
     (re.compile(r"\b0\.\d{4}$"), "<figure>"),
     (re.compile(r"\b\d+ entries"), "<n> entries"),  # brokers log what they decided when they come to it
+    (re.compile(r"\b\d of 8(?:; not [a-z, -]+)?$"), "<walls>"),
     (re.compile(r"\b(?:bubblewrap|namespaces)$"), "<sandbox>"),
 ]
 BEATS = re.compile(r"^ *[a-z ]+ \d+ s$")  # what a slow machine says while it waits

@@ -8,6 +8,7 @@ from typing import Any
 
 from strongroom.app.client.home import PartyHome, read, reading, trust_file
 from strongroom.checkpoint import Checkpoint
+from strongroom.contract import WALLS
 from strongroom.errors import Inconsistent, NotVerified
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Verification, examine
 
@@ -93,7 +94,10 @@ def show(found: Verification, screen: Screen) -> None:
         screen.said("outcome", outcome)
         screen.said("sandbox", s.sandbox if s.sandbox != "process" else "process (the program was not isolated)")
         if s.walls:
-            screen.said("walls", ", ".join(s.walls))
+            missing = [name for name in WALLS if name not in s.walls]
+            screen.said(
+                "walls", f"{len(WALLS) - len(missing)} of {len(WALLS)}" + f"; not {', '.join(missing)}" * bool(missing)
+            )
     screen.said("", found.label)
     passed = sum(c.status.value == "passed" for c in found.transcript.checks)
     verdict = "verified" if found.receipt else "NOT VERIFIED"
