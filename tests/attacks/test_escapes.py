@@ -179,7 +179,7 @@ def test_what_is_in_sight_and_not_in_the_rules(
     (elsewhere / "secret").write_bytes(SECRET)
     true, rules = sandbox_view.view(), sandbox_landlock.rules
     shown = replace(true, read_only=(*true.read_only, str(elsewhere)))
-    monkeypatch.setattr(sandbox, "view", lambda: shown)
+    monkeypatch.setattr(sandbox, "view", lambda *_: shown)
     monkeypatch.setattr(sandbox_landlock, "rules", lambda _seen, known, **more: rules(true, known, **more))
     body = f"""
         path = {str(elsewhere / "secret")!r}
@@ -224,7 +224,7 @@ def test_changing_what_is_shown(
     done = outside(CHANGES.replace("PLACE", repr(str(tmp_path / "bare"))))
     assert {name for name, answer in done.items() if answer != "done"} <= {"hard link elsewhere"}  # another file system
     true = sandbox_view.view()
-    monkeypatch.setattr(sandbox, "view", lambda: replace(true, read_only=(*true.read_only, str(tmp_path / "shown"))))
+    monkeypatch.setattr(sandbox, "view", lambda *_: replace(true, read_only=(*true.read_only, str(tmp_path / "shown"))))
     said = inside(CHANGES.replace("PLACE", repr(str(tmp_path / "shown"))), isolated)
     assert "done" not in said.values(), said
     assert [path.name for path in (tmp_path / "shown").iterdir()] == ["library.py"]
