@@ -17,7 +17,7 @@ from threading import Thread
 import pytest
 import uvicorn
 
-from stage import ROOT, Said, Stage, call, patched, spawn, terms
+from stage import ROOT, Said, Stage, call, patched, spawn, terms, until
 from strongroom import wire
 from strongroom.app import cli
 from strongroom.app.cli import VERBS, parser_of, runs
@@ -710,6 +710,7 @@ def listening(stage: Stage, contract: str, said: list[str]) -> Iterator[str]:
     thread = Thread(target=lambda: serving.run(sockets=[sock]), daemon=True)
     thread.start()
     try:
+        until(lambda: serving.started, 60)
         yield f"http://127.0.0.1:{sock.getsockname()[1]}"
     finally:
         serving.should_exit = True
