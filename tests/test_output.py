@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from strongroom import output
 from strongroom.errors import OutputRefused, StrongroomError
 from strongroom.output import MAX_SIDE, SEVERAL, enforce
+from strongroom.output.records import _formula
 from strongroom.policy import OUTPUT_KINDS, OutputRule
 
 HOME = Path(__file__).parents[1]
@@ -347,7 +348,7 @@ cells = st.text("abc ,\"'é01.-+eE", max_size=6) | st.floats(-1e9, 1e9).map(repr
 @given(st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(cells, min_size=n, max_size=n), min_size=1, max_size=6)))
 def test_records_are_rounded_once_and_for_all(rows: list[list[str]]) -> None:
     assume(all(rows[0]))
-    assume(not any(output._formula(text) for row in rows for text in row))
+    assume(not any(_formula(text) for row in rows for text in row))
     wrote = io.StringIO()
     csv.writer(wrote).writerows(rows)
     r = rule(min_group=1)
