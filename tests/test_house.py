@@ -25,7 +25,8 @@ FLOORS: list[set[str]] = [
     {"wire"},
     {"lock"},
     {"code"},
-    {"transcript", "party", "ehbp", "serving"},
+    {"transcript", "party", "ehbp", "serving", "schema", "observation"},
+    {"rule"},
     {"policy", "checkpoint"},
     {"asset", "attest", "ledger", "budget"},
     {"trust"},
@@ -58,7 +59,8 @@ WORLD_ATTRIBUTES = {
 }  # fmt: skip
 # All that somebody needs who only verifies; `_typeshed` is there for the type checker alone.
 CORE_THIRD_PARTY = {"cryptography", "rfc8785", "_typeshed"}
-# What reads evidence in CBOR, XML and tokens, and what a service's chain of keys needs: loaded by these modules alone.
+# What reads evidence in CBOR, XML and tokens, what a service's chain of keys needs, and what an enclave reads and writes
+# outputs with: loaded by these modules alone.
 OF_EVIDENCE = {
     "cbor2": {"attest.nitro_document"},
     "lxml": {"attest.rim"},
@@ -67,6 +69,9 @@ OF_EVIDENCE = {
     "Crypto": {"attest.dstack_kms"},
     "packaging": {"lock"},  # what installers mean by a requirement, read as they read it
     "dp_accounting": {"budget.composition"},  # of no evidence; a broker with budgets loads it when it composes
+    "numpy": {"output.tensors"},
+    "PIL": {"output.picture"},
+    "pyarrow": {"output.table"},
     "pyhpke": {"ehbp.exchange"},  # not evidence, but who only verifies receipts loads it as little
 }
 SURFACE = [

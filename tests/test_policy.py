@@ -13,20 +13,33 @@ from hypothesis import strategies as st
 
 from strongroom import wire
 from strongroom.errors import BadField, EmptyPolicy, NotPermitted, StrongroomError, UnknownDimension
-from strongroom.policy import ANY_PARTY, MAX_NAMES, OUTPUT_KINDS, OutputRule, Policy, explain
+from strongroom.observation import FAILURES, Observed
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, MAX_NAMES, Airlock, OutputRule, Policy, explain
+from strongroom.schema import KINDS
 from strongroom.serving import GUARDS, MAX_LEASE_S, MAX_PADDING, MIN_LEASE_S, OBSERVABILITY, ROUTES, Serving
+from test_schema import schemas_for
 
 VECTORS = sorted((Path(__file__).parents[1] / "vectors" / "policy").glob("*.json"))
 
 # Few values in each dimension, so that two policies drawn at random are often comparable.
 names = st.frozensets(st.sampled_from(["hospital", "lab", "press"]))
-rules = st.builds(
-    OutputRule,
-    recipients=st.just(ANY_PARTY) | names,
-    max_bytes=st.sampled_from([1, 1000, wire.MAX_INT]),
-    min_group=st.sampled_from([1, 10, wire.MAX_INT]),
-    decimals=st.sampled_from([0, 4, 15]),
+locks = st.builds(
+    Airlock, by=st.frozensets(st.sampled_from(["hospital", "lab", "press"]), min_size=1, max_size=2), reasons=st.booleans()
 )
+
+
+def rules_for(kind: str) -> st.SearchStrategy[OutputRule]:
+    return st.builds(
+        OutputRule,
+        recipients=st.just(ANY_PARTY) | names,
+        max_bytes=st.sampled_from([1, 1000, wire.MAX_INT]),
+        min_group=st.sampled_from([1, 10, wire.MAX_INT]),
+        decimals=st.sampled_from([0, 4, 15]),
+        schema=st.just(ANY_SCHEMA) | schemas_for(kind) if kind in KINDS else st.none(),
+        release=st.none() | locks,
+    )
+
+
 servings = st.builds(
     Serving,
     routes=st.frozensets(st.sampled_from(ROUTES)),
@@ -41,8 +54,10 @@ servings = st.builds(
 policies = st.builds(
     Policy,
     uses=st.frozensets(st.sampled_from(["evaluate", "train"])),
-    outputs=st.dictionaries(st.sampled_from(OUTPUT_KINDS), rules),
+    outputs=st.fixed_dictionaries({}, optional={kind: rules_for(kind) for kind in ("report", "table", "values")}),
     serve=st.none() | servings,
+    observed=st.none()
+    | st.builds(Observed, duration_s=st.sampled_from([None, 1, 4, 6, 60, 86_399]), failure=st.sampled_from(FAILURES)),
 )
 
 
@@ -139,6 +154,9 @@ def test_a_draft_may_leave_dimensions_out_and_they_allow_nothing(a: Policy) -> N
     assert Policy.draft(written) == a
     assert Policy.draft({"uses": written["uses"]}) == Policy(uses=a.uses)
     assert Policy.draft({"outputs": written["outputs"]}) == Policy(outputs=a.outputs)
+    assert Policy.draft({m: v for m, v in written.items() if m in ("observed", "uses")}) == Policy(
+        uses=a.uses, observed=a.observed
+    )
     assert Policy.draft({m: v for m, v in written.items() if m == "serve"}) == Policy(serve=a.serve)
     assert Policy.draft({}) == Policy()
 

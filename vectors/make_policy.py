@@ -35,6 +35,30 @@ def serving(**changes: Any) -> dict[str, Any]:
     return {**policy("infer"), "serve": serve(**changes)}
 
 
+NUMBER = {"maximum": 1, "minimum": 0, "type": "number"}
+COUNT = {"maximum": 100000, "minimum": 0, "type": "integer"}
+AREA = {"enum": ["north", "south"], "type": "string"}
+MEANS = {"properties": {"mean": {**NUMBER, "nullable": True}, "n": COUNT}, "type": "object"}
+BY_AREA = {
+    "columns": {"area": AREA, "mean": NUMBER, "n": COUNT},
+    "count": "n",
+    "key": ["area"],
+    "maxRows": 2,
+    "type": "table",
+}
+WEIGHTS = {"tensors": {"bias": {"dtype": "F64", "shape": []}, "w": {"dtype": "F32", "shape": [2, 3]}}, "type": "tensors"}
+
+
+def observed(duration: Any = 60, failure: str = "withheld", **more: Any) -> dict[str, Any]:
+    return {**policy("analyse", values=rule(schema=MEANS)), "observed": {"duration_s": duration, "failure": failure, **more}}
+
+
+def reviewed(*by: str, reasons: bool = False, recipients: Any = ("lab",), **more: Any) -> dict[str, Any]:
+    recipients = recipients if isinstance(recipients, str) else list(recipients)
+    release = {"by": list(by), "reasons": reasons, **more}
+    return policy("evaluate", report=rule(recipients=recipients, release=release))
+
+
 TERMS = policy("evaluate", picture=rule(), report=rule(recipients="any-party"))
 
 PARSE: dict[str, tuple[str, str, Any]] = {
@@ -103,6 +127,70 @@ PARSE: dict[str, tuple[str, str, Any]] = {
     "rule-not-an-object": ("a number is no rule", "wire.bad_field", policy("evaluate", report=7)),
     "outputs-not-an-object": ("a list is no map", "wire.bad_field", {**TERMS, "outputs": []}),
     "not-an-object": ("a list is no policy", "wire.bad_field", []),
+    "structured": (
+        "the kinds whose rules hold a schema, and the one that says nothing",
+        "ok",
+        policy(
+            "analyse", success=rule(), table=rule(schema=BY_AREA), tensors=rule(schema=WEIGHTS), values=rule(schema=MEANS)
+        ),
+    ),
+    "any-schema": ("whichever schema the contract names", "ok", policy("analyse", values=rule(schema="any-schema"))),
+    "schema-missing": ("values without a schema", "wire.bad_field", policy("analyse", values=rule())),
+    "schema-of-another-kind": (
+        "a table's schema for values",
+        "wire.bad_field",
+        policy("analyse", values=rule(schema=BY_AREA)),
+    ),
+    "schema-where-none-may-be": (
+        "a report has its own form",
+        "wire.bad_field",
+        policy("evaluate", report=rule(schema=MEANS)),
+    ),
+    "schema-free-text": (
+        "a text that is not one of a list",
+        "wire.bad_field",
+        policy("analyse", values=rule(schema={"type": "string"})),
+    ),
+    "schema-without-an-end": (
+        "an array of any length",
+        "wire.bad_field",
+        policy("analyse", values=rule(schema={"items": NUMBER, "type": "array"})),
+    ),
+    "schema-unknown-member": (
+        "a member of JSON Schema that is not enforced here",
+        "policy.unknown_dimension",
+        policy("analyse", values=rule(schema={**AREA, "pattern": ".*"})),
+    ),
+    "schema-unknown-type": (
+        "a type that is none",
+        "policy.unknown_dimension",
+        policy("analyse", values=rule(schema={"type": "date"})),
+    ),
+    "schema-unknown-dtype": (
+        "a tensor's type that is none",
+        "policy.unknown_dimension",
+        policy("analyse", tensors=rule(schema={"tensors": {"w": {"dtype": "F4", "shape": [1]}}, "type": "tensors"})),
+    ),
+    "schema-key-of-numbers": (
+        "rows cannot be named by what is rounded",
+        "wire.bad_field",
+        policy("analyse", table=rule(schema={**BY_AREA, "key": ["mean"]})),
+    ),
+    "reviewed": ("somebody passes it first", "ok", reviewed("hospital", reasons=True)),
+    "reviewed-by-nobody": ("a review without a reviewer", "wire.bad_field", reviewed()),
+    "reviewed-by-any-party": ("nobody is called any-party", "wire.bad_field", reviewed("any-party")),
+    "reviewed-unknown-member": ("a member of another version", "policy.unknown_dimension", reviewed("hospital", votes=2)),
+    "observed": ("times to a minute, and failures alike", "ok", observed()),
+    "observed-withheld": ("no time at all", "ok", observed("withheld", "step")),
+    "observed-everything": ("what tells everything has no place in normal form", "wire.bad_field", observed(1, "step")),
+    "observed-nothing-runs": (
+        "nor has what may be seen where nothing may run",
+        "wire.bad_field",
+        {**observed(), "uses": []},
+    ),
+    "observed-never": ("a multiple of no seconds", "wire.bad_field", observed(0)),
+    "observed-another-word": ("a failure that is told half", "policy.unknown_dimension", observed(60, "code")),
+    "observed-unknown-member": ("a member of another version", "policy.unknown_dimension", observed(60, memory=1)),
     "serve": ("requests may be answered", "ok", serving()),
     "serve-unknown-route": ("a route of another version", "policy.unknown_dimension", serving(routes=["images"])),
     "serve-unknown-guard": ("a guard that is none", "policy.unknown_dimension", serving(input_guards=["politeness"])),
@@ -196,6 +284,87 @@ SERVED: dict[str, tuple[str, Any, list[str]]] = {
     ),
 }
 
+STRUCTURED = {
+    "schema-narrower": (
+        "fewer texts, closer bounds, whole numbers, a shorter table",
+        policy("analyse", table=rule(schema=BY_AREA)),
+        policy(
+            "analyse",
+            table=rule(
+                schema={
+                    **BY_AREA,
+                    "columns": {
+                        "area": {"enum": ["north"], "type": "string"},
+                        "mean": {"maximum": 1, "minimum": 1, "type": "integer"},
+                        "n": {"maximum": 10, "minimum": 5, "type": "integer"},
+                    },
+                    "maxRows": 1,
+                }
+            ),
+        ),
+        [],
+    ),
+    "schema-any": (
+        "one schema, where any is permitted",
+        policy("analyse", values=rule(schema="any-schema")),
+        policy("analyse", values=rule(schema=MEANS)),
+        [],
+    ),
+    "schema-wider": (
+        "one more text",
+        policy("analyse", values=rule(schema=AREA)),
+        policy("analyse", values=rule(schema={"enum": ["north", "south", "west"], "type": "string"})),
+        ["values: may hold what the permitted schema does not allow"],
+    ),
+    "schema-other-names": (
+        "a member that the terms do not have",
+        policy("analyse", values=rule(schema=MEANS)),
+        policy("analyse", values=rule(schema={"properties": {"n": COUNT, "name": COUNT}, "type": "object"})),
+        ["values: may hold what the permitted schema does not allow"],
+    ),
+    "reviewed-by-more": (
+        "another recipient reads it first as well",
+        reviewed("hospital", recipients="any-party"),
+        reviewed("hospital", "lab", recipients="any-party"),
+        [],
+    ),
+    "reviewed-by-nobody": (
+        "it leaves unread",
+        reviewed("hospital"),
+        policy("evaluate", report=rule(recipients=["lab"])),
+        ["report: leaves before hospital passed it"],
+    ),
+    "reviewed-by-a-stranger": (
+        "a review is a way to read",
+        reviewed("hospital"),
+        reviewed("hospital", "press"),
+        ["report: is read by press in review; permitted reviewers: hospital"],
+    ),
+    "reviewed-with-reasons": (
+        "the recipients are told why",
+        reviewed("hospital"),
+        reviewed("hospital", reasons=True),
+        ["report: recipients are told why a reviewer refused; that is not permitted"],
+    ),
+    "observed-coarser": ("two minutes are a multiple of one", observed(), observed(120), []),
+    "observed-not-at-all": ("nothing is told where a minute may be", observed(), observed("withheld"), []),
+    "observed-finer": (
+        "seconds and steps, where the terms want neither",
+        observed(),
+        policy("analyse", values=rule(schema=MEANS)),
+        [
+            "observed: the time of a run is told to 1 s; to 60 s is permitted",
+            "observed: the step and code of a failure are told; they are to be withheld",
+        ],
+    ),
+    "observed-between": (
+        "90 seconds are coarser than 60, but no multiple: both together would tell more",
+        observed(),
+        observed(90),
+        ["observed: the time of a run is told to 90 s; to 60 s is permitted"],
+    ),
+}
+
 MEET: dict[str, tuple[str, Any, Any, Any]] = {
     "narrowest-of-each": (
         "the narrower of each dimension",
@@ -208,6 +377,51 @@ MEET: dict[str, tuple[str, Any, Any, Any]] = {
         policy("evaluate", report=rule(recipients=["lab"])),
         policy("evaluate", report=rule(recipients=["hospital"])),
         policy("evaluate"),
+    ),
+    "schema": (
+        "the texts, numbers and rows that both allow",
+        policy("analyse", values=rule(schema={"items": {**NUMBER, "nullable": True}, "maxItems": 5, "type": "array"})),
+        policy("analyse", values=rule(schema={"items": {**COUNT, "nullable": True}, "maxItems": 3, "type": "array"})),
+        policy(
+            "analyse",
+            values=rule(
+                schema={
+                    "items": {"maximum": 1, "minimum": 0, "nullable": True, "type": "integer"},
+                    "maxItems": 3,
+                    "type": "array",
+                }
+            ),
+        ),
+    ),
+    "schema-nothing-in-common": (
+        "a rule that no output can keep to drops out",
+        policy("analyse", values=rule(schema=AREA)),
+        policy("analyse", values=rule(schema=NUMBER)),
+        policy("analyse"),
+    ),
+    "reviewed-by-both": (
+        "each of them must pass it, and may read it under the other's rule",
+        reviewed("hospital", recipients="any-party", reasons=True),
+        reviewed("lab", recipients=["hospital", "lab"]),
+        reviewed("hospital", "lab", recipients=["hospital", "lab"]),
+    ),
+    "reviewed-by-a-stranger": (
+        "a reviewer who may not read it under the other's rule",
+        reviewed("hospital"),
+        reviewed("press"),
+        policy("evaluate"),
+    ),
+    "observed": (
+        "multiples of both",
+        observed(60),
+        observed(90, "step"),
+        observed(180),
+    ),
+    "observed-longer-than-a-day": (
+        "what is no multiple of both within a day is not told",
+        observed(86400),
+        observed(86399),
+        observed("withheld"),
     ),
     "serve-narrowest-of-each": (
         "the narrower of each member; what guards for one guards for both",
@@ -244,6 +458,7 @@ def main() -> None:
             ["serve: chat, embeddings may be asked; nothing may be"],
         )
     )
+    permits += [(name, terms, what, asked, why) for name, (what, terms, asked, why) in STRUCTURED.items()]
     for name, terms, description, asked, why in permits:
         cases[f"permits-{name}"] = {
             "asked": asked,

@@ -34,7 +34,7 @@ from .errors import (
     WrongState,
 )
 from .party import Party, PartyKeys, SigningKey
-from .policy import AnyParty, OutputRule, Policy, explain
+from .policy import ANY_SCHEMA, AnyParty, OutputRule, Policy, explain
 from .wire import JSON, Envelope, Fields, Signature
 
 PROPOSAL_TYPE = wire.media_type("proposal")
@@ -121,7 +121,8 @@ class Output:
     Attributes:
         name: as the program calls it.
         kind: one of the policy's output kinds.
-        rule: recipients (party names, never a keyword), size cap in bytes, smallest group, decimal places.
+        rule: recipients (party names, never a keyword), size cap in bytes, smallest group, decimal places; schema and
+            reviewers where it has them.
     """
 
     name: str
@@ -285,6 +286,8 @@ class Proposal:
                 if self.outputs
                 else "a proposal names at least one output"
             )
+        if self.standing and self.policy.observed is not None:
+            raise BadProposal("what is served is answered at once; its times and failures cannot be told less finely")
         if not self.not_before < self.not_after:
             raise BadProposal("not_before is not earlier than not_after")
         self._check_lists()
@@ -295,6 +298,8 @@ class Proposal:
         for output in self.outputs:
             if not output.recipients:
                 raise BadProposal(f"output {output.name} does not name its recipients")
+            if output.rule.schema is ANY_SCHEMA:
+                raise BadProposal(f"output {output.name} does not name its schema")
             wider = explain(self.policy, Policy(outputs={output.kind: output.rule}))
             if wider:
                 raise NotPermitted(f"the policy does not allow output {output.name!r}: {wider[0]}")
@@ -308,6 +313,7 @@ class Proposal:
             raise BadProposal("two parties or roles share a key: one would sign, or read, for the other")
         named = {self.proposer, *(a.owner for a in self.assets), *(r for o in self.outputs for r in o.recipients)}
         named |= {name for p in self.payments for name in (p.payer, p.payee)}
+        named |= {name for o in self.outputs for name in o.rule.reviewers}
         strangers = named - set(names)
         if strangers:
             raise BadProposal(f"{min(strangers)!r} has a role but is no party")

@@ -12,133 +12,35 @@ See ``spec/policy.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
-from . import serving
+from . import observation, rule, serving
 from .errors import BadField, EmptyPolicy, UnknownDimension
+from .observation import EVERYTHING, Observed
+from .rule import (
+    ANY_PARTY,
+    MAX_DECIMALS,
+    MAX_NAMES,
+    Airlock,
+    AnyParty,
+    OutputRule,
+    Recipients,
+    listed,
+    names_of,
+    refuse_unknown,
+)
+from .schema import ANY_SCHEMA, KINDS
 from .serving import Serving
 from .wire import JSON, Fields
 
-OUTPUT_KINDS: Final = ("log", "picture", "records", "report", "table", "tensors", "values")
-"""The closed set of output kinds: text, PNG, a table with a row per record, aggregates in JSON; of submitted code also an
-Arrow table, arrays as safetensors, and JSON of any shape."""
+OUTPUT_KINDS: Final = ("log", "picture", "records", "report", "success", "table", "tensors", "values")
+"""The closed set of output kinds: text, PNG, a table with a row per record, aggregates in JSON; that the run completed and
+nothing else; and three whose rule holds a schema: an Arrow table, safetensors, JSON."""
 
-DIMENSIONS: Final = ("egress", "outputs", "serve", "uses")
-MAX_DECIMALS: Final = 15
-MAX_NAMES: Final = 256
-
-
-class AnyParty(Enum):
-    """The top of the recipients' order: every party that the contract names."""
-
-    ANY_PARTY = "any-party"
-
-
-ANY_PARTY: Final = AnyParty.ANY_PARTY
-Recipients: TypeAlias = AnyParty | frozenset[str]
-
-
-def _name(value: object, where: str) -> str:
-    return Fields({"name": value}, where).name("name")
-
-
-def _names(values: object, where: str) -> frozenset[str]:
-    # A string is an iterable of names too: of its characters.
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise BadField(f"{where} is not a set of names")
-    found = frozenset(_name(value, where) for value in values)
-    if len(found) > MAX_NAMES:
-        raise BadField(f"{where} holds more than {MAX_NAMES} names")
-    return found
-
-
-def _refuse_unknown(members: Iterable[str], known: tuple[str, ...], what: str) -> None:
-    for member in sorted(set(members) - set(known)):
-        raise UnknownDimension(f"{what} {member[:40]!r} is not one of {', '.join(known)}")
-
-
-@dataclass(frozen=True, slots=True)
-class OutputRule:
-    """What one kind of output must keep to, so that it may leave the enclave.
-
-    Attributes:
-        recipients: ``ANY_PARTY``, or the names of those who may get it. Nobody else can open it. A rule without recipients
-            lets nothing out.
-        max_bytes: the largest size of one such output, in bytes, at least 1.
-        min_group: groups of fewer records than this are suppressed, at least 1.
-        decimals: the most decimal places that a number keeps, 0 to 15.
-
-    Raises:
-        BadField: a value out of its range or of another type.
-    """
-
-    recipients: Recipients
-    max_bytes: int
-    min_group: int
-    decimals: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.recipients, AnyParty):
-            found = _names(self.recipients, "rule.recipients")
-            if ANY_PARTY.value in found:
-                raise BadField(f"rule.recipients names a party {ANY_PARTY.value!r}, which is a reserved word")
-            object.__setattr__(self, "recipients", found)
-        limits = Fields({"decimals": self.decimals, "max_bytes": self.max_bytes, "min_group": self.min_group}, "rule")
-        limits.integer("decimals", high=MAX_DECIMALS)
-        limits.integer("max_bytes", low=1)
-        limits.integer("min_group", low=1)
-
-    def delivers_to(self, party: str) -> bool:
-        """Whether ``party``, which the contract must name, may get the output."""
-        return isinstance(self.recipients, AnyParty) or party in self.recipients
-
-    def meet(self, other: OutputRule) -> OutputRule:
-        """The widest rule that both permit."""
-        return OutputRule(
-            recipients=_meet_recipients(self.recipients, other.recipients),
-            max_bytes=min(self.max_bytes, other.max_bytes),
-            min_group=max(self.min_group, other.min_group),
-            decimals=min(self.decimals, other.decimals),
-        )
-
-    def to_json(self) -> dict[str, JSON]:
-        recipients: JSON = self.recipients.value if isinstance(self.recipients, AnyParty) else [*sorted(self.recipients)]
-        return {
-            "decimals": self.decimals,
-            "max_bytes": self.max_bytes,
-            "min_group": self.min_group,
-            "recipients": recipients,
-        }
-
-    @classmethod
-    def from_json(cls, value: object) -> OutputRule:
-        """Raises BadField, UnknownDimension."""
-        if isinstance(value, dict):
-            _refuse_unknown(value, ("decimals", "max_bytes", "min_group", "recipients"), "the rule's member")
-        f = Fields(value, "rule")
-        return cls(
-            recipients=_read_recipients(f),
-            max_bytes=f.integer("max_bytes", low=1),
-            min_group=f.integer("min_group", low=1),
-            decimals=f.integer("decimals", high=MAX_DECIMALS),
-        )
-
-
-def _meet_recipients(one: Recipients, other: Recipients) -> Recipients:
-    if isinstance(one, AnyParty):
-        return other
-    return one if isinstance(other, AnyParty) else one & other
-
-
-def _read_recipients(f: Fields) -> Recipients:
-    value = f.any("recipients")
-    if value == ANY_PARTY.value:
-        return ANY_PARTY
-    return frozenset(Fields({"recipients": value}, "rule").names("recipients", low=1, high=MAX_NAMES))
+DIMENSIONS: Final = ("egress", "observed", "outputs", "serve", "uses")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +52,11 @@ class Policy:
         outputs: a rule for each output kind that may leave; no other kind may.
         egress: the hosts that the program may reach. Only the empty set can be enforced, so any other is refused.
         serve: which requests may be answered, again and again; ``None`` for none. A contract under it is a standing one.
+        observed: how coarsely the time and the failure of a run are told; ``None``: in seconds, with step and code; and
+            where there is no use, so that nothing runs.
 
     Raises:
-        BadField: a value of another type.
+        BadField: a value of another type, or a rule whose schema is missing or of another kind.
         UnknownDimension: an output kind outside ``OUTPUT_KINDS``, or any egress.
     """
 
@@ -160,24 +64,36 @@ class Policy:
     outputs: Mapping[str, OutputRule] = field(default_factory=dict)
     egress: frozenset[str] = frozenset()
     serve: Serving | None = None
+    observed: Observed | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "uses", _names(self.uses, "policy.uses"))
-        object.__setattr__(self, "egress", _names(self.egress, "policy.egress"))
+        object.__setattr__(self, "uses", names_of(self.uses, "policy.uses"))
+        object.__setattr__(self, "egress", names_of(self.egress, "policy.egress"))
         if self.egress:
             raise UnknownDimension("egress to a host cannot be enforced by this version; only [] is accepted")
         if not isinstance(self.outputs, Mapping) or not all(isinstance(r, OutputRule) for r in self.outputs.values()):
             raise BadField("policy.outputs is not a map from output kinds to rules")
-        _refuse_unknown(self.outputs, OUTPUT_KINDS, "output kind")
+        refuse_unknown(self.outputs, OUTPUT_KINDS, "output kind")
         kept = {kind: self.outputs[kind] for kind in OUTPUT_KINDS if kind in self.outputs and self.outputs[kind].recipients}
+        for kind, kept_rule in kept.items():
+            _require_schema(kind, kept_rule)
         object.__setattr__(self, "outputs", MappingProxyType(kept))
         if self.serve is not None and not isinstance(self.serve, Serving):
             raise BadField("policy.serve is not what may be served")
         if self.serve is not None and not self.serve.routes:
             object.__setattr__(self, "serve", None)
+        if self.observed is not None and not isinstance(self.observed, Observed):
+            raise BadField("policy.observed is not what may be seen of a run")
+        if self.observed == EVERYTHING or not self.uses:  # where nothing may run there is nothing to see
+            object.__setattr__(self, "observed", None)
 
     def __hash__(self) -> int:
-        return hash((self.uses, frozenset(self.outputs.items()), self.egress, self.serve))
+        return hash((self.uses, frozenset(self.outputs.items()), self.egress, self.serve, self.observed))
+
+    @property
+    def observation(self) -> Observed:
+        """How coarsely the time and the failure of a run are told."""
+        return self.observed or EVERYTHING
 
     def permits(self, other: Policy) -> bool:
         """Whether everything that ``other`` allows is allowed here too."""
@@ -193,6 +109,7 @@ class Policy:
             },
             egress=self.egress & other.egress,
             serve=self.serve.meet(other.serve) if self.serve and other.serve else None,
+            observed=self.observation.meet(other.observation),
         )
 
     def __and__(self, other: Policy) -> Policy:
@@ -213,6 +130,7 @@ class Policy:
     def to_json(self) -> dict[str, JSON]:
         return {
             "egress": [*sorted(self.egress)],
+            **({} if self.observed is None else {"observed": self.observed.to_json()}),
             "outputs": {kind: rule.to_json() for kind, rule in self.outputs.items()},
             **({} if self.serve is None else {"serve": self.serve.to_json()}),
             "uses": [*sorted(self.uses)],
@@ -227,17 +145,21 @@ class Policy:
             UnknownDimension: a dimension, output kind or member of a rule that this version cannot enforce.
         """
         if isinstance(value, dict):
-            _refuse_unknown(value, DIMENSIONS, "the policy's dimension")
+            refuse_unknown(value, DIMENSIONS, "the policy's dimension")
         f = Fields(value, "policy")
         outputs = f.any("outputs")
         if not isinstance(outputs, dict):
             raise BadField("policy.outputs is not an object")
-        _refuse_unknown(outputs, OUTPUT_KINDS, "output kind")
+        refuse_unknown(outputs, OUTPUT_KINDS, "output kind")
+        uses = frozenset(f.names("uses", high=MAX_NAMES))
+        if f.has("observed") and not uses:
+            raise BadField("policy.observed says what may be seen where nothing may run")
         return cls(
-            uses=frozenset(f.names("uses", high=MAX_NAMES)),
-            outputs={kind: OutputRule.from_json(rule) for kind, rule in outputs.items()},
+            uses=uses,
+            outputs={kind: OutputRule.from_json(value) for kind, value in outputs.items()},
             egress=frozenset(_read_egress(f)),
             serve=Serving.from_json(f.any("serve")) if f.has("serve") else None,
+            observed=Observed.from_json(f.any("observed")) if f.has("observed") else None,
         )
 
     @classmethod
@@ -264,26 +186,12 @@ def _read_egress(f: Fields) -> tuple[str, ...]:
     raise BadField("policy.egress is not a list")
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-def _explain_rule(kind: str, wide: OutputRule, narrow: OutputRule) -> list[str]:
-    """Where ``wide`` asks for more than ``narrow`` grants."""
-    found = []
-    if not isinstance(narrow.recipients, AnyParty):
-        if isinstance(wide.recipients, AnyParty):
-            found.append(f"{kind}: may go to any party; permitted recipients: {_listed(narrow.recipients)}")
-        elif wide.recipients - narrow.recipients:
-            strangers = _listed(wide.recipients - narrow.recipients)
-            found.append(f"{kind}: may go to {strangers}; permitted recipients: {_listed(narrow.recipients)}")
-    if wide.max_bytes > narrow.max_bytes:
-        found.append(f"{kind}: may be up to {wide.max_bytes:,} bytes long; at most {narrow.max_bytes:,} are permitted")
-    if wide.min_group < narrow.min_group:
-        found.append(f"{kind}: may show groups of {wide.min_group:,}; groups under {narrow.min_group:,} must be suppressed")
-    if wide.decimals > narrow.decimals:
-        found.append(f"{kind}: may show {wide.decimals} decimal places; at most {narrow.decimals} are permitted")
-    return found
+def _require_schema(kind: str, found: OutputRule) -> None:
+    """A rule for a kind of ``schema.KINDS`` says what it may hold, and no other does. Raises BadField."""
+    if (found.schema is None) != (kind not in KINDS):
+        raise BadField(f"a rule for {kind} {'has no' if kind not in KINDS else 'must have a'} schema")
+    if kind in KINDS and found.schema is not ANY_SCHEMA and not isinstance(found.schema, KINDS[kind]):
+        raise BadField(f"the schema is not one of {kind}")
 
 
 def explain(terms: Policy, asked: Policy) -> tuple[str, ...]:
@@ -300,27 +208,32 @@ def explain(terms: Policy, asked: Policy) -> tuple[str, ...]:
     for dimension, what in (("uses", "use"), ("egress", "egress")):
         granted, wanted = getattr(terms, dimension), getattr(asked, dimension)
         if wanted - granted:
-            found.append(f"{what}: {_listed(wanted - granted)} is asked for; permitted: {_listed(granted)}")
-    for kind, rule in asked.outputs.items():
+            found.append(f"{what}: {listed(wanted - granted)} is asked for; permitted: {listed(granted)}")
+    for kind, wanted_rule in asked.outputs.items():
         if kind in terms.outputs:
-            found.extend(_explain_rule(kind, rule, terms.outputs[kind]))
+            found.extend(rule.explain(kind, wanted_rule, terms.outputs[kind]))
         else:
-            found.append(f"{kind}: may leave; permitted output kinds: {_listed(terms.outputs)}")
+            found.append(f"{kind}: may leave; permitted output kinds: {listed(terms.outputs)}")
     if asked.serve is not None:
         if terms.serve is None:
-            found.append(f"serve: {_listed(asked.serve.routes)} may be asked; nothing may be")
+            found.append(f"serve: {listed(asked.serve.routes)} may be asked; nothing may be")
         else:
             found.extend(serving.explain(terms.serve, asked.serve))
+    if asked.uses:
+        found.extend(observation.explain(terms.observation, asked.observation))
     return tuple(found)
 
 
 __all__ = [
     "ANY_PARTY",
+    "ANY_SCHEMA",
     "DIMENSIONS",
     "MAX_DECIMALS",
     "MAX_NAMES",
     "OUTPUT_KINDS",
+    "Airlock",
     "AnyParty",
+    "Observed",
     "OutputRule",
     "Policy",
     "Recipients",
