@@ -34,7 +34,8 @@ from strongroom.errors import (
     TableNotNumeric,
     TableUnreadable,
 )
-from strongroom.output import REPORT_FORMAT, enforce
+from strongroom.output import enforce
+from strongroom.output.report import REPORT_FORMAT
 from strongroom.policy import OUTPUT_KINDS, OutputRule
 from strongroom.programs import CLAIMS, STEPS, Input, OutputSpec, evaluate, evaluation, graph, measure, model, picture
 from strongroom.programs.table import Batch, Table

@@ -67,7 +67,12 @@ def stored(raw: bytes) -> bytes:
 LINES = b"\x00\x10\x20\x00\x30\x40"
 DATA, END = chunk(b"IDAT", stored(LINES)), chunk(b"IEND")
 PLAIN = PNG + header() + DATA + END
-PALETTE = PNG + header(colour=3) + chunk(b"PLTE", bytes(range(6))) + chunk(b"tRNS", b"\x80") + DATA + END
+# The first line as differences from the pixel before, the second from the pixel above.
+OTHERWISE = PNG + header() + chunk(b"IDAT", stored(b"\x01\x10\x10\x02\x20\x20")) + END
+CHOICES = chunk(b"IDAT", stored(b"\x00\x00\x01\x00\x01\x00"))
+PALETTE = PNG + header(colour=3) + chunk(b"PLTE", bytes(range(6))) + chunk(b"tRNS", b"\x80") + CHOICES + END
+GREY = [[value] * 3 for value in (0x10, 0x20, 0x30, 0x40)]
+HALF, WHOLE = [127, 128, 128], [3, 4, 5]  # what is half clear is seen half white
 
 BIG, SMALL = group("large", 60, accuracy=0.987654), group("small", 4, accuracy=1.0)
 
@@ -308,9 +313,9 @@ RAW_REPORTS: dict[str, tuple[str, bytes]] = {
     "infinite": ("a number too large for a float", json.dumps(report()).replace("0.9512345", "1e999").encode()),
 }
 
-PICTURES: dict[str, tuple[str, str, bytes, bytes | None]] = {
-    "plain": ("a picture of four pixels", "ok", PLAIN, PLAIN),
-    "palette": ("a palette and its transparency", "ok", PALETTE, PALETTE),
+PICTURES: dict[str, tuple[str, str, bytes, list[list[int]] | None]] = {
+    "plain": ("a picture of four pixels", "ok", PLAIN, GREY),
+    "palette": ("a palette and its transparency", "ok", PALETTE, [HALF, WHOLE, WHOLE, HALF]),
     "metadata": (
         "text, time and resolution are dropped",
         "ok",
@@ -321,13 +326,49 @@ PICTURES: dict[str, tuple[str, str, bytes, bytes | None]] = {
         + DATA
         + chunk(b"tIME", bytes(7))
         + END,
-        PLAIN,
+        GREY,
     ),
     "two-data-chunks": (
         "data in two chunks",
         "ok",
         PNG + header() + chunk(b"IDAT", stored(LINES)[:7]) + chunk(b"IDAT", stored(LINES)[7:]) + END,
-        PNG + header() + chunk(b"IDAT", stored(LINES)[:7]) + chunk(b"IDAT", stored(LINES)[7:]) + END,
+        GREY,
+    ),
+    "compression": ("the same pixels, compressed and filtered otherwise, leave alike", "ok", OTHERWISE, GREY),
+    "order-of-the-palette": (
+        "the same pixels by a palette in another order, with an entry that no pixel has",
+        "ok",
+        PNG
+        + header(colour=3)
+        + chunk(b"PLTE", bytes([3, 4, 5, 9, 9, 9, 0, 1, 2]))
+        + chunk(b"tRNS", b"\xff\xff\x80")
+        + chunk(b"IDAT", stored(b"\x00\x02\x00\x00\x00\x02"))
+        + END,
+        [HALF, WHOLE, WHOLE, HALF],
+    ),
+    "colours-that-are-not-seen": (
+        "what is quite clear is white, whatever colour it has",
+        "ok",
+        PNG + header(1, 2, colour=6) + chunk(b"IDAT", stored(b"\x00Ada\x00\x00\x01\x02\x03\xff")) + END,
+        [[255] * 3, [1, 2, 3]],
+    ),
+    "beyond-the-palette": (
+        "a pixel of a colour that the palette does not have",
+        "output.refused",
+        PNG + header(colour=3) + chunk(b"PLTE", bytes(6)) + DATA + END,
+        None,
+    ),
+    "sixteen-bits": (
+        "samples whose lower half nobody sees",
+        "output.refused",
+        PNG + header(1, 1, depth=16) + chunk(b"IDAT", stored(b"\x00\x10\x01")) + END,
+        None,
+    ),
+    "one-clear-colour": (
+        "a grey that is to be clear",
+        "output.refused",
+        PNG + header() + chunk(b"tRNS", b"\x00\x10") + DATA + END,
+        None,
     ),
     "after-the-end": ("bytes after the end", "output.refused", PLAIN + b"Ada", None),
     "no-end": ("no end", "output.refused", PNG + header() + DATA, None),
@@ -472,9 +513,9 @@ def cases() -> dict[str, dict[str, Any]]:
         found[f"report-{name}"] = {
             "description": what, "expect": "output.refused", "kind": "report", "rule": rule(), "data": b64(data)
         }  # fmt: skip
-    for name, (what, expect, data, leaves) in PICTURES.items():
+    for name, (what, expect, data, pixels) in PICTURES.items():
         case = {"description": what, "expect": expect, "kind": "picture", "rule": rule(), "data": b64(data)}
-        found[f"picture-{name}"] = case | ({"leaves": b64(leaves)} if leaves is not None else {})
+        found[f"picture-{name}"] = case | ({"leaves_pixels": pixels} if pixels is not None else {})
     for name, (what, expect, kind, data, rule_, leaves) in OTHERS.items():
         case = {"description": what, "expect": expect, "kind": kind, "rule": rule_, "data": b64(data)}
         found[name] = case | ({"leaves": b64(leaves)} if leaves is not None else {})

@@ -1136,8 +1136,20 @@ class OutputError(StrongroomError):
 
 
 class OutputRefused(OutputError):
+    """An output that its rule does not let through.
+
+    Args:
+        message: as of every error.
+        rule: which rule it breaks, of ``output.RULES``.
+        output: its name in the contract, where it is known.
+    """
+
     code = "output.refused"
     hint = "The output breaks the rule that was agreed, so nothing of it left the enclave."
+
+    def __init__(self, message: str, *, rule: str = "form", output: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.rule, self.output = rule, output
 
 
 # --- ehbp -----------------------------------------------------------------------------------------------------------

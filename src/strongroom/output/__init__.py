@@ -5,24 +5,27 @@ One kind of output, one module. Applying a rule twice is applying it once. See `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final, cast
 
-from strongroom.errors import OutputRefused, WireError
-from strongroom.policy import OutputRule
+from strongroom.errors import MissingExtra, OutputRefused, PolicyError, WireError
+from strongroom.policy import OUTPUT_KINDS, OutputRule
 
-from .log import log
-from .picture import MAX_PIXEL_BYTES, MAX_SIDE, picture
-from .records import records
-from .refusing import refuse
-from .report import REPORT_FORMAT, SEVERAL, report
+from .refusing import RULES, refuse
 
-_RULES: Final[Mapping[str, Callable[[OutputRule, bytes], bytes]]] = {
-    "log": log,
-    "picture": picture,
-    "records": records,
-    "report": report,
-}
+GROUPED: Final = ("report", "table")
+"""The kinds whose small groups are suppressed."""
+
+
+def _applied(kind: str) -> Callable[[OutputRule, bytes], bytes]:
+    """What applies a rule to one kind: the function of the kind's name in its module, loaded when it is used, for its
+    libraries are those of an enclave. Raises MissingExtra."""
+    try:
+        module = import_module(f"{__name__}.{kind}")
+    except ImportError as error:
+        raise MissingExtra(f"applying a rule to a {kind} needs {error.name or 'a library'}") from error
+    return cast("Callable[[OutputRule, bytes], bytes]", getattr(module, kind))
 
 
 def enforce(kind: str, rule: OutputRule, data: bytes) -> bytes:
@@ -34,24 +37,27 @@ def enforce(kind: str, rule: OutputRule, data: bytes) -> bytes:
         data: what the program wrote: untrusted.
 
     Returns:
-        what may leave: for a report RFC 8785 canonical JSON (with decimal places), for a picture a PNG without metadata, for
-        records a CSV, for a log text without control characters.
+        what may leave: for a report and for values RFC 8785 canonical JSON (with decimal places), for a picture a PNG of the
+        pixels alone, for records a CSV, for a log text without control characters, for a table an Arrow IPC file, for
+        tensors a safetensors file; for success always the same.
 
     Raises:
-        OutputRefused: too large, malformed, or of a kind that cannot honour the rule. Nothing of it may leave.
+        OutputRefused: too large, malformed, or of a kind that cannot honour the rule. Nothing of it may leave. It says which of
+            ``RULES`` was broken.
+        MissingExtra: a library that the kind needs is not installed.
     """
-    if kind not in _RULES:
+    if kind not in OUTPUT_KINDS:
         refuse("there is no rule for this kind of output")
     if len(data) > rule.max_bytes:
-        refuse(f"the {kind} is larger than {rule.max_bytes} bytes")
+        refuse(f"the {kind} is larger than {rule.max_bytes} bytes", "max_bytes")
     try:
-        found = _RULES[kind](rule, data)
-    except WireError:
+        found = _applied(kind)(rule, data)
+    except (PolicyError, WireError):
         # Its message may quote the program's bytes.
         raise OutputRefused(f"the {kind} is not of its form") from None
     if len(found) > rule.max_bytes:
-        refuse(f"the {kind} is larger than {rule.max_bytes} bytes once its rule is applied")
+        refuse(f"the {kind} is larger than {rule.max_bytes} bytes once its rule is applied", "max_bytes")
     return found
 
 
-__all__ = ["MAX_PIXEL_BYTES", "MAX_SIDE", "REPORT_FORMAT", "SEVERAL", "enforce"]
+__all__ = ["GROUPED", "RULES", "enforce"]

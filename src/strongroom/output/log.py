@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from strongroom.policy import OutputRule
 
-from .refusing import refuse
+from .refusing import refuse_groups
 
 
 def log(rule: OutputRule, data: bytes) -> bytes:
-    if rule.min_group > 1:
-        refuse(f"a log is free text and cannot be grouped by {rule.min_group}; a rule for a log has min_group 1")
+    refuse_groups("a log", rule.min_group)
     text = data.decode("utf-8", "replace")
     # Terminals obey control characters.
     clean = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)

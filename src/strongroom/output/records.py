@@ -13,7 +13,7 @@ from typing import Final
 
 from strongroom.policy import OutputRule
 
-from .refusing import refuse, rounded
+from .refusing import refuse, refuse_groups, rounded
 
 MAX_COLUMNS, MAX_CELL = 2048, 256
 
@@ -37,8 +37,7 @@ def _cell(text: str, decimals: int) -> str:
 
 
 def records(rule: OutputRule, data: bytes) -> bytes:
-    if rule.min_group > 1:
-        refuse(f"a row for each record cannot be grouped by {rule.min_group}; a rule for records has min_group 1")
+    refuse_groups("a row for each record", rule.min_group)
     try:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error):

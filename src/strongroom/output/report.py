@@ -18,6 +18,7 @@ from strongroom.policy import OutputRule
 from strongroom.wire import Fields
 
 from .refusing import refuse, rounded
+from .suppression import suppressed
 
 Matrix: TypeAlias = list[list[int]]
 
@@ -138,29 +139,14 @@ def _read_group(value: object, decimals: int, longest: int) -> _Group:
 
 
 def _suppress(groups: list[_Group], records: int, smallest: int) -> list[_Group]:
-    """Hide the groups smaller than ``smallest``, and then the smallest of the others, until nothing can be had by
-    subtraction: what is hidden is at least two groups, of at least ``smallest`` records together; or it is all groups.
-
-    Args:
-        groups: of one table; every record is in exactly one.
-        records: how many there are in all.
-        smallest: the fewest records of a group that is shown; 1 hides none.
-    """
+    """Hide what :func:`suppressed` says. ``records``: how many there are in all."""
     shown = sum(g.records for g in groups if not g.hidden)
     if shown > records or (shown < records and not any(g.hidden for g in groups)):
-        refuse("the groups of a table do not add up to all records")
-    if smallest == 1:
-        return groups
-    groups = [g.hide() if g.records < smallest else g for g in groups]
-    while any(g.hidden for g in groups):
-        hidden = records - sum(g.records for g in groups if not g.hidden)
-        several = sum(2 if g.name == SEVERAL else 1 for g in groups if g.hidden) > 1
-        left = [g for g in groups if not g.hidden]
-        if not left or (several and hidden >= smallest):
-            break
-        least = min(left, key=lambda g: g.records)
-        groups = [g.hide() if g is least else g for g in groups]
-    return groups
+        refuse("the groups of a table do not add up to all records", "min_group")
+    sizes = [-2 if g.name == SEVERAL else g.records for g in groups]
+    return [
+        g.hide() if n in hidden else g for hidden in [suppressed(sizes, records, smallest)] for n, g in enumerate(groups)
+    ]
 
 
 def _read_table(value: object, records: int, rule: OutputRule) -> _Table:
@@ -185,7 +171,7 @@ def _read_tables(f: Fields, records: int, rule: OutputRule) -> list[_Table]:
     tables: list[_Table] = [*f.items("tables", lambda item: _read_table(item, records, rule), high=MAX_TABLES)]
     if rule.min_group > 1 and len(tables) > 1:
         # Two columns can divide the records almost alike: the difference of a group of each is a group of a few.
-        refuse("a report whose small groups are suppressed has one table at most")
+        refuse("a report whose small groups are suppressed has one table at most", "min_group")
     if len({table.name for table in tables}) != len(tables) or len({table.by for table in tables}) != len(tables):
         refuse("two tables of the report have one name, or are by one column")
     return tables
@@ -263,7 +249,7 @@ def report(rule: OutputRule, data: bytes) -> bytes:
     f.literal("format", REPORT_FORMAT)
     records = _count(f.any("records"))
     if records < rule.min_group:
-        refuse(f"the report is on fewer than {rule.min_group} records")
+        refuse(f"the report is on fewer than {rule.min_group} records", "min_group")
     tables, classes = _read_tables(f, records, rule), _read_classes(f)
     positive = f.optional("positive", lambda item: _text(item, MAX_NAME))
     if positive is not None and positive not in classes:
