@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from strongroom.app.client.draft import DAY, MAX_BYTES, Change, Draft, Wanted, countered, least_policy, proposal
 from strongroom.contract import Output, Payment, Proposal, counters
 from strongroom.errors import BadField, BadParameters, BadProposal, StrongroomError, Usage
-from strongroom.policy import ANY_PARTY, OUTPUT_KINDS, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OUTPUT_KINDS, Airlock, OutputRule, Policy
 from strongroom.programs import evaluate
+from strongroom.schema import KINDS
+from test_schema import schemas_for
 from world import EDITED, MEASUREMENT, NOW, PROGRAM, World, card, keys_of, seed
 
 WORLD = World()
@@ -177,10 +179,20 @@ def test_a_payer_or_proposer_is_a_party_too() -> None:
 # --- the least policy -------------------------------------------------------------------------------------------------
 
 recipients = st.just(ANY_PARTY) | st.sets(st.sampled_from(["hospital", "lab", "notary"]), min_size=1).map(frozenset)
-rules = st.builds(
-    OutputRule, recipients, st.integers(1, 100), st.integers(1, 100), st.integers(0, 15)
-)  # fmt: skip
-outputs_of = st.lists(st.builds(Output, st.text("ab", min_size=1), st.sampled_from(OUTPUT_KINDS), rules), max_size=6)
+locks = st.none() | st.builds(
+    Airlock, st.frozensets(st.sampled_from(["hospital", "lab", "notary"]), min_size=1), st.booleans()
+)
+
+
+def rules_for(kind: str) -> st.SearchStrategy[Output]:
+    schema = schemas_for(kind) if kind in KINDS else st.none()
+    rules = st.builds(
+        OutputRule, recipients, st.integers(1, 100), st.integers(1, 100), st.integers(0, 15), schema=schema, release=locks
+    )
+    return st.builds(Output, st.text("ab", min_size=1), st.just(kind), rules)
+
+
+outputs_of = st.lists(st.sampled_from(OUTPUT_KINDS).flatmap(rules_for), max_size=6)
 
 
 @settings(deadline=None)
@@ -196,7 +208,8 @@ def test_the_least_policy_allows_each_output_and_no_narrower_one_does(outputs: l
         assert rule.min_group in {r.min_group for r in of_kind}
         assert rule.decimals in {r.decimals for r in of_kind}
         if rule.recipients is not ANY_PARTY:
-            assert rule.recipients == frozenset().union(*(r.recipients for r in of_kind))  # type: ignore[arg-type]
+            named = frozenset().union(*(r.recipients for r in of_kind))  # type: ignore[arg-type]
+            assert named <= rule.recipients <= named.union(*(r.reviewers for r in of_kind))
 
 
 # --- counter-proposals ------------------------------------------------------------------------------------------------

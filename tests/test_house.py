@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"asset", "attest", "ledger", "budget"},
     {"trust"},
     {"contract"},
-    {"delivery", "output"},
+    {"delivery", "output", "failure", "airlock"},
     {"broker"},
     {"receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served"},

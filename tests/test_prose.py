@@ -17,14 +17,54 @@ from strongroom.attest.evidence import Measurement
 from strongroom.budget import Event
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal
 from strongroom.errors import StrongroomError
-from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, OutputRule, Policy
+from strongroom.observation import Observed
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
+from strongroom.schema import from_json
 from strongroom.serving import Serving
 from world import DAY, EDITED, HOUR, MEASUREMENT, NOW, RULE, World, broker_key, card, charge, keys_of, seed
 
 WORLD = World()
 PLAIN = WORLD.proposal()
 WIDE = OutputRule(ANY_PARTY, 1 << 30, 1, MAX_DECIMALS)
-NAMES = {"log": "log", "picture": "calibration", "records": "predictions", "report": "report"}
+NAMES = {
+    "log": "log",
+    "picture": "calibration",
+    "records": "predictions",
+    "report": "report",
+    "success": "success",
+    "table": "table",
+    "tensors": "tensors",
+    "values": "values",
+}
+NUMBER = {"maximum": 9, "minimum": 1, "type": "number"}
+COUNT = {"maximum": 9, "minimum": 1, "type": "integer"}
+AREA = {"enum": ["b", "x"], "type": "string"}
+SCHEMAS: dict[str, Any] = {
+    "table": {"columns": {"k": AREA, "n": COUNT, "x": NUMBER}, "count": "n", "key": ["k"], "maxRows": 5, "type": "table"},
+    "tensors": {"tensors": {"w": {"dtype": "F32", "shape": [2, 3]}}, "type": "tensors"},
+    "values": {
+        "properties": {
+            "a": {"items": {**NUMBER, "nullable": True}, "maxItems": 3, "type": "array"},
+            "b": {"type": "boolean"},
+            "n": {"type": "null"},
+            "t": AREA,
+        },
+        "type": "object",
+    },
+}
+
+
+def wide(kind: str) -> OutputRule:
+    return replace(WIDE, schema=ANY_SCHEMA) if kind in SCHEMAS else WIDE
+
+
+def ruled(kind: str) -> OutputRule:
+    form = from_json(SCHEMAS[kind]) if kind in SCHEMAS else None
+    lock = Airlock(frozenset({"hospital", "notary"}), reasons=True) if kind == "picture" else None
+    return OutputRule(frozenset({"hospital", "lab"}), 1 << 20, 10, 4, schema=form, release=lock)
+
+
+POLICY_RULES = {kind: wide(kind) for kind in OUTPUT_KINDS}
 
 # Everything that a proposal can say is said here, and there is room to change it.
 RICH = WORLD.proposal(
@@ -33,12 +73,11 @@ RICH = WORLD.proposal(
     program=ProgramRef(
         "evaluate", wire.digest(b"the program"), "evaluate", {"edges": ["2", "5"], "positive": None, "target": "benign"}
     ),
-    outputs=tuple(
-        Output(name, kind, OutputRule(frozenset({"hospital", "lab"}), 1 << 20, 10, 4))
-        for kind, name in sorted(NAMES.items(), key=lambda item: item[1])
-    ),
+    outputs=tuple(Output(name, kind, ruled(kind)) for kind, name in sorted(NAMES.items(), key=lambda item: item[1])),
     enclave=EnclaveTerms(("simulated",), tuple(sorted((MEASUREMENT, EDITED), key=Measurement.encode)), "isolated"),
-    policy=Policy(frozenset({"audit", "evaluate", "train"}), dict.fromkeys(OUTPUT_KINDS, WIDE)),
+    policy=Policy(
+        frozenset({"audit", "evaluate", "train"}), {kind: wide(kind) for kind in OUTPUT_KINDS}, observed=Observed(60, "step")
+    ),
     limits=Limits(3, 300, 1 << 30),
     payments=(Payment("lab", "hospital", 25_000, "CHF"), Payment("lab", "hospital", 30_000, "EUR")),
 )
@@ -76,6 +115,12 @@ def others(path: tuple[Any, ...], value: Any) -> list[Any]:
         return [wire.b64(broker_key("stranger").public.raw)]
     if name == "encryption_key":
         return [wire.b64(keys_of("stranger").decryption.public.raw)]
+    if isinstance(value, bool):
+        return [not value]
+    if name == "schema":
+        return [*SCHEMAS.values()]
+    if path[0] == "outputs" and name == "name":
+        return ["a", f"{value}x"]
     if isinstance(value, int):
         return [value + 1, value - 1]
     if isinstance(value, str) and value.startswith("sha256:"):
@@ -100,6 +145,13 @@ def others(path: tuple[Any, ...], value: Any) -> list[Any]:
         "0.25",
         "ab" * 16,
         "https://elsewhere.example",
+        "F64",
+        "boolean",
+        "integer",
+        "null",
+        "number",
+        "withheld",
+        "x",
     ]
     return [*words, None, ["auditor"], ["hospital", "lab"]]
 
@@ -122,6 +174,13 @@ LEAVES = dict(leaves(json.loads(RICH.encode())))
 COUPLED = {("enclave", "platforms", 0)} | {p for p in LEAVES if p[0] == "parties" and p[-1] == "name"}
 COUPLED |= {p for p in LEAVES if p[0] == "enclave" and p[-1] == "platform"}
 COUPLED |= {("policy", "uses", 1)}  # the program's own use
+# What a schema is made of changes with what it says; a kind with its schema, a reviewer's recipients with the reviewer.
+COUPLED |= {p for p in LEAVES if "schema" in p and p[-1] == "type" and p[-2] not in ("x", "items", "b", "n")}
+COUPLED |= {
+    p for p in LEAVES if "schema" in p and ({"count", "key", "nullable"} & {*p[-2:]} or p[-3:] == ("columns", "n", "type"))
+}
+COUPLED |= {p for p in LEAVES if p[0] == "outputs" and p[-1] == "kind" and RICH.outputs[p[1]].kind in SCHEMAS}
+COUPLED |= {("policy", "outputs", "picture", "recipients")}
 # What no two proposals share, and what is not news: its serial number, and when it was written.
 FORM = {("nonce",), ("created_at",)}
 
@@ -207,6 +266,14 @@ def test_receipts_that_are_kept_on_no_disk_are_not_said_to_be_nowhere() -> None:
 
 
 NARROW = replace(WIDE, recipients=frozenset({"hospital", "lab"}))
+
+
+def reformed(kind: str, changes: dict[str, Any]) -> tuple[Output, ...]:
+    """The outputs, with members of one's schema changed, or taken away where they are ``None``."""
+    form = {name: value for name, value in {**SCHEMAS[kind], **changes}.items() if value is not None}
+    return tuple(replace(o, rule=replace(o.rule, schema=from_json(form))) if o.kind == kind else o for o in RICH.outputs)
+
+
 REMOVED: dict[str, Any] = {
     "a party": {"parties": RICH.parties[1:]},
     "an output": {"outputs": RICH.outputs[1:]},
@@ -218,6 +285,14 @@ REMOVED: dict[str, Any] = {
     "a rule's recipients": {"policy": replace(RICH.policy, outputs={**RICH.policy.outputs, "log": NARROW})},
     "a parameter": {"program": replace(RICH.program, parameters={"target": "benign"})},
     "what it supersedes": {"supersedes": None},
+    "a review": {"outputs": (replace(RICH.outputs[0], rule=replace(RICH.outputs[0].rule, release=None)), *RICH.outputs[1:])},
+    "what is told of time": {"policy": replace(RICH.policy, observed=None)},
+    **{f"a {what} of a schema": {"outputs": reformed(kind, change)} for what, kind, change in (
+        ("count", "table", {"count": None}),
+        ("key", "table", {"key": ["k", "n"], "count": None}),
+        ("kind of a column", "table", {"columns": {**SCHEMAS["table"]["columns"], "x": {"type": "boolean"}}}),
+        ("null", "values", {"properties": {**SCHEMAS["values"]["properties"], "a": {"type": "null"}}}),
+    )},
 }  # fmt: skip
 
 

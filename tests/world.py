@@ -124,6 +124,9 @@ class Clock:
     def __call__(self) -> int:
         return self.now
 
+    def wait(self, seconds: float) -> None:
+        self.now += -int(-seconds // 1)
+
 
 class Fault(Enum):
     """What goes wrong once. Both look the same to whoever asked."""
@@ -582,6 +585,7 @@ class World:
             "now": self.clock,
             "entropy": self.entropy,
             "progress": lambda step, detail: self.steps.append((step, detail)),
+            "wait": self.clock.wait,
         }
         return Surroundings(**{**found, **changes})
 

@@ -9,8 +9,8 @@ See ``spec/receipt.md``; the numbers of the checks are the same there.
 
 from __future__ import annotations
 
-import re
-from dataclasses import InitVar, dataclass
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
 
 from . import wire
 from .asset import Manifest, verify_manifest
@@ -22,7 +22,9 @@ from .broker import ReleaseStatement, run_subject
 from .budget import Used
 from .contract import AssetRef, Contract, Output, Payment
 from .errors import BadProof, BadReceipt, EnclaveNotNamed, NotAffirming, NotPermitted, NotVerified, StrongroomError
+from .failure import NOT_TOLD, Failure
 from .ledger import Entry, LoggedProof
+from .observation import WITHHELD
 from .policy import explain
 from .transcript import Steps, Transcript
 from .trust import Trust
@@ -34,7 +36,6 @@ PREDICATE = "urn:strongroom:run-receipt:v1"
 BUNDLE_FORMAT = "strongroom.receipt-bundle.v1"
 MAX_BUNDLE_BYTES = 16 << 20
 
-_FAILURE = re.compile(r"[a-z](?:[a-z0-9._ ]{0,62}[a-z0-9])?\Z")
 _MAKER = object()
 
 STEPS = Steps(
@@ -83,32 +84,6 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """How a run ended that did not complete: the step and the stable code, never data.
-
-    Raises:
-        BadReceipt: one of them is not a few lower-case words, as every step and code is.
-    """
-
-    step: str
-    code: str
-
-    def __post_init__(self) -> None:
-        if not _FAILURE.match(self.step) or not _FAILURE.match(self.code):
-            raise BadReceipt("a failure is not said by a step and a code")
-
-    def to_json(self) -> dict[str, JSON]:
-        return {"code": self.code, "step": self.step}
-
-    @classmethod
-    def from_json(cls, value: object) -> Failure:
-        f = Fields(value, "failure")
-        found = cls(f.text("step", max_chars=64), f.text("code", max_chars=64))
-        f.end()
-        return found
-
-
-@dataclass(frozen=True, slots=True)
 class Statement:
     """What an enclave says of a run. Times are the enclave's clock, which is the host's.
 
@@ -126,6 +101,7 @@ class Statement:
         walls: what stood between the program and its surroundings, by names of ``contract.WALLS``, sorted; empty where the
             enclave does not say.
         used: what it used of budgets, where its contract states charges; else ``None``.
+        notes: owner's name -> what it alone is told of the failure, encrypted; empty where all is told, or nothing failed.
     """
 
     contract: str
@@ -142,6 +118,7 @@ class Statement:
     owed: tuple[Payment, ...]
     walls: tuple[str, ...] = ()
     used: Used | None = None
+    notes: Mapping[str, bytes] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, JSON]:
         used: dict[str, JSON] = {"used": self.used.to_json()} if self.used else {}
@@ -159,6 +136,7 @@ class Statement:
                 "failure": self.failure.to_json() if self.failure else None,
                 "inputs": [a.to_json() for a in self.inputs],
                 "keyset_digest": self.keyset_digest,
+                **({"notes": {name: wire.b64(note) for name, note in self.notes.items()}} if self.notes else {}),
                 "outputs": [d.to_json() for d in self.outputs],
                 "owed": [p.to_json() for p in self.owed],
                 "program": self.program,
@@ -204,6 +182,7 @@ class Statement:
             owed=p.items("owed", Payment.from_json, high=64),
             walls=p.names("walls", low=1, high=64) if p.has("walls") else (),
             used=Used.from_json(p.any("used")) if p.has("used") else None,
+            notes=_read_notes(p.any("notes")) if p.has("notes") else {},
         )
         p.end()
         if found.used is not None and not found.used.began and (found.failure is None or found.failure.step != "open"):
@@ -211,6 +190,14 @@ class Statement:
         if found.to_json() != value:
             raise BadReceipt("the receipt's subjects are not its outputs")
         return found
+
+
+def _read_notes(value: object) -> dict[str, bytes]:
+    notes = Fields(value, "receipt.notes")
+    if not isinstance(value, dict) or not 0 < len(value) <= 64:
+        raise BadReceipt("the receipt's notes are not of 1 to 64 owners")
+    names = [Fields({"name": name}, "receipt.notes").name("name") for name in sorted(value)]
+    return {name: notes.base64(name, max_bytes=4096) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +430,7 @@ class _Check:
         p = contract.proposal
         completed = statement.failure is None
         expected = p.outputs if completed else ()
+        self.check_told(contract, statement)
         self.check(
             "V11",
             tuple(d.output for d in statement.outputs) == expected,
@@ -452,6 +440,18 @@ class _Check:
         )
         owed = p.payments if completed else ()
         self.check("V12", statement.owed == owed, f"{len(owed)} payments")
+
+    def check_told(self, contract: Contract, statement: Statement) -> None:
+        """V11: times and failures are outputs too, told no more finely than was agreed, and to owners alone."""
+        p, told, failure = contract.proposal, contract.proposal.policy.observation, statement.failure
+        if failure is not None and told.failure == WITHHELD and failure != NOT_TOLD:
+            self.check("V11", False, "it says how the run failed, which the contract's policy withholds")
+        if told.duration_s is not None and (statement.ended_at - statement.started_at) % told.duration_s:
+            self.check("V11", False, f"its time is not told to {told.duration_s} s, as the contract's policy asks")
+        if told.duration_s is None and statement.ended_at - statement.started_at < p.limits.seconds:
+            self.check("V11", False, "its time is told, which the contract's policy withholds")
+        if (failure is None and statement.notes) or not statement.notes.keys() <= {a.owner for a in p.assets}:
+            self.check("V11", False, "it holds a note that is of no failure, or to somebody who owns no asset of the run")
 
     def log(self) -> None:
         """V13."""

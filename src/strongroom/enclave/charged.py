@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from strongroom.budget import Used, events_of
 from strongroom.contract import ProgramRef, Proposal
 from strongroom.errors import BadCharge, BadField, OutputRefused, UnderCharged
+from strongroom.output import table_rows
 
 Spends: TypeAlias = Callable[[ProgramRef], Mapping[str, Any] | None]
 """What a program says it would spend, as events in JSON by role; ``None`` where it says nothing."""
@@ -79,20 +80,23 @@ class Meter:
         # many read a receipt: how many rows there were stands in it no better than their bytes, sealed, tell
         self._rows, self._bytes = (1 << (rows - 1).bit_length() if rows else 0), sum(map(len, outputs.values()))
 
-    def used(self, proposal: Proposal, *, left: bool) -> Used | None:
+    def used(self, proposal: Proposal, *, left: bool, told: bool) -> Used | None:
         """For the receipt; ``None`` where the contract charges nothing.
 
         Args:
             left: whether the outputs leave: those of a run that failed do not.
+            told: whether the receipt tells how a run failed. Where it does not, nor does this: it counts as begun.
         """
         if not proposal.charges:
             return None
-        return Used(self._began, self._rows if left else 0, self._bytes if left else 0)
+        return Used(self._began or not told, self._rows if left else 0, self._bytes if left else 0)
 
 
 def _rows(kind: str, data: bytes) -> int:
     if kind in _NO_ROWS:
         return 0
+    if kind == "table":
+        return table_rows(data)
     if kind != "records":
         raise OutputRefused("rows of this kind of output cannot be counted, and the contract charges them")
     with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="") as text:

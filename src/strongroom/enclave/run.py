@@ -30,14 +30,16 @@ from strongroom.delivery import Delivery
 from strongroom.errors import (
     NoSandbox,
     NotPermitted,
-    OutputError,
     OutputMissing,
+    OutputRefused,
     ProgramError,
     StrongroomError,
     Unreachable,
 )
-from strongroom.output import enforce
-from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Failure, Statement
+from strongroom.failure import NOT_TOLD, Failure, Note
+from strongroom.observation import EVERYTHING, WITHHELD
+from strongroom.output import GROUPED, enforce
+from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Statement
 from strongroom.wire import Envelope
 
 from .charged import Meter, Spends, require_charged, says_nothing
@@ -98,22 +100,26 @@ class Surroundings(Around):
     Attributes:
         confine: starts a sandbox of the contract's kind with the program ready in it.
         spends: what a program says it would spend of budgets, in events; by default none says anything.
+        wait: returns after so many seconds. Without it no contract is run that says how finely its time is told.
     """
 
     confine: Callable[[Contract], Confinement]
     spends: Spends = says_nothing
+    wait: Callable[[float], None] | None = None
 
 
 class _Run:
     def __init__(self, contract: Contract, request: Envelope, around: Surroundings) -> None:
         self.contract, self.around = contract, around
         self.run_id = RunRequest.peek(request).run_id
-        self.started_at = around.now()
+        self.started_at = self.program_at = around.now()
+        self.told = contract.proposal.policy.observation
         until = self.started_at + contract.proposal.limits.seconds + KEYSET_SECONDS
         subject, devices = run_subject(contract.digest, self.run_id), around.devices is not None
         self.keys = Keys(around.entropy, subject, until, devices=devices)
         self.keyring = Obtainer(contract, request, self.keys, around)
         self.meter = Meter()
+        self._ended: int | None = None
 
     def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
         """Seal an output under a fresh key and encrypt that to the recipients."""
@@ -156,28 +162,54 @@ class _Run:
                 inputs[role] = OpenInput(r.manifest.media_type, r.manifest.plaintext_bytes, stack.enter_context(file))  # type: ignore[arg-type]
             self.around.progress("program", proposal.program.name)
             self.meter.begin()
+            self.program_at = self.around.now()
             written = confinement.run(self.contract, inputs, proposal.limits)
+            written = {**written, **{o.name: b"" for o in proposal.outputs if o.kind == "success"}}  # nobody writes it
             if any(o.name not in written for o in proposal.outputs):
                 raise OutputMissing("the program did not write every output that the contract names")
-            outputs = {o.name: enforce(o.kind, o.rule, written[o.name]) for o in proposal.outputs}
+            outputs = {o.name: _enforced(o, written[o.name]) for o in proposal.outputs}
             self.meter.leaves(proposal, outputs)
             return outputs
+
+    def hold(self) -> None:
+        """Wait until the run is over for everybody outside: from here on nothing depends on when it was."""
+        if self.told.duration_s == 1 or self.around.wait is None:
+            return
+        while (left := self.ends_at() - self.around.now()) > 0:
+            self.around.wait(left)
+
+    def ends_at(self) -> int:
+        """When it is over for everybody outside, Unix seconds."""
+        if self.told == EVERYTHING:
+            return self.around.now()
+        ended, proposal = self._ended or self.around.now(), self.contract.proposal
+        self._ended = ended
+        return self.told.ends_at(self.started_at, self.program_at, ended, proposal.limits.seconds)
+
+    def notes(self, note: Note) -> dict[str, bytes]:
+        """What each owner alone is told: where not everybody is told as much."""
+        if self.told.failure != WITHHELD and not note.rule:
+            return {}
+        proposal = self.contract.proposal
+        owners = {name: proposal.party(name).encryption_key for name in sorted({ref.owner for ref in proposal.assets})}
+        return note.seal(owners, contract=self.contract.digest, run_id=self.run_id)
 
     def record(
         self,
         released: Mapping[str, Released],
         delivered: tuple[Delivered, ...],
-        failure: Failure | None,
+        note: Note | None,
         confinement: Confinement,
     ) -> Bundle:
         proposal = self.contract.proposal
+        failure = None if note is None else NOT_TOLD if self.told.failure == WITHHELD else note.failure
         statement = Statement(
             contract=self.contract.digest,
             program=proposal.program.digest,
             run_id=self.run_id,
             keyset_digest=self.keys.keyset.digest,
             started_at=self.started_at,
-            ended_at=self.around.now(),
+            ended_at=self.ends_at(),
             sandbox=confinement.kind,
             walls=confinement.walls,
             inputs=proposal.assets,
@@ -185,7 +217,8 @@ class _Run:
             outputs=delivered,
             failure=failure,
             owed=() if failure else proposal.payments,
-            used=self.meter.used(proposal, left=failure is None),
+            used=self.meter.used(proposal, left=failure is None, told=failure is not NOT_TOLD),
+            notes={} if note is None else self.notes(note),
         )
         return Bundle(
             receipt=self.keys.receipt.sign(STATEMENT_TYPE, statement.encode()),
@@ -203,16 +236,18 @@ class _Run:
         released = {ref.role: self.keyring.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
         deliveries: list[Delivery] = []
         delivered: list[Delivered] = []
-        failure: Failure | None = None
+        note: Note | None = None
+        written: Mapping[str, bytes] = {}
         try:
             written = self.execute(released, confinement)
         except ProgramError as error:
-            failure = Failure(error.step, error.code)
-        except OutputError as error:
-            failure = Failure("output", error.code)
+            note = Note(Failure(error.step, error.code))
+        except OutputRefused as error:
+            note = Note(Failure("output", error.code), error.output, error.rule)
         except StrongroomError as error:  # a sealed file that was altered, or an exchange that stopped answering
-            failure = Failure("open", error.code)
-        else:
+            note = Note(Failure("open", error.code))
+        self.hold()
+        if note is None:
             self.around.progress("deliver", ", ".join(written))
             for output in proposal.outputs:
                 delivery, sealed = self.deliver(output, written[output.name])
@@ -220,7 +255,7 @@ class _Run:
                 deliveries.append(delivery)
                 delivered.append(Delivered(output, delivery.sealed, delivery.manifest.digest))
         self.around.progress("record", "the receipt")
-        bundle = self.around.exchange.record(self.record(released, tuple(delivered), failure, confinement))
+        bundle = self.around.exchange.record(self.record(released, tuple(delivered), note, confinement))
         # no result without a receipt: the log and every owner have it before anybody can open an output
         for name in sorted({ref.owner for ref in proposal.assets}):
             line = self.around.broker(proposal.party(name))
@@ -238,10 +273,45 @@ MEDIA_TYPES: Mapping[str, str] = {
     "picture": "image/png",
     "records": "text/csv",
     "report": "application/json",
+    "success": "text/plain",
     "table": "application/vnd.apache.arrow.file",
     "tensors": "application/vnd.safetensors",
     "values": "application/json",
 }
+
+
+def _enforced(output: Output, data: bytes) -> bytes:
+    """What may leave of an output. Raises OutputRefused, which names it."""
+    try:
+        return enforce(output.kind, output.rule, data)
+    except OutputRefused as error:
+        error.output = output.name
+        raise
+
+
+def require_enforceable(contract: Contract, *, waits: bool) -> None:
+    """Refuse a contract whose rules could not be kept together, before any key is asked for.
+
+    Args:
+        contract: to be run.
+        waits: whether this enclave can hold back what it says.
+
+    Raises:
+        NotPermitted: two outputs to one reader divide the records, or times are to be told more coarsely than can be done.
+    """
+    proposal = contract.proposal
+    readers = [
+        name
+        for o in proposal.outputs
+        if o.kind in GROUPED and o.rule.min_group > 1
+        for name in {*o.recipients, *o.rule.reviewers}
+    ]
+    if len(set(readers)) != len(readers):
+        raise NotPermitted(
+            "two outputs whose small groups are suppressed go to one reader: their difference is a small group"
+        )
+    if proposal.policy.observation.duration_s != 1 and not waits:
+        raise NotPermitted("this enclave cannot hold back when a run ends, as the contract's policy asks")
 
 
 def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
@@ -270,6 +340,7 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
         raise NotPermitted("a standing contract is served, and not run")
     require_use(contract)
     require_charged(contract.proposal, around.spends)
+    require_enforceable(contract, waits=around.wait is not None)
     with closing(around.confine(contract)) as confinement:
         if confinement.kind == "process" and contract.proposal.enclave.sandbox != "process":
             raise NoSandbox("the contract asks for a sandbox, and this one confines nothing")

@@ -42,8 +42,8 @@ def enforce(kind: str, rule: OutputRule, data: bytes) -> bytes:
         tensors a safetensors file; for success always the same.
 
     Raises:
-        OutputRefused: too large, malformed, or of a kind that cannot honour the rule. Nothing of it may leave. It says which of
-            ``RULES`` was broken.
+        OutputRefused: too large, malformed, or of a kind that cannot honour the rule. Nothing of it may leave. It says which
+            of ``RULES`` was broken.
         MissingExtra: a library that the kind needs is not installed.
     """
     if kind not in OUTPUT_KINDS:
@@ -60,4 +60,10 @@ def enforce(kind: str, rule: OutputRule, data: bytes) -> bytes:
     return found
 
 
-__all__ = ["GROUPED", "RULES", "enforce"]
+def table_rows(data: bytes) -> int:
+    """How many rows a table has that went through its rule."""
+    found: int = import_module(f"{__name__}.table").rows(data)
+    return found
+
+
+__all__ = ["GROUPED", "RULES", "enforce", "table_rows"]

@@ -14,9 +14,11 @@ from strongroom.app.client.room import Room, manifest_path
 from strongroom.asset import MANIFEST_TYPE, FileSource, Manifest, check_sealed
 from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.errors import BadField, NotFound, Unreachable, Usage
+from strongroom.observation import WITHHELD, Observed
 from strongroom.party import Party
-from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Statement
+from strongroom.schema import KINDS
 from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
@@ -85,8 +87,22 @@ def declare_terms(parser: ArgumentParser) -> None:
         help="who may get outputs; any party of the contract where not given",
     )
     parser.add_argument("--max-bytes", type=size, metavar="SIZE", help="largest size of an output")
+    parser.add_argument(
+        "--review", action="append", default=[], metavar="PARTY", help="who must read and pass every output before it leaves"
+    )
+    parser.add_argument("--reasons", action="store_true", help="recipients are told why a reviewer refused")
+    parser.add_argument("--observed", metavar="SECONDS", help="the time of a run is told in multiples, or withheld")
     parser.add_argument("--terms", type=Path, metavar="FILE", help="terms as JSON, instead of the flags above")
     standing.declare(parser)
+
+
+def observed(said: str | None) -> Observed | None:
+    """What ``--observed`` says: with it how a run failed is withheld too. Raises Usage."""
+    if said is None:
+        return None
+    if said != WITHHELD and not (said.isascii() and said.isdigit() and len(said) < 6):
+        raise Usage(f"--observed is a number of seconds, or {WITHHELD}")
+    return Observed(None if said == WITHHELD else int(said), WITHHELD)
 
 
 def terms(args: Namespace) -> Policy:
@@ -110,10 +126,12 @@ def terms(args: Namespace) -> Policy:
             max_bytes=MAX_BYTES[kind] if args.max_bytes is None else args.max_bytes,
             min_group=args.min_group,
             decimals=args.decimals,
+            schema=ANY_SCHEMA if kind in KINDS else None,  # the contract names it, and you approve the contract
+            release=Airlock(frozenset(args.review), args.reasons) if args.review else None,
         )
         for kind in args.allow
     }
-    return Policy(uses=uses, outputs=rules, serve=serve).require()
+    return Policy(uses=uses, outputs=rules, serve=serve, observed=observed(args.observed)).require()
 
 
 def seal(args: Namespace, screen: Screen) -> int:

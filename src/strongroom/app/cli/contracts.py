@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from strongroom import wire
+from strongroom import schema, wire
 from strongroom.app.client.draft import Change, Draft, Wanted, models_of
 from strongroom.app.client.home import loads
 from strongroom.app.client.prose import Difference, clauses, differences
@@ -16,9 +16,10 @@ from strongroom.asset import Manifest
 from strongroom.code import PROGRAM as CODE
 from strongroom.contract import MAX_SECONDS, SANDBOXES, WALLS, Payment, Proposal, State
 from strongroom.errors import Unreachable, Usage
+from strongroom.policy import Airlock
 
 from . import standing
-from .assets import size
+from .assets import observed, size
 from .budget import tell_spending
 from .place import example, room
 from .screen import Screen
@@ -68,6 +69,11 @@ def _limits(parser: ArgumentParser, *, defaults: bool) -> None:
     parser.add_argument("--seconds", type=int, help="longest time of a run, or that a room is open (300; a week)")
     parser.add_argument("--memory", type=size, default=default(2 << 30), metavar="SIZE", help="most memory of a run (2G)")
     parser.add_argument("--days", type=int, help="how long it stands (7; 30 of what is served)")
+    parser.add_argument(
+        "--review", action="append", default=[], metavar="NAME=PARTY[,PARTY]", help="who must read and pass an output first"
+    )
+    parser.add_argument("--reasons", action="store_true", help="recipients are told why a reviewer refused")
+    parser.add_argument("--observed", metavar="SECONDS", help="the time of a run is told in multiples, or withheld")
     parser.add_argument("--sandbox", choices=SANDBOXES, default=default("isolated"), help="process protects nothing")
     if defaults:
         parser.add_argument(
@@ -114,6 +120,9 @@ strongroom propose --as lab --title "Our model, served" --asset model=lab/model.
         help="what requests call the model in a role (OWNER/NAME)",
     )
     parser.add_argument("--among", action="append", default=[], metavar="PARTY", help="a party without another role")
+    parser.add_argument(
+        "--schema", action="append", default=[], metavar="NAME=FILE", help="what a table, values or tensors may hold"
+    )
     _limits(parser, defaults=True)
     standing.declare(parser)
     parser.set_defaults(run=propose)
@@ -173,7 +182,7 @@ def _draft(args: Namespace, here: Room) -> Draft:
         title=args.title or title or f"{program} {' on '.join(sorted(assets))}",
         program=program,
         assets=found,
-        outputs={name: Wanted(tuple(who)) for name, who in outputs.items()},
+        outputs=_wanted(args, outputs),
         parameters=parameters,
         runs=_or(args.runs, 100 if serve else 1),
         seconds=_or(args.seconds, MAX_SECONDS if serve else 300),
@@ -188,7 +197,22 @@ def _draft(args: Namespace, here: Room) -> Draft:
         serve=serve,
         among=tuple(args.among),
         charges=_charged(args.charge),
+        observed=observed(args.observed),
     )
+
+
+def _wanted(args: Namespace, outputs: dict[str, list[str]]) -> dict[str, Wanted]:
+    """Who gets which output, in which form, and who reads it first. Raises Usage, and as a schema."""
+    forms = {name: schema.from_json(loads(Path(file))) for name, file in (_pair(s, "NAME=FILE") for s in args.schema)}
+    locks = _locks(args)
+    strangers = (forms.keys() | locks.keys()) - outputs.keys()
+    if strangers:
+        raise Usage(f"there is no --output {min(strangers)!r}")
+    return {name: Wanted(tuple(who), schema=forms.get(name), release=locks.get(name)) for name, who in outputs.items()}
+
+
+def _locks(args: Namespace) -> dict[str, Airlock]:
+    return {name: Airlock(frozenset(who), args.reasons) for name, who in _recipients(args.review).items()}
 
 
 def _or(said: int | None, usual: int) -> int:
@@ -355,6 +379,8 @@ def counter(args: Namespace, screen: Screen) -> int:
         payments=None if args.pay is None else tuple(_payment(p) for p in args.pay),
         serve=standing.said(args, old.policy.serve),
         charges=_charged(args.charge),
+        release=_locks(args),
+        observed=observed(args.observed),
     )
     new = here.counter(digest, change)
     found = differences(old, new)

@@ -11,7 +11,7 @@ from typing import Any
 from strongroom.app.client.home import read
 from strongroom.app.client.room import Room
 from strongroom.errors import NotFound, RunFailed
-from strongroom.receipt import Bundle, examine
+from strongroom.receipt import Bundle, Receipt, examine
 
 from .place import example, room
 from .screen import QUIET_SECONDS, Screen
@@ -62,12 +62,25 @@ def run(args: Namespace, screen: Screen) -> int:
     failure = receipt.statement.failure
     value: dict[str, Any] = {"receipt": str(kept), "statement": receipt.statement.to_json()}
     if failure is not None:
+        told = _told(here, receipt, screen)
+        value = {**value, **({"note": told} if told else {})}
         stopped = RunFailed(f"the program stopped at {failure.step!r}: {failure.code}", hint=_hint(failure.code))
         screen.error(stopped, **value)
         return 1
     screen.result(value)
     screen.said("next", f"strongroom outputs {digest[:15]} --as {here.name}")
     return 0
+
+
+def _told(here: Room, receipt: Receipt, screen: Screen) -> dict[str, str]:
+    """Show an owner what it alone is told of a failure."""
+    note = here.note(receipt)
+    if note is None:
+        return {}
+    screen.said("told to you alone", f"it stopped at {note.failure.step!r}: {note.failure.code}")
+    if note.rule:
+        screen.said("", f"output {note.output!r} broke its rule: {note.rule}")
+    return {"code": note.failure.code, "output": note.output, "rule": note.rule, "step": note.failure.step}
 
 
 def _hint(code: str) -> str:
@@ -126,7 +139,7 @@ def outputs(args: Namespace, screen: Screen) -> int:
     for found in opened:
         screen.said(found.name, str(found.path))
         screen.said("", found.receipt.label)
-        if found.path.suffix == ".json":
+        if found.kind == "report":
             report(json.loads(read(found.path, max_bytes=None)), screen)
     if not opened:
         screen.said("outputs", "none was delivered to you")
@@ -179,6 +192,7 @@ def receipt(args: Namespace, screen: Screen) -> int:
     found = examine(bundle, trust=here.trust)
     show_verification(found, screen)
     if found.receipt:
+        _told(here, found.receipt, screen)
         here.keep(bundle)
     if args.out:
         from strongroom.app.client.home import write

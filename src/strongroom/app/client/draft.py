@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from strongroom.asset import Manifest
 from strongroom.attest.evidence import Measurement
 from strongroom.budget import Charge, Counts, Event, events_of
+from strongroom.code import PROGRAM as CODE
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal, parameters_of
 from strongroom.errors import BadParameters, Usage
+from strongroom.observation import Observed
 from strongroom.party import Party
-from strongroom.policy import MAX_DECIMALS, AnyParty, OutputRule, Policy, Recipients
+from strongroom.policy import ANY_SCHEMA, MAX_DECIMALS, Airlock, AnyParty, OutputRule, Policy, Recipients
+from strongroom.schema import Allowed
 from strongroom.serving import Serving
 from strongroom.wire import JSON
 
@@ -25,10 +28,13 @@ MAX_BYTES: Mapping[str, int] = {
     "picture": 4 << 20,
     "records": 64 << 20,
     "report": 1 << 20,
-    "table": 64 << 20,
+    "success": 64,
+    "table": 4 << 20,
     "tensors": 64 << 20,
     "values": 1 << 20,
 }
+OBSERVED: Final = Observed(60, "withheld")
+"""What is told of a run of somebody's own code, unless the draft says otherwise: minutes, and that it failed."""
 DAY = 24 * 3600
 GGUF = "application/vnd.gguf"
 
@@ -42,12 +48,16 @@ class Wanted:
     Attributes:
         recipients: party names.
         min_group, decimals, max_bytes: the rule; ``None`` takes the draft's.
+        schema: what it may hold, of the kinds that need to say it.
+        release: who reads it first and must pass it.
     """
 
     recipients: tuple[str, ...]
     min_group: int | None = None
     decimals: int | None = None
     max_bytes: int | None = None
+    schema: Allowed | None = None
+    release: Airlock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ class Draft:
         among: parties who have no other role, and sign too.
         charges: role -> rows that may leave, of assets whose budgets a run is charged to although the program does not say
             what it spends.
+        observed: how finely time and failure are told; ``None``: as is usual for the program.
     """
 
     title: str
@@ -90,25 +101,34 @@ class Draft:
     serve: Serving | None = None
     among: tuple[str, ...] = ()
     charges: Mapping[str, int] = field(default_factory=dict)
+    observed: Observed | None = None
 
 
-def least_policy(uses: Iterable[str], outputs: Iterable[Output], serve: Serving | None = None) -> Policy:
+def least_policy(
+    uses: Iterable[str], outputs: Iterable[Output], serve: Serving | None = None, observed: Observed | None = None
+) -> Policy:
     """The smallest policy that allows these uses, outputs and requests: what the asset owners are asked to permit, and no
     more."""
     rules: dict[str, OutputRule] = {}
     for output in outputs:
         rules[output.kind] = _join(rules[output.kind], output.rule) if output.kind in rules else output.rule
-    return Policy(uses=frozenset(uses), outputs=rules, serve=serve)
+    return Policy(uses=frozenset(uses), outputs=rules, serve=serve, observed=observed)
 
 
 def _join(one: OutputRule, other: OutputRule) -> OutputRule:
     everyone = [r for r in (one.recipients, other.recipients) if isinstance(r, AnyParty)]
     recipients: Recipients = everyone[0] if everyone else one.recipients | other.recipients  # type: ignore[operator]
+    by = one.reviewers & other.reviewers
+    if not isinstance(recipients, AnyParty):  # who reviews one of them reads it
+        recipients |= (one.reviewers | other.reviewers) - by
+    reasons = any(rule.release is None or rule.release.reasons for rule in (one, other))
     return OutputRule(
         recipients=recipients,
         max_bytes=max(one.max_bytes, other.max_bytes),
         min_group=min(one.min_group, other.min_group),
         decimals=max(one.decimals, other.decimals),
+        schema=one.schema if one.schema == other.schema else ANY_SCHEMA,
+        release=Airlock(by, reasons) if by else None,
     )
 
 
@@ -117,11 +137,12 @@ def _changed(old: _T, new: _T | None) -> _T:
 
 
 def _outputs(draft: Draft, parameters: Mapping[str, JSON]) -> tuple[Output, ...]:
-    from strongroom.programs import outputs
+    from strongroom.programs import OutputKind, outputs
 
     written, found = outputs(draft.program, parameters), []
+    success = OutputKind("success", "text/plain")  # no program writes it
     for name, wanted in sorted(draft.outputs.items()):
-        spec = written.get(name)
+        spec = success if name == success.kind else written.get(name)
         if spec is None:
             raise BadParameters(f"{draft.program} writes no output {name!r}", hint=f"It writes: {', '.join(written)}")
         rule = OutputRule(
@@ -129,6 +150,8 @@ def _outputs(draft: Draft, parameters: Mapping[str, JSON]) -> tuple[Output, ...]
             max_bytes=_changed(_changed(MAX_BYTES[spec.kind], draft.max_bytes), wanted.max_bytes),
             min_group=_changed(draft.min_group, wanted.min_group),
             decimals=_changed(draft.decimals, wanted.decimals),
+            schema=wanted.schema,
+            release=wanted.release,
         )
         found.append(_possible(Output(name, spec.kind, rule)))
     return tuple(found)
@@ -136,7 +159,7 @@ def _outputs(draft: Draft, parameters: Mapping[str, JSON]) -> tuple[Output, ...]
 
 def _possible(output: Output) -> Output:
     """Refuse here, and not when the run is over, a rule that no such output can keep to."""
-    if output.kind in ("log", "records", "values") and output.rule.min_group > 1:
+    if output.kind in ("log", "records", "tensors", "values") and output.rule.min_group > 1:
         raise Usage(
             f"output {output.name!r} has no groups, so that none can be suppressed",
             hint="Leave it out, or let its min_group be 1.",
@@ -223,7 +246,7 @@ def proposal(
     needed = roles(draft.program, parameters)
     if set(draft.assets) != needed:
         raise BadParameters(f"{draft.program} needs an asset for each of: {', '.join(sorted(needed))}")
-    outputs = _outputs(draft, parameters)
+    outputs, observed = _outputs(draft, parameters), draft.observed or (OBSERVED if draft.program == CODE else None)
     measurements = tuple(sorted(set(measurements), key=Measurement.encode))
     if not measurements:
         raise Usage(
@@ -231,7 +254,7 @@ def proposal(
             hint="Pin one first: strongroom party trust --reference reference.json",
         )
     names = {proposer, *draft.among} | {m.owner for m in draft.assets.values()} | {r for o in outputs for r in o.recipients}
-    names |= {name for p in draft.payments for name in (p.payer, p.payee)}
+    names |= {name for p in draft.payments for name in (p.payer, p.payee)} | {r for o in outputs for r in o.rule.reviewers}
     strangers = names - set(parties)
     if strangers:
         raise Usage(f"{min(strangers)!r} is not pinned", hint="Pin its card first: strongroom party trust CARD")
@@ -248,7 +271,7 @@ def proposal(
         assets=tuple(AssetRef(role, m.owner, m.digest) for role, m in sorted(draft.assets.items())),
         outputs=outputs,
         enclave=EnclaveTerms(tuple(sorted({m.platform for m in measurements})), measurements, draft.sandbox, draft.walls),
-        policy=least_policy({use(draft.program)}, outputs, draft.serve),
+        policy=least_policy({use(draft.program)}, outputs, draft.serve, observed),
         limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
         payments=_sorted(draft.payments),
         charges=_charges(draft.program, parameters, draft.charges, outputs),
@@ -273,6 +296,8 @@ class Change:
         recipients: output -> its recipients.
         serve: what may be asked.
         charges: role -> rows that may leave, of assets whose budgets are to be charged.
+        release: output -> who reads it first and must pass it.
+        observed: how finely time and failure are told.
     """
 
     title: str | None = None
@@ -289,6 +314,8 @@ class Change:
     payments: tuple[Payment, ...] | None = None
     serve: Serving | None = None
     charges: Mapping[str, int] = field(default_factory=dict)
+    release: Mapping[str, Airlock] = field(default_factory=dict)
+    observed: Observed | None = None
 
 
 def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at: int) -> Proposal:
@@ -298,7 +325,7 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
         Usage: it changes nothing, names an output that is not there, or asks of one what it cannot keep to.
         WireError, ContractError, PolicyError: as :meth:`Proposal.parse`.
     """
-    unknown = (set(change.drop) | set(change.recipients)) - {o.name for o in old.outputs}
+    unknown = (set(change.drop) | set(change.recipients) | set(change.release)) - {o.name for o in old.outputs}
     if unknown:
         raise Usage(f"the proposal has no output {min(unknown)!r}", hint="See it with: strongroom show")
     outputs = []
@@ -314,6 +341,8 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
         )
         if output.name in change.recipients:
             rule = replace(rule, recipients=frozenset(change.recipients[output.name]))
+        if output.name in change.release:
+            rule = replace(rule, release=change.release[output.name])
         outputs.append(_possible(Output(output.name, output.kind, rule)))
     limits = Limits(
         _changed(old.limits.runs, change.runs),
@@ -324,7 +353,12 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
         old,
         title=_changed(old.title, change.title),
         outputs=tuple(outputs),
-        policy=least_policy(old.policy.uses, outputs, _changed(old.policy.serve, change.serve)),
+        policy=least_policy(
+            old.policy.uses,
+            outputs,
+            _changed(old.policy.serve, change.serve),
+            _changed(old.policy.observed, change.observed),
+        ),
         limits=limits,
         enclave=replace(old.enclave, sandbox=_changed(old.enclave.sandbox, change.sandbox)),
         not_after=at + change.days * DAY if change.days is not None else old.not_after,

@@ -7,7 +7,7 @@ against it. Clauses have names, so that a change can be shown clause by clause.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +16,9 @@ from strongroom.attest.simulated import LABEL
 from strongroom.budget import Charge, Event
 from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
-from strongroom.policy import MAX_DECIMALS, AnyParty, Policy, Serving
+from strongroom.observation import EVERYTHING, Observed
+from strongroom.policy import ANY_SCHEMA, MAX_DECIMALS, AnyParty, OutputRule, Policy, Serving
+from strongroom.schema import Array, Boolean, Null, Numeric, Object, OrNull, Table, Tensors, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +62,73 @@ def _people(names: tuple[str, ...]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+WHAT = {
+    "log": "the program's messages",
+    "picture": "a picture",
+    "records": "a table with one row per record",
+    "report": "aggregate figures",
+    "success": "that the run completed",
+    "table": "a table",
+    "tensors": "arrays of numbers",
+    "values": "figures",
+}
+
+
 def _output(output: Output) -> str:
-    what = {
-        "report": "aggregate figures",
-        "picture": "a picture",
-        "records": "a table with one row per record",
-        "log": "the program's messages",
-        "table": "a table",
-        "tensors": "arrays of numbers",
-        "values": "numbers and texts",
-    }[output.kind]
     rule = output.rule
     group = f"groups under {rule.min_group} are suppressed" if rule.min_group > 1 else "small groups are shown"
     places = f"numbers keep {rule.decimals} decimal places" if rule.decimals < MAX_DECIMALS else "numbers are not rounded"
-    return f"{what} of at most {_bytes(rule.max_bytes)}, readable by {_people(output.recipients)} alone; {group}; {places}"
+    who = f"readable by {_people(output.recipients)} alone"
+    held = f"; {_form(rule)}" if rule.schema is not None else ""
+    return f"{WHAT[output.kind]} of at most {_bytes(rule.max_bytes)}, {who}; {group}; {places}{held}{_review(rule)}"
+
+
+def _review(rule: OutputRule) -> str:
+    if rule.release is None:
+        return ""
+    by = _people(tuple(sorted(rule.reviewers)))
+    each = "each of them passes" if len(rule.reviewers) > 1 else "that party passes"
+    why = "and the recipients are told why, where one refuses" if rule.release.reasons else "and nobody is told why not"
+    return f"; {by} read it first: it leaves when {each} it, {why}"
+
+
+def _form(rule: OutputRule) -> str:
+    return "of the form that the contract says" if rule.schema is ANY_SCHEMA else f"of the form: {_schema(rule.schema)}"
+
+
+def _schema(schema: object) -> str:  # noqa: PLR0911 - one form of schema, one line
+    """A schema in words; two different ones are never shown alike."""
+    match schema:
+        case OrNull():
+            return f"{_schema(schema.inner)} or nothing"
+        case Null():
+            return "nothing"
+        case Boolean():
+            return "yes or no"
+        case Numeric():
+            return f"a {'whole ' if schema.whole else ''}number from {schema.low:,} to {schema.high:,}"
+        case Text():
+            return f"one of {_texts(schema.options)}"
+        case Array():
+            return f"at most {schema.most:,} times ({_schema(schema.items)})"
+        case Object():
+            return f"[{_members(schema.properties)}]"
+        case Table():
+            count = "" if schema.count is None else f", {_texts([schema.count])} counts the records of a row"
+            key = f"a row for each {_texts(schema.key)}{count}"
+            return f"at most {schema.rows:,} rows of [{_members(schema.columns)}], {key}"
+        case Tensors():
+            tensors = ((name, f"{t.dtype} {[*t.shape]}") for name, t in schema.tensors.items())
+            return f"[{'; '.join(f'{_texts([name])}: {what}' for name, what in tensors)}]"
+    raise AssertionError(schema)
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return ", ".join(_spelled(json.dumps(text, ensure_ascii=False)) for text in sorted(texts))
+
+
+def _members(members: Mapping[str, object]) -> str:
+    return "; ".join(f"{_texts([name])}: {_schema(item)}" for name, item in members.items())
 
 
 def policy_clauses(policy: Policy) -> Iterator[Clause]:
@@ -84,10 +139,25 @@ def policy_clauses(policy: Policy) -> Iterator[Clause]:
         who = "any party" if isinstance(rule.recipients, AnyParty) else _people(tuple(sorted(rule.recipients)))
         yield Clause(
             f"policy: {kind} output",
-            f"at most {_bytes(rule.max_bytes)} to {who}, groups from {rule.min_group}, {rule.decimals} decimal places",
+            f"at most {_bytes(rule.max_bytes)} to {who}, groups from {rule.min_group}, {rule.decimals} decimal places"
+            + (f"; {_form(rule)}" if rule.schema is not None else "")
+            + _review(rule),
         )
+    if policy.serve is None:
+        yield from _observed(policy.observation)
     if policy.serve is not None:
         yield from _served(policy.serve)
+
+
+def _observed(told: Observed) -> Iterator[Clause]:
+    if told == EVERYTHING:
+        return
+    if told.duration_s is None:
+        yield Clause("policy: time of a run", "is told to nobody: every run takes its longest time")
+    elif told.duration_s > 1:
+        yield Clause("policy: time of a run", f"is told in multiples of {_duration(told.duration_s)}")
+    how = "step and code" if told.failure == "step" else "that it failed; how, to the owners of its assets alone"
+    yield Clause("policy: a failure is told by", how)
 
 
 # Where receipts are that are kept for no time: without them no client could verify its answer.

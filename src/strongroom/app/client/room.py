@@ -72,7 +72,9 @@ from strongroom.errors import (
     Superseded,
     Unreachable,
     Usage,
+    WireError,
 )
+from strongroom.failure import Note
 from strongroom.ledger import ConsistencyProof, Entry, LoggedProof, VerifiedCheckpoint, follow
 from strongroom.party import Party
 from strongroom.policy import Policy, explain
@@ -117,6 +119,7 @@ SUFFIXES = {
     "picture": ".png",
     "records": ".csv",
     "report": ".json",
+    "success": ".txt",
     "table": ".arrow",
     "tensors": ".safetensors",
     "values": ".json",
@@ -159,9 +162,10 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An output that this party received: where it was written, and under which receipt."""
+    """An output that this party received: its name and kind, where it was written, and under which receipt."""
 
     name: str
+    kind: str
     path: Path
     receipt: Receipt
 
@@ -768,6 +772,21 @@ class Room:
         write(self.home.place("receipts") / f"{bundle.receipt.digest.removeprefix('sha256:')}.json", bundle.encode())
         return receipt
 
+    def note(self, receipt: Receipt) -> Note | None:
+        """What this party, as the owner of an asset, is told of a failure beside what the receipt says to all.
+
+        Raises:
+            BadReceipt: it is not encrypted to this party for that run.
+        """
+        statement = receipt.statement
+        if self.name not in statement.notes:
+            return None
+        place = {"contract": statement.contract, "run_id": statement.run_id, "owner": self.name}
+        try:
+            return Note.open(statement.notes[self.name], self.home.keys.decryption, **place)
+        except (BadKey, WireError) as error:
+            raise BadReceipt("the note in the receipt is not for this party and that run") from error
+
     def follow(self, proof: LoggedProof) -> None:
         """Hold the head under a receipt against the last one seen. Raises Inconsistent."""
         for log in self.trust.log_verifiers():
@@ -825,7 +844,7 @@ class Room:
                     raise NotFound(f"the exchange does not show output {delivered.output.name!r}", hint="Ask again later.")
                 path = folder / (delivered.output.name + SUFFIXES[delivered.output.kind])
                 self._open_output(matching[0], receipt, path)
-                opened.append(Opened(delivered.output.name, path, receipt))
+                opened.append(Opened(delivered.output.name, delivered.output.kind, path, receipt))
         return opened
 
     def _open_output(self, delivery: Delivery, receipt: Receipt, path: Path) -> None:

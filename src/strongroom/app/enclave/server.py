@@ -150,14 +150,15 @@ def _whole_reads(file: BinaryIO) -> BinaryIO:
 
 
 def counted(contract: Contract, told: Callable[[str], None]) -> Callable[[str, int], None] | None:
-    """Tells how many questions are answered, each time that the contract agreed on; ``None`` where it agreed on no time.
+    """Tells how many questions are answered, each time that the contract agreed on; ``None`` where it agreed on no time,
+    or that times are told less finely.
 
     Args:
         contract: whose program says how far it is, in thousandths.
         told: called with the count, in words.
     """
     program = contract.proposal.program
-    if program.name != evaluate_llm.NAME:
+    if program.name != evaluate_llm.NAME or contract.proposal.policy.observed is not None:
         return None
     agreed = evaluate_llm.read(program.parameters)
     told_last = 0
@@ -212,6 +213,7 @@ class Confined:
         outputs = {
             o.name: OutputSpec(o.kind, o.rule.max_bytes, o.rule.min_group, o.rule.decimals)
             for o in contract.proposal.outputs
+            if o.kind != "success"
         }
         most = sandbox.Limits(limits.seconds, limits.memory_bytes, sum(o.max_bytes for o in outputs.values()))
         whole = {role: OpenInput(i.media_type, i.size, _whole_reads(i.file)) for role, i in inputs.items()}
@@ -391,6 +393,7 @@ class Runner:
                 progress=progress,
                 devices=self._devices,
                 spends=lambda program: charges(program.name, program.parameters),
+                wait=time.sleep,
             )
             return run(contract, asked, around)
 
