@@ -31,8 +31,8 @@ FLOORS: list[set[str]] = [
     {"asset", "attest", "ledger", "budget"},
     {"trust"},
     {"contract"},
-    {"delivery", "output", "failure", "airlock"},
-    {"broker"},
+    {"delivery", "output", "failure"},
+    {"broker", "airlock"},
     {"receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served"},
 ]

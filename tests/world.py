@@ -21,6 +21,7 @@ from functools import cache
 from typing import Any
 
 from strongroom import wire
+from strongroom.airlock import Box
 from strongroom.asset import About, AssetKey, BytesSource, Manifest, RangeSource, seal, sign_manifest
 from strongroom.attest.evidence import Endorsements, Evidence, Measurement
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, AttestationReport, KeyEntry, Keyset, report_data
@@ -343,6 +344,7 @@ class MemoryExchange:
         self.files: dict[str, RangeSource] = {}
         self.outputs: dict[str, bytes] = {}
         self.delivered: list[tuple[Delivery, bytes]] = []
+        self.boxes: list[Box] = []
         self.bundles: list[Bundle] = []
         self.tree = Tree(MemoryNodes())
         self._given: list[bytes] = []
@@ -371,6 +373,11 @@ class MemoryExchange:
         with self._faults.at("exchange.deliver"):
             self._given.append(delivery.encode())
             self.delivered.append((delivery, self.outputs[delivery.sealed]))
+
+    def put_box(self, box: Box) -> None:
+        with self._faults.at("exchange.put_box"):
+            self._given.append(box.encode())
+            self.boxes.append(box)
 
     def record(self, bundle: Bundle) -> Bundle:
         """Log a receipt: the bundle with its proof."""

@@ -1152,6 +1152,11 @@ class OutputRefused(OutputError):
         self.rule, self.output = rule, output
 
 
+class OutputHeld(OutputError):
+    code = "output.held"
+    hint = "Its reviewers have not all passed it yet; see who: strongroom outputs"
+
+
 # --- ehbp -----------------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from .errors import BadCheckpoint, BadField, BadProof, Inconsistent, NotLogged
 from .merkle import HASH_BYTES, leaf_hash, node_hash, root
 from .wire import JSON, Fields
 
-ENTRY_KINDS = ("approval", "proposal", "receipt", "refusal", "release", "review", "withdrawal")
+ENTRY_KINDS = ("approval", "proposal", "receipt", "refusal", "release", "review", "verdict", "withdrawal")
 EMPTY_ROOT = root(())
 MAX_HASHES = 64
 

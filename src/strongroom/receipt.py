@@ -66,19 +66,23 @@ class Delivered:
         output: the contract's output: name, kind, rule.
         sealed: SHA-256 of the sealed file.
         manifest: digest of the output's manifest, which holds the salted commitment to the plaintext.
+        box: digest of the box in which it waits for its reviewers; ``None`` where it has none.
     """
 
     output: Output
     sealed: str
     manifest: str
+    box: str | None = None
 
     def to_json(self) -> dict[str, JSON]:
-        return {"manifest": self.manifest, "output": self.output.to_json(), "sealed": self.sealed}
+        found: dict[str, JSON] = {"manifest": self.manifest, "output": self.output.to_json(), "sealed": self.sealed}
+        return found if self.box is None else {"box": self.box, **found}
 
     @classmethod
     def from_json(cls, value: object) -> Delivered:
         f = Fields(value, "delivered")
-        found = cls(Output.from_json(f.any("output")), f.digest("sealed"), f.digest("manifest"))
+        box = f.digest("box") if f.has("box") else None
+        found = cls(Output.from_json(f.any("output")), f.digest("sealed"), f.digest("manifest"), box)
         f.end()
         return found
 
@@ -450,6 +454,8 @@ class _Check:
             self.check("V11", False, f"its time is not told to {told.duration_s} s, as the contract's policy asks")
         if told.duration_s is None and statement.ended_at - statement.started_at < p.limits.seconds:
             self.check("V11", False, "its time is told, which the contract's policy withholds")
+        if any((d.box is None) != (d.output.rule.release is None) for d in statement.outputs):
+            self.check("V11", False, "an output that must be passed first has no box, or another has one")
         if (failure is None and statement.notes) or not statement.notes.keys() <= {a.owner for a in p.assets}:
             self.check("V11", False, "it holds a note that is of no failure, or to somebody who owns no asset of the run")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from strongroom.airlock import Box
 from strongroom.asset import AssetKey, Manifest, RangeSource, verify_manifest
 from strongroom.attest import binding
 from strongroom.attest.evidence import Evidence, Platform
@@ -80,6 +81,9 @@ class ExchangeLine(Protocol):
 
     def deliver(self, delivery: Delivery) -> None:
         """Store who may open a sealed output whose receipt was logged."""
+
+    def put_box(self, box: Box) -> None:
+        """Store an output that waits for its reviewers, and whose receipt was logged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

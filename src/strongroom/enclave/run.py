@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from strongroom import wire
+from strongroom.airlock import Box
 from strongroom.asset import (
     About,
     AssetKey,
@@ -121,8 +122,8 @@ class _Run:
         self.meter = Meter()
         self._ended: int | None = None
 
-    def deliver(self, output: Output, data: bytes) -> tuple[Delivery, bytes]:
-        """Seal an output under a fresh key and encrypt that to the recipients."""
+    def deliver(self, output: Output, data: bytes) -> tuple[Delivery | Box, bytes]:
+        """Seal an output under a fresh key and encrypt that to the recipients; in a box, where people must pass it."""
         proposal, key = self.contract.proposal, AssetKey(self.around.entropy(32))
         sink = io.BytesIO()
         about = About(
@@ -146,7 +147,10 @@ class _Run:
             key=key,
             recipients={name: proposal.party(name).encryption_key for name in output.recipients},
         )
-        return delivery, sealed
+        if output.rule.release is None:
+            return delivery, sealed
+        reviewers = {name: proposal.party(name).encryption_key for name in sorted(output.rule.reviewers)}
+        return Box.make(delivery, key=key, reviewers=reviewers, entropy=self.around.entropy), sealed
 
     def execute(self, released: Mapping[str, Released], confinement: Confinement) -> Mapping[str, bytes]:
         """Open the inputs, run the program, and apply each output's rule to what it wrote."""
@@ -234,7 +238,7 @@ class _Run:
         proposal = self.contract.proposal
         manifests = self.keyring.manifests()
         released = {ref.role: self.keyring.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
-        deliveries: list[Delivery] = []
+        deliveries: list[Delivery | Box] = []
         delivered: list[Delivered] = []
         note: Note | None = None
         written: Mapping[str, bytes] = {}
@@ -253,7 +257,8 @@ class _Run:
                 delivery, sealed = self.deliver(output, written[output.name])
                 self.around.exchange.put_output(sealed)
                 deliveries.append(delivery)
-                delivered.append(Delivered(output, delivery.sealed, delivery.manifest.digest))
+                box = delivery.digest if isinstance(delivery, Box) else None
+                delivered.append(Delivered(output, delivery.sealed, delivery.manifest.digest, box))
         self.around.progress("record", "the receipt")
         bundle = self.around.exchange.record(self.record(released, tuple(delivered), note, confinement))
         # no result without a receipt: the log and every owner have it before anybody can open an output
@@ -264,7 +269,10 @@ class _Run:
             except Unreachable:  # else one lost answer would cost the parties a run; kept twice is kept once
                 line.receipt(bundle)
         for delivery in deliveries:
-            self.around.exchange.deliver(delivery)
+            if isinstance(delivery, Box):
+                self.around.exchange.put_box(delivery)
+            else:
+                self.around.exchange.deliver(delivery)
         return bundle
 
 

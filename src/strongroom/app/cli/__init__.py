@@ -44,6 +44,7 @@ VERBS = {
     "run": ("runs", "have the enclave run a contract"),
     "progress": ("runs", "hear where a run is that another party asked for"),
     "outputs": ("runs", "open what was delivered to you"),
+    "airlock": ("airlock", "read what waits for you, and pass or refuse it"),
     "receipt": ("runs", "fetch the receipts of a contract"),
     "serve": ("serving", "open a room under a standing contract, and have an enclave serve its models"),
     "proxy": ("proxy", "let any OpenAI client on this machine speak to a verified service"),

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+from strongroom.app.client.airlock import boxes
 from strongroom.app.client.home import read
 from strongroom.app.client.room import Room
 from strongroom.errors import NotFound, RunFailed
@@ -135,15 +136,21 @@ def _declare_outputs(parser: ArgumentParser) -> None:
 
 def outputs(args: Namespace, screen: Screen) -> int:
     here = room(args)
-    opened = here.outputs(here.find(args.contract), out=args.out)
+    digest = here.find(args.contract)
+    opened = here.outputs(digest, out=args.out)
     for found in opened:
         screen.said(found.name, str(found.path))
         screen.said("", found.receipt.label)
         if found.kind == "report":
             report(json.loads(read(found.path, max_bytes=None)), screen)
-    if not opened:
+    held = [h for h in boxes(here, digest) if here.name in h.output.recipients and h.state != "passed"]
+    for waits in held:
+        screen.said(waits.output.name, waits.state)
+    if not opened and not held:
         screen.said("outputs", "none was delivered to you")
-    screen.result({"outputs": [{"name": f.name, "path": str(f.path), "platform": f.receipt.label} for f in opened]})
+    listed = [{"name": f.name, "path": str(f.path), "platform": f.receipt.label} for f in opened]
+    value: dict[str, Any] = {"outputs": listed}
+    screen.result(value | ({"held": [{"name": h.output.name, "state": h.state} for h in held]} if held else {}))
     return 0
 
 

@@ -67,6 +67,7 @@ from strongroom.errors import (
     NotAParty,
     NotFound,
     NotPermitted,
+    OutputHeld,
     PinMismatch,
     StrongroomError,
     Superseded,
@@ -823,6 +824,8 @@ class Room:
             digest: the contract.
             out: a folder; ``outputs/RUN`` in the party's own by default. Of several runs each gets a folder in it.
 
+        What waits for its reviewers is left out; see ``airlock.boxes``.
+
         Raises:
             NotVerified: a receipt does not hold, so that nothing under it is opened.
         """
@@ -838,14 +841,28 @@ class Room:
             for delivered in receipt.statement.outputs:
                 if self.name not in delivered.output.recipients:
                     continue
+                among = deliveries if delivered.box is None else self._passed(digest, delivered.box)
+                if among is None:
+                    continue
                 # an exchange can show deliveries that nobody made; the receipt says which is the enclave's
-                matching = [d for d in deliveries if (d.sealed, d.manifest.digest) == (delivered.sealed, delivered.manifest)]
+                named = (delivered.sealed, delivered.manifest)
+                matching = [d for d in among if (d.sealed, d.manifest.digest) == named]
                 if not matching:
                     raise NotFound(f"the exchange does not show output {delivered.output.name!r}", hint="Ask again later.")
                 path = folder / (delivered.output.name + SUFFIXES[delivered.output.kind])
                 self._open_output(matching[0], receipt, path)
                 opened.append(Opened(delivered.output.name, delivered.output.kind, path, receipt))
         return opened
+
+    def _passed(self, digest: str, box: str) -> list[Delivery] | None:
+        """What lies in a box that every reviewer passed; ``None`` where one has not."""
+        from .airlock import boxes
+
+        held = next(h for h in boxes(self, digest) if h.box.digest == box)
+        try:
+            return [held.box.open(held.shares)]
+        except OutputHeld:
+            return None
 
     def _open_output(self, delivery: Delivery, receipt: Receipt, path: Path) -> None:
         if (delivery.contract, delivery.run_id) != (receipt.statement.contract, receipt.statement.run_id):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
 from strongroom import wire
+from strongroom.airlock import Box
 from strongroom.app.http import Client
 from strongroom.batch import MAX_RECEIPTS, Submission
 from strongroom.checkpoint import Checkpoint
@@ -269,6 +270,26 @@ class ExchangeClient:
             return Delivery.parse(wire.encode(item))
 
         return list(Fields({"deliveries": found}, "answer").items("deliveries", delivery, high=1_000_000))
+
+    def put_box(self, box: Box) -> None:
+        """Store an output that waits for its reviewers, and whose receipt was logged."""
+        self.client.post("/v1/boxes", box.encode())
+
+    def boxes(self, contract: str) -> list[tuple[Box, tuple[Envelope, ...]]]:
+        """The boxes under a contract, each with the verdicts on it."""
+        found = wire.decode(self.client.get(f"/v1/proposals/{contract}/boxes"), max_bytes=64 << 20)
+
+        def box(item: object) -> tuple[Box, tuple[Envelope, ...]]:
+            f = Fields(item, "answer")
+            read = Box.parse(wire.encode(f.any("box"))), f.items("verdicts", Envelope.from_json, high=64)
+            f.end()
+            return read
+
+        return list(Fields({"boxes": found}, "answer").items("boxes", box, high=1_000_000))
+
+    def put_verdict(self, verdict: Envelope) -> None:
+        """Publish a reviewer's verdict."""
+        self.client.post("/v1/verdicts", verdict.encode())
 
     def record(self, bundle: Bundle) -> Bundle:
         """Have a receipt logged; the bundle with its proof."""

@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from strongroom import wire
+from strongroom.airlock import Box, Verdict
 from strongroom.app.http import application, blocking, body, json_answer
 from strongroom.asset import FileSource, Manifest, check_sealed, verify_manifest
 from strongroom.batch import MAX_BATCH_BYTES, Submission
@@ -283,7 +284,8 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
         delivery = Delivery.parse(await body(request, DOCUMENT))
         await blocking(store.file)("output", delivery.sealed)
         proposal = Proposal.parse((await blocking(store.proposal)(delivery.contract)).payload)
-        if (delivery.output, sorted(delivery.keys)) not in [(o.name, sorted(o.recipients)) for o in proposal.outputs]:
+        free = [o for o in proposal.outputs if o.rule.release is None]  # others come in a box
+        if (delivery.output, sorted(delivery.keys)) not in [(o.name, sorted(o.recipients)) for o in free]:
             raise BadField("the delivery is of no output of that contract")
         await blocking(store.put_delivery)(delivery)
         return json_answer({})
@@ -291,6 +293,29 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     async def list_deliveries(request: Request) -> Response:
         found = await blocking(store.deliveries)(_digest(request))
         return json_answer([wire.decode(d.encode()) for d in found])
+
+    async def post_box(request: Request) -> Response:
+        box = Box.parse(await body(request, DOCUMENT))
+        await blocking(store.file)("output", box.sealed)
+        await blocking(store.put_box)(box)
+        return json_answer({})
+
+    def boxes(contract: str) -> object:
+        found = store.boxes(contract)
+        return [{"box": wire.decode(b.encode()), "verdicts": [v.to_json() for v in verdicts]} for b, verdicts in found]
+
+    async def list_boxes(request: Request) -> Response:
+        return json_answer(await blocking(boxes)(_digest(request)))
+
+    def judged(data: bytes) -> None:
+        envelope = Envelope.parse(data)
+        said = Verdict.peek(envelope)
+        proposal = Proposal.parse(store.proposal(said.contract).payload)
+        store.put_verdict(Verdict.verify(envelope, proposal, store.box(said.box)), envelope)
+
+    async def post_verdict(request: Request) -> Response:
+        await blocking(judged)(await body(request, DOCUMENT))
+        return json_answer({})
 
     def logged(data: bytes) -> Bundle:
         bundle = Bundle.parse(data)
@@ -374,6 +399,9 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
             Route("/v1/proposals/{digest}/notes", post_note, methods=["POST"]),
             Route("/v1/changes", list_changes),
             Route("/v1/deliveries", post_delivery, methods=["POST"]),
+            Route("/v1/proposals/{digest}/boxes", list_boxes),
+            Route("/v1/boxes", post_box, methods=["POST"]),
+            Route("/v1/verdicts", post_verdict, methods=["POST"]),
             Route("/v1/receipts", post_receipt, methods=["POST"]),
             Route("/v1/receipts/{digest}", get_receipt),
             Route("/v1/log/entries", get_entries),

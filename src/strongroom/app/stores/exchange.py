@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from strongroom import wire
+from strongroom.airlock import Box, Verdict
 from strongroom.contract import Proposal
 from strongroom.delivery import Delivery
 from strongroom.errors import BadField, Conflict, LimitReached, NoSpace, NotFound, NotLogged
@@ -52,6 +53,10 @@ CREATE TABLE IF NOT EXISTS receipts (digest TEXT PRIMARY KEY, contract TEXT NOT 
 CREATE INDEX IF NOT EXISTS receipts_of ON receipts (contract);
 CREATE TABLE IF NOT EXISTS outputs (contract TEXT, run_id TEXT, output TEXT, sealed TEXT, manifest TEXT,
     PRIMARY KEY (contract, run_id, output, sealed, manifest)) STRICT;
+CREATE TABLE IF NOT EXISTS named_boxes (box TEXT PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS boxes (box TEXT PRIMARY KEY, contract TEXT NOT NULL, document BLOB NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS boxes_of ON boxes (contract);
+CREATE TABLE IF NOT EXISTS verdicts (box TEXT, reviewer TEXT, envelope BLOB NOT NULL, PRIMARY KEY (box, reviewer)) STRICT;
 CREATE TABLE IF NOT EXISTS leaves (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL UNIQUE) STRICT;
 CREATE TABLE IF NOT EXISTS batched (contract TEXT, day INTEGER, entries INTEGER NOT NULL, PRIMARY KEY (contract, day))
 STRICT;
@@ -344,6 +349,50 @@ class ExchangeStore:
         rows = self._db.rows("SELECT document FROM deliveries WHERE contract = ? ORDER BY rowid", contract)
         return [Delivery.parse(blob(r[0])) for r in rows]
 
+    # --- the airlock ---
+
+    def put_box(self, box: Box) -> None:
+        """Keep a box that a logged receipt names.
+
+        Raises:
+            BadField: no logged receipt names it.
+        """
+        with self._db.write() as c:
+            if c.execute("SELECT 1 FROM named_boxes WHERE box = ?", (box.digest,)).fetchone() is None:
+                raise BadField("the box is one that no logged receipt names")
+            c.execute("INSERT OR IGNORE INTO boxes VALUES (?, ?, ?)", (box.digest, box.contract, box.encode()))
+
+    def box(self, digest: str) -> Box:
+        """Raises NotFound."""
+        row = self._db.row("SELECT document FROM boxes WHERE box = ?", digest)
+        if row is None:
+            raise NotFound(f"no box {digest} here")
+        return Box.parse(blob(row[0]))
+
+    def boxes(self, contract: str) -> list[tuple[Box, list[Envelope]]]:
+        """The boxes of a contract's runs, each with the verdicts on it."""
+        found = self._db.rows("SELECT box, document FROM boxes WHERE contract = ? ORDER BY rowid", contract)
+        return [(Box.parse(blob(document)), self._verdicts(text(digest))) for digest, document in found]
+
+    def _verdicts(self, box: str) -> list[Envelope]:
+        rows = self._db.rows("SELECT envelope FROM verdicts WHERE box = ? ORDER BY reviewer", box)
+        return [Envelope.parse(blob(r[0])) for r in rows]
+
+    def put_verdict(self, verdict: Verdict, envelope: Envelope) -> None:
+        """Keep and log a reviewer's verdict, which was verified; the first one stays.
+
+        Raises:
+            Conflict: that reviewer said otherwise before.
+        """
+        place = (verdict.box, verdict.reviewer)
+        with self._db.write() as c:
+            if c.execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?)", (*place, envelope.encode())).rowcount:
+                self._log(c, Entry("verdict", verdict.contract, envelope.digest))
+                return
+            kept = c.execute("SELECT envelope FROM verdicts WHERE (box, reviewer) = (?, ?)", place).fetchone()
+            if blob(kept[0]) != envelope.encode():
+                raise Conflict("that reviewer's verdict on this box is here", hint="Nothing to do: the first one stays.")
+
     # --- receipts and the log ---
 
     def put_receipt(self, bundle: Bundle, statement: Statement) -> Bundle:
@@ -363,6 +412,8 @@ class ExchangeStore:
             outputs = [(*place, d.output.name, d.sealed, d.manifest) for d in statement.outputs]
             c.executemany("INSERT OR IGNORE INTO outputs VALUES (?, ?, ?, ?, ?)", outputs)
             self._changed(c, statement.contract)
+            boxes = [(d.box,) for d in statement.outputs if d.box is not None]
+            c.executemany("INSERT OR IGNORE INTO named_boxes VALUES (?)", boxes)
         return logged
 
     def receipt(self, digest: str) -> bytes:
