@@ -20,7 +20,7 @@ from strongroom.app.cli.screen import Screen
 from strongroom.app.client import airlock
 from strongroom.app.client.draft import Wanted
 from strongroom.asset import AssetKey, BytesSource, SealedReader
-from strongroom.contract import Contract, Limits, Output
+from strongroom.contract import Contract, Limits, Output, Proposal
 from strongroom.delivery import Delivery
 from strongroom.errors import (
     BadField,
@@ -36,8 +36,10 @@ from strongroom.errors import (
     StrongroomError,
     Usage,
 )
+from strongroom.party import DecryptionKey
 from strongroom.policy import Airlock, OutputRule, Policy
 from strongroom.receipt import Bundle, verify
+from strongroom.wire import Envelope
 from world import CANARY, RULE, RUN, Entropy, Forger, World, keys_of, seed
 
 TRUST = World.trust()
@@ -434,3 +436,46 @@ def test_terms_that_ask_for_review_refuse_a_contract_without(rehearsal: Rehearsa
     strict = Policy(locked.uses, rules)
     assert not strict.permits(locked)
     assert locked.permits(strict)
+
+
+# --- vectors --------------------------------------------------------------------------------------------------------
+
+VECTORS = sorted((Path(__file__).parents[1] / "vectors" / "airlock").glob("*.json"))  # written by make_airlock.py
+
+
+def test_there_are_vectors() -> None:
+    assert len(VECTORS) > 25
+
+
+def _happen(case: dict[str, Any]) -> None:
+    box = Box.parse(wire.encode(case["box"]))
+    match case["operation"]:
+        case "read":
+            found = box.read(case["reviewer"], DecryptionKey.from_seed(bytes.fromhex(case["seed"])))
+            assert (found.key.raw.hex(), found.share.hex()) == (case["key"], case["share"])
+        case "open":
+            opened = box.open({name: bytes.fromhex(s) for name, s in case["shares"].items()})
+            assert wire.digest(opened.encode()) == case["delivery"]
+        case "verdict":
+            envelope = Envelope.parse(wire.encode(case["verdict"]))
+            assert Verdict.verify(envelope, Proposal.from_json(case["proposal"]), box).passed == case["passed"]
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda p: p.stem)
+def test_vector(path: Path) -> None:
+    case = json.loads(path.read_bytes())
+    if case["expect"] == "ok":
+        _happen(case)
+        return
+    with pytest.raises(StrongroomError) as caught:
+        _happen(case)
+    assert caught.value.code == case["expect"]
+
+
+def test_the_page_shows_a_verdict_and_a_box_that_are_some() -> None:
+    page = (Path(__file__).parents[1] / "spec" / "airlock.md").read_text(encoding="utf-8")
+    (shown,) = (json.loads(block.split("```")[0]) for block in page.split("```json\n")[1:])
+    case = json.loads((VECTORS[0].parent / "verdict-refused.json").read_bytes())
+    assert shown == json.loads(wire.unb64(case["verdict"]["payload"]))
+    for member in {*shown, *case["box"]}:
+        assert f"`{member}`" in page
