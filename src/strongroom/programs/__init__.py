@@ -76,6 +76,7 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
         *(f"programs/{file}" for file in ("evaluate_llm.py", "asked.py", "inspected.py", "questions.py")),
         *(f"lm/{file}" for file in ("__init__.py", "engine.py", "gguf.py", "llama.py", "request.py", "seated.py")),
     ),
+    "private-query": ("programs/private_query.py", "programs/private_answers.py"),
     "serve-llm": (
         "programs/serve_llm.py",
         "programs/serving.py",

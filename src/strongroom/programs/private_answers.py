@@ -1,0 +1,364 @@
+"""Answers of ``private-query``: one pass over the columns that are asked about, exact whole numbers, and noise on those.
+
+What one row can change is bounded before it is added: rows of a unit beyond the agreed number are left out, values are put
+within their bounds and on a grid of whole steps. So sensitivities are integers, and OpenDP's mechanisms on integers hold for
+them exactly. Nothing that stands in a row can end a run: what is no number is taken for missing.
+
+Memory grows with the number of distinct units, where there is a column of those, and with nothing else.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import opendp.prelude as dp
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.ipc
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from strongroom.errors import TableColumns, TableNotNumeric, TableUnreadable
+
+from . import Input, Step
+from .private_query import CONFIDENCE, GRID, Parameters, Query, decimal, sensitivity
+
+CSV = ("text/csv",)
+PARQUET = ("application/vnd.apache.parquet", "application/x-parquet")
+ARROW = ("application/vnd.apache.arrow.file",)
+FORMAT = "strongroom.answers.v1"
+
+_BATCH_ROWS = 8192
+_BLOCK_BYTES = 1 << 20
+_MOST = 2**62  # sums are put within it: noise is added in 64 bits
+_IS_NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\s*$"
+
+dp.enable_features("contrib")
+pa.set_cpu_count(1)
+pa.set_io_thread_count(1)
+pa.set_memory_pool(pa.system_memory_pool())  # the others reserve address space by the gigabyte
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        raise TableUnreadable("the table is not what its media type says", step="read table") from error
+
+
+def _skip(_row: Any) -> str:
+    return "skip"
+
+
+def batches(source: Input, wanted: list[str]) -> Iterator[Any]:
+    """The rows of some columns, as Arrow's record batches.
+
+    Raises:
+        TableColumns: one is missing. TableUnreadable: the file is not what its media type says.
+    """
+    with source.open() as file, _reading():
+        if source.media_type in PARQUET:
+            with pa.parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BLOCK_BYTES) as parquet:
+                _require(wanted, parquet.schema_arrow.names)
+                yield from parquet.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False)
+        elif source.media_type in ARROW:
+            with pa.ipc.open_file(file) as arrow:
+                _require(wanted, arrow.schema.names)
+                yield from (arrow.get_batch(n).select(wanted) for n in range(arrow.num_record_batches))
+        elif source.media_type in CSV:
+            with _open_csv(file, pa.csv.ConvertOptions(check_utf8=False)) as reader:
+                _require(wanted, reader.schema.names)
+            file.seek(0)
+            types = dict.fromkeys(wanted, pa.binary())  # whatever stands in a cell can be read
+            options = pa.csv.ConvertOptions(column_types=types, include_columns=wanted, check_utf8=False)
+            with _open_csv(file, options) as reader:
+                yield from reader
+        else:
+            raise TableUnreadable("the table's media type is neither Parquet, Arrow nor CSV", step="read table")
+
+
+def _open_csv(file: Any, convert: Any) -> Any:
+    return pa.csv.open_csv(
+        file,
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
+        parse_options=pa.csv.ParseOptions(invalid_row_handler=_skip),
+        convert_options=convert,
+    )
+
+
+def _require(wanted: list[str], there: list[str]) -> None:
+    if any(there.count(name) != 1 for name in wanted):
+        raise TableColumns("a column that the parameters name is missing, or there twice", step="read table")
+
+
+def numbers(column: Any) -> NDArray[np.float64]:
+    """A column as float64, NaN for what is missing or no number. Raises TableNotNumeric: by its type it holds none."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.dictionary_decode()
+        kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        plain = column.cast(pa.binary())
+        column = pc.if_else(pc.match_substring_regex(plain, _IS_NUMBER), plain, None).cast(pa.string())
+        column = pc.utf8_trim_whitespace(column)
+    try:
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise TableNotNumeric("a column holds something else where numbers must be", step="read table") from None
+
+
+def texts(column: Any) -> Any:
+    """A column as bytes, whatever it holds; missing stays missing."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_binary(column.type):
+        return column
+    return column.cast(pa.string()).cast(pa.binary())
+
+
+class Units:
+    """Lets the first rows of each unit pass, and no more.
+
+    Args:
+        rows: how many.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._seen: dict[bytes, int] = {}
+
+    def keep(self, column: Any) -> NDArray[np.bool_]:
+        """For each row whether it is taken; one without an id is not."""
+        encoded = texts(column).dictionary_encode()
+        ids = encoded.dictionary.to_pylist()
+        there = ~np.asarray(encoded.indices.is_null().to_numpy(zero_copy_only=False), dtype=bool)
+        codes = np.asarray(encoded.indices.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)[there]
+        before = np.array([self._seen.get(name, 0) for name in ids], dtype=np.int64)
+        counts = np.bincount(codes, minlength=len(ids))
+        order = np.argsort(codes, kind="stable")
+        starts = np.cumsum(counts) - counts
+        rank = np.empty(len(codes), dtype=np.int64)
+        rank[order] = np.arange(len(codes)) - starts[codes[order]]
+        for name, count in zip(ids, (before + counts).tolist(), strict=True):
+            self._seen[name] = min(count, self._rows)
+        found = np.zeros(len(there), dtype=bool)
+        if len(codes):
+            found[np.flatnonzero(there)] = rank + before[codes] < self._rows
+        return found
+
+
+# --- adding up ----------------------------------------------------------------------------------------------------------
+
+
+class Tally:
+    """What one query needs of the rows, in exact whole numbers.
+
+    Attributes:
+        counts: rows, by cell.
+        sums: whole steps, by cell; of a mean from the middle of the bounds.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        cells = {"histogram": len(query.edges) + 1, "quantile": GRID}.get(query.ask, max(1, len(query.categories)))
+        self.counts = [0] * cells
+        self.sums = [0] * cells
+        low, high = query.span
+        self.middle = (low + high) // 2 if query.ask == "mean" else 0
+        self._categories = [name.encode() for name in query.categories]
+
+    @property
+    def reach(self) -> int:
+        """How far a value of a mean can be from the middle, in whole steps."""
+        low, high = self._query.span
+        return max(high - self.middle, self.middle - low)
+
+    def add(self, batch: Any, kept: NDArray[np.bool_]) -> None:
+        """Some rows more. Raises TableNotNumeric."""
+        query, cells = self._query, np.zeros(len(kept), dtype=np.int64)
+        if query.by:
+            cells = np.full(len(kept), -1, dtype=np.int64)
+            column = texts(batch.column(query.by))
+            for place, name in enumerate(self._categories):
+                cells[np.asarray(pc.fill_null(pc.equal(column, pa.scalar(name, pa.binary())), False))] = place
+        kept = kept & (cells >= 0)
+        if query.column:
+            values = numbers(batch.column(query.column))
+            kept &= ~np.isnan(values)
+            values = values[kept]
+            cells = cells[kept] if query.ask in ("mean", "sum") else self._cells(values)
+        else:
+            values, cells = np.zeros(0), cells[kept]
+        for cell, count in enumerate(np.bincount(cells, minlength=len(self.counts)).tolist()):
+            self.counts[cell] += count
+        if query.ask in ("mean", "sum"):
+            self._sum(values, cells)
+
+    def _cells(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
+        """In which band of a histogram, or cell of a quantile's grid, each value is."""
+        query = self._query
+        if query.ask == "histogram":
+            return np.searchsorted(np.array([float(edge) for edge in query.edges]), values, side="right").astype(np.int64)
+        low, high = float(query.lower), float(query.upper)
+        place = (np.clip(values, low, high) - low) / (high - low) * GRID
+        return np.clip(np.floor(place), 0, GRID - 1).astype(np.int64)
+
+    def _sum(self, values: NDArray[np.float64], cells: NDArray[np.int64]) -> None:
+        query, (low, high) = self._query, self._query.span
+        inside = np.clip(values, float(query.lower), float(query.upper)) / float(query.step)
+        steps = np.clip(np.rint(inside).astype(np.int64), low, high) - self.middle
+        for cell in np.unique(cells).tolist():
+            self.sums[cell] += int(steps[cells == cell].sum())
+
+
+def answer(source: Input, parameters: Parameters, step: Step) -> bytes:
+    """Every answer, as JSON.
+
+    Raises:
+        TableColumns, TableNotNumeric, TableUnreadable: by the form of the table, and not by what stands in its rows.
+    """
+    step("read table", 0)
+    tallies = [Tally(query) for query in parameters.queries]
+    units = Units(parameters.rows) if parameters.unit else None
+    wanted = {name for q in parameters.queries for name in (q.column, q.by) if name}
+    wanted |= {parameters.unit} if parameters.unit else set()
+    for batch in batches(source, sorted(wanted)) if wanted else _rows(source):
+        kept = np.ones(batch.num_rows, dtype=bool) if units is None else units.keep(batch.column(parameters.unit))
+        for tally in tallies:
+            tally.add(batch, kept)
+    step("measure", 900)
+    answers = [told(query, tally, parameters.rows) for query, tally in zip(parameters.queries, tallies, strict=True)]
+    unit = {"column": parameters.unit, "rows": parameters.rows} if parameters.unit else None
+    found = {"answers": answers, "confidence": CONFIDENCE, "epsilon": decimal(parameters.epsilon), "format": FORMAT}
+    return json.dumps({**found, "unit": unit}, sort_keys=True).encode()
+
+
+def _rows(source: Input) -> Iterator[Any]:
+    """Rows of whatever column comes first: all that is asked is how many."""
+    with source.open() as file, _reading():
+        if source.media_type in PARQUET:
+            with pa.parquet.ParquetFile(file) as parquet:
+                first = parquet.schema_arrow.names[:1]
+        elif source.media_type in ARROW:
+            with pa.ipc.open_file(file) as arrow:
+                first = arrow.schema.names[:1]
+        else:
+            with _open_csv(file, pa.csv.ConvertOptions(check_utf8=False)) as reader:
+                first = reader.schema.names[:1]
+    return batches(source, first)
+
+
+# --- noise --------------------------------------------------------------------------------------------------------------
+
+
+def scale_for(distance: int, epsilon: Fraction, made: Callable[[float], Any]) -> Any:
+    """A mechanism whose own map says that it costs no more than an epsilon.
+
+    Args:
+        distance: how far two inputs can be apart.
+        epsilon: at most.
+        made: a mechanism of a scale.
+    """
+    scale, most = math.nextafter(distance / float(epsilon), math.inf), float(epsilon)
+    while True:
+        found = made(scale)
+        if Fraction(found.map(distance)) <= epsilon:
+            return found, scale
+        scale *= 1 + 1e-12 + max(0.0, found.map(distance) / most - 1)
+
+
+def laplace(counts: list[int], distance: int, epsilon: Fraction) -> tuple[list[int], float]:
+    """Whole numbers with discrete Laplace noise, and its scale.
+
+    Args:
+        counts: exact.
+        distance: how much one unit changes all of them together.
+        epsilon: what it may cost.
+    """
+    domain, metric = dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="i64")
+    mechanism, scale = scale_for(distance, epsilon, lambda s: dp.m.make_laplace(domain, metric, scale=s))
+    return [int(n) for n in mechanism([max(-_MOST, min(_MOST, c)) for c in counts])], scale
+
+
+def within(scale: float, miss: float = 0.05) -> int:
+    """How far discrete Laplace noise of a scale is off at most, but for this share of times."""
+    tail = math.log(2 / (miss * (1 + math.exp(-1 / scale))))
+    return max(0, math.ceil(scale * tail - 1))
+
+
+def told(query: Query, tally: Tally, rows: int) -> dict[str, Any]:
+    """The answer to one query, with noise."""
+    found: dict[str, Any] = {"ask": query.ask, "epsilon": decimal(query.epsilon), "name": query.name}
+    if query.ask == "quantile":
+        return {**found, **_quantile(query, tally.counts, rows)}
+    if query.ask == "mean":
+        cells = _means(query, tally, rows)
+    else:
+        exact = tally.sums if query.ask == "sum" else tally.counts
+        noisy, scale = laplace(exact, sensitivity(query, rows), query.epsilon)
+        step = float(query.step) if query.ask == "sum" else 1
+        cells = [{"value": value * step, "within": within(scale) * step} for value in noisy]
+    if query.ask == "histogram":
+        return {**found, "bands": [{**cell, "band": name} for cell, name in zip(cells, _bands(query), strict=True)]}
+    if query.by:
+        return {**found, "groups": [{**cell, "group": name} for cell, name in zip(cells, query.categories, strict=True)]}
+    return {**found, **cells[0]}
+
+
+def _bands(query: Query) -> list[str]:
+    edges = [f"{float(edge):.12g}" for edge in query.edges]
+    between = [f"{low} to {high}" for low, high in pairwise(edges)]
+    return [f"below {edges[0]}", *between, f"{edges[-1]} and above"]
+
+
+def _means(query: Query, tally: Tally, rows: int) -> list[dict[str, Any]]:
+    """Noisy sums over noisy counts, half of the epsilon for each."""
+    half, reach, (low, high) = query.epsilon / 2, tally.reach, query.span
+    sums, sum_scale = laplace(tally.sums, rows * reach, half)
+    counts, count_scale = laplace(tally.counts, rows, half)
+    off_sum, off_count, step = within(sum_scale, 0.025), within(count_scale, 0.025), float(query.step)
+    cells = []
+    for total, count in zip(sums, counts, strict=True):
+        mean = min(high, max(low, tally.middle + total / max(1, count)))
+        # |S/N - s/n| <= (|S|/N |n - N| + |s - S|) / n, and no value is further from the middle than the reach
+        off = (reach * off_count + off_sum) / count + 1 if count > off_count else high - low
+        cells.append({"value": mean * step, "within": min(off, high - low) * step})
+    return cells
+
+
+def _quantile(query: Query, counts: list[int], rows: int) -> dict[str, Any]:
+    """The point of the grid whose rank is nearest, by a noisy choice."""
+    num, den = query.at.numerator, query.at.denominator
+    below = np.concatenate([[0], np.cumsum(np.array(counts, dtype=np.int64))])
+    scores = np.abs(den * below - num * below[-1])
+    distance = rows * max(num, den - num)
+    domain, metric = dp.vector_domain(dp.atom_domain(T="i64")), dp.linf_distance(T="i64")
+
+    def made(scale: float) -> Any:
+        return dp.m.make_noisy_max(domain, metric, dp.max_divergence(), scale=scale, negate=True)
+
+    mechanism, scale = scale_for(distance, query.epsilon, made)
+    place = int(mechanism(scores.tolist()))
+    grid = (query.upper - query.lower) / GRID
+    off = math.ceil(scale * math.log((GRID + 1) / 0.05) / den)
+    return {"grid": float(grid), "value": float(query.lower + place * grid), "within_rows": off}
+
+
+def rehearse() -> None:
+    """Answer something, so that every library is loaded, with its threads, before there is anything to read."""
+    small = b"a,b\n1,x\n"
+    for _ in batches(Input(CSV[0], len(small), lambda: io.BytesIO(small)), ["a"]):
+        laplace([1], 1, Fraction(1))

@@ -1,0 +1,360 @@
+"""``private-query``: bounded contributions, noise as large as agreed, accuracies that hold, and no row that ends a run."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strongroom.budget import events_of, spent
+from strongroom.errors import BadParameters, StrongroomError, TableColumns, TableNotNumeric, TableUnreadable
+from strongroom.programs import Input, OutputSpec, charges, private_query
+from strongroom.programs.private_query import LN_20, read, sensitivity
+
+dp = pytest.importorskip("opendp.prelude")
+pa = pytest.importorskip("pyarrow")
+
+
+from strongroom.programs import private_answers  # noqa: E402
+
+PEOPLE = {
+    "person": [f"p{n % 40}" for n in range(120)],
+    "age": [20 + n % 60 for n in range(120)],
+    "region": [("north", "south", "east")[n % 3] for n in range(120)],
+}
+COUNT = {"ask": "count", "name": "people", "share": 1}
+SUM = {"ask": "sum", "column": "age", "lower": "0", "name": "years", "share": 1, "upper": "100"}
+MEAN = {**SUM, "ask": "mean", "name": "mean_age"}
+MEDIAN = {**SUM, "ask": "quantile", "at": "0.5", "name": "median"}
+BANDS = {"ask": "histogram", "column": "age", "edges": ["30", "50"], "name": "bands", "share": 1}
+BY = {"categories": ["north", "south"], "column": "region"}
+ALL = [COUNT, SUM, MEAN, MEDIAN, BANDS, {**COUNT, "by": BY, "name": "regions"}]
+
+
+def asked(*queries: Any, epsilon: str | None = "1", unit: Any = None) -> dict[str, Any]:
+    return {"epsilon": epsilon, "queries": list(queries), "unit": unit}
+
+
+def table(kind: str = "parquet", **columns: Any) -> Input:
+    made = pa.table({**(columns or PEOPLE)})
+    sink = io.BytesIO()
+    if kind == "parquet":
+        pa.parquet.write_table(made, sink, row_group_size=50)
+    elif kind == "arrow":
+        with pa.ipc.new_file(sink, made.schema) as writer:
+            writer.write_table(made, max_chunksize=50)
+    else:
+        pa.csv.write_csv(made, sink)
+    media = {"parquet": private_answers.PARQUET, "arrow": private_answers.ARROW, "csv": private_answers.CSV}[kind][0]
+    data = sink.getvalue()
+    return Input(media, len(data), lambda: io.BytesIO(data))
+
+
+def text(data: bytes) -> Input:
+    return Input("text/csv", len(data), lambda: io.BytesIO(data))
+
+
+def run(source: Input, parameters: dict[str, Any]) -> dict[str, Any]:
+    written: dict[str, bytes] = {}
+    outputs = {"answers": OutputSpec("values", 1 << 20, 1, 15)}
+    private_query.run({"data": source}, parameters, outputs, written.__setitem__, lambda _step, _done: None)
+    found: dict[str, Any] = json.loads(written["answers"])
+    return found
+
+
+def exact(source: Input, query: dict[str, Any], unit: Any = None) -> private_answers.Tally:
+    """What a query adds up, before there is any noise."""
+    parameters = read(asked(query, unit=unit))
+    tally = private_answers.Tally(parameters.queries[0])
+    units = private_answers.Units(parameters.rows) if parameters.unit else None
+    wanted = sorted({n for n in (query.get("column"), parameters.unit, query.get("by", {}).get("column")) if n})
+    for batch in private_answers.batches(source, wanted or ["age"]):
+        kept = np.ones(batch.num_rows, dtype=bool) if units is None else units.keep(batch.column(parameters.unit))
+        tally.add(batch, kept)
+    return tally
+
+
+# --- what is exact ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv"])
+def test_every_kind_of_table_adds_up_alike(kind: str) -> None:
+    source = table(kind)
+    assert exact(source, COUNT).counts == [120]
+    tally = exact(source, SUM)
+    step = read(asked(SUM)).queries[0].step
+    assert tally.sums[0] * step == sum(PEOPLE["age"])
+    assert exact(source, BANDS).counts == [20, 40, 60]
+    assert exact(source, {**COUNT, "by": BY}).counts == [40, 40]  # the east is no category of those that were given
+    assert sum(exact(source, MEDIAN).counts) == 120
+
+
+def test_values_outside_their_bounds_are_taken_for_the_nearer_one() -> None:
+    source = table(age=[-1e300, 5.0, 1e300, float("inf"), float("nan"), None])
+    tally = exact(source, {**SUM, "lower": "0", "upper": "10"})
+    assert tally.counts == [4]
+    assert tally.sums[0] * read(asked({**SUM, "upper": "10"})).queries[0].step == 0 + 5 + 10 + 10
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_of_one_unit_no_more_rows_are_taken_than_agreed(kind: str) -> None:
+    source = table(kind)
+    for rows in (1, 2, 3, 7):
+        unit = {"column": "person", "rows": rows}
+        assert exact(source, COUNT, unit).counts == [40 * min(rows, 3)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", None]), st.integers(-50, 50)), max_size=40), st.integers(1, 4))
+def test_one_unit_more_or_less_changes_no_sum_by_more_than_the_sensitivity(rows: Any, most: int) -> None:
+    """The law on which all of it stands, over every unit of the table."""
+    unit = {"column": "person", "rows": most}
+    queries = [
+        {**SUM, "lower": "-7", "upper": "13"},
+        COUNT,
+        {**MEAN, "lower": "-7", "upper": "13"},
+        {**BANDS, "edges": ["0", "9"]},
+    ]
+
+    def sealed(found: Any) -> Input:
+        names, ages = [p for p, _ in found], [a for _, a in found]
+        return table(person=pa.array(names, pa.string()), age=pa.array(ages, pa.int64()))
+
+    for query in queries:
+        parameters = read(asked(query, unit=unit))
+        whole = exact(sealed(rows), query, unit)
+        for gone in ("a", "b", "c"):
+            less = exact(sealed([r for r in rows if r[0] != gone]), query, unit)
+            moved = sum(abs(one - other) for one, other in zip(whole.counts, less.counts, strict=True))
+            assert moved <= most
+            apart = sum(abs(one - other) for one, other in zip(whole.sums, less.sums, strict=True))
+            bound = most * whole.reach if query["ask"] == "mean" else sensitivity(parameters.queries[0], most)
+            assert apart <= bound
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [b"1e999", b"-", b"\xff\xfe", b"9" * 400, b"nan", b"=1+1", b"0x10", b"1,2,3,4", b'"broken', b"", b"\x00", b"1e-999"],
+)
+def test_nothing_that_stands_in_a_row_ends_a_run(cells: bytes) -> None:
+    """Whether a run fails would tell of the row without any noise."""
+    source = text(b"age,region,person\n41,north,a\n" + cells + b",south,b\n17,north,c\n")
+    found = run(source, asked(*ALL, unit={"column": "person", "rows": 2}))
+    assert len(found["answers"]) == len(ALL)
+
+
+# --- noise --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("query", "rows", "distance"), [(COUNT, 1, 1), (COUNT, 5, 5), (BANDS, 3, 3), (SUM, 1, 10_000)])
+def test_noise_has_the_scale_that_the_sensitivity_and_epsilon_ask_for(query: Any, rows: int, distance: int) -> None:
+    found = read(asked(query, epsilon="0.5", unit={"column": "person", "rows": rows})).queries[0]
+    assert sensitivity(found, rows) == distance
+    _, scale = private_answers.laplace([0], distance, found.epsilon)
+    assert scale == pytest.approx(distance / 0.5, rel=1e-9)
+    assert scale >= distance / 0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 10**9), st.integers(1, 10**10))
+def test_a_mechanism_never_costs_more_than_is_charged(distance: int, billionths: int) -> None:
+    epsilon = Fraction(billionths, 10**9)
+    domain, metric = dp.vector_domain(dp.atom_domain(T="i64")), dp.l1_distance(T="i64")
+    made, _ = private_answers.scale_for(distance, epsilon, lambda s: dp.m.make_laplace(domain, metric, scale=s))
+    assert Fraction(made.map(distance)) <= epsilon
+
+
+def test_noise_is_there_and_is_as_large_as_it_must_be() -> None:
+    """Of 4,000 draws the share beyond one scale is near 1/e; that it is 0.1 off has a chance of e^-80 (Hoeffding)."""
+    noisy, scale = private_answers.laplace([1000] * 4000, 1, Fraction(1, 50))
+    assert scale == pytest.approx(50)
+    beyond = sum(abs(n - 1000) > scale for n in noisy) / 4000
+    assert abs(beyond - math.exp(-1)) < 0.1
+    off = private_answers.within(scale)
+    assert off == pytest.approx(50 * math.log(20), abs=2)
+    assert sum(abs(n - 1000) > off for n in noisy) / 4000 < 0.15  # 0.05, and a chance of e^-80 of being 0.1 more
+    assert 450 < abs(sum(noisy)) / 4000 < 1550
+
+
+def test_two_answers_to_one_question_differ() -> None:
+    source = table()
+    found = {run(source, asked(COUNT, epsilon="0.001"))["answers"][0]["value"] for _ in range(8)}
+    assert len(found) > 1  # all alike has a chance below 10^-20
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5, 1.0, 3.7, 1000.0])
+def test_an_accuracy_is_the_exact_tail_of_the_noise(scale: float) -> None:
+    off, ratio = private_answers.within(scale), math.exp(-1 / scale)
+
+    def beyond(k: int) -> float:
+        return 2 * ratio ** (k + 1) / (1 + ratio)
+
+    assert beyond(off) <= 0.05 * (1 + 1e-9)
+    assert off == 0 or beyond(off - 1) > 0.05 * (1 - 1e-9)
+
+
+def test_who_asks_for_an_accuracy_gets_it() -> None:
+    wanted = {"ask": "count", "name": "people", "within": "30"}
+    query = read(asked(wanted, epsilon=None)).queries[0]
+    assert query.epsilon == pytest.approx(float(LN_20) / 30, rel=1e-6)
+    (found,) = run(table(), asked(wanted, epsilon=None))["answers"]
+    assert found["within"] <= 30
+
+
+def test_answers_with_much_budget_are_near_the_truth() -> None:
+    """Epsilon 50 for each: the noise is far below what is compared; a miss has a chance below 10^-15."""
+    queries = [COUNT, SUM, MEAN, MEDIAN, BANDS, {**SUM, "by": BY, "name": "by_region"}]
+    people, years, mean, median, bands, regions = run(table(), asked(*queries, epsilon="300"))["answers"]
+    assert abs(people["value"] - 120) <= 1
+    assert abs(years["value"] - sum(PEOPLE["age"])) < 100
+    assert abs(mean["value"] - np.mean(PEOPLE["age"])) < 2
+    assert abs(median["value"] - np.median(PEOPLE["age"])) < 3
+    assert [band["band"] for band in bands["bands"]] == ["below 30", "30 to 50", "50 and above"]
+    assert all(abs(b["value"] - n) <= 1 for b, n in zip(bands["bands"], [20, 40, 60], strict=True))
+    assert [group["group"] for group in regions["groups"]] == ["north", "south"]
+
+
+def test_a_mean_of_few_says_that_it_knows_nothing() -> None:
+    (found,) = run(table(age=[41]), asked(MEAN, epsilon="0.01"))["answers"]
+    assert 0 <= found["value"] <= 100
+    assert found["within"] == 100
+
+
+# --- charges ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_charged_is_what_is_spent() -> None:
+    parameters = asked(*ALL, epsilon="2")
+    said = charges("private-query", parameters)
+    assert said is not None
+    events = events_of(said["data"])
+    assert len(events) == len(ALL)
+    assert sum(Fraction(e.epsilon) for e in events) <= 2
+    assert float(spent(events, "0")) == pytest.approx(2, abs=1e-6)
+    answers = run(table(), parameters)
+    assert [a["epsilon"] for a in answers["answers"]] == [e.epsilon for e in events]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=20), st.integers(1, 40))
+def test_shares_are_never_more_than_the_whole(shares: list[int], epsilon: int) -> None:
+    queries = [{**COUNT, "name": f"q{n}", "share": share} for n, share in enumerate(shares)]
+    try:
+        found = read(asked(*queries, epsilon=str(epsilon)))
+    except BadParameters:
+        return
+    assert found.epsilon <= epsilon
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        asked(),
+        asked({**COUNT, "share": 0}),
+        asked({**COUNT, "share": True}),
+        asked({**COUNT, "within": "5"}),
+        asked({"ask": "count", "name": "x"}),
+        asked({**COUNT, "ask": "median"}),
+        asked({**COUNT, "name": "X"}),
+        asked(COUNT, COUNT),
+        asked({**COUNT, "noise": "0.1"}),
+        asked(COUNT, epsilon=None),
+        asked(COUNT, epsilon="0"),
+        asked(COUNT, epsilon="51"),
+        asked(COUNT, epsilon="0.0000000001"),
+        asked(COUNT, epsilon="1e3"),
+        asked({"ask": "count", "name": "x", "within": "5"}, epsilon="1"),
+        asked({"ask": "count", "name": "x", "within": "0.5"}, epsilon=None),
+        asked({**MEAN, "share": ..., "within": "1"}, epsilon=None),
+        asked({**SUM, "lower": "100"}),
+        asked({**SUM, "lower": "999999999999.1", "upper": "999999999999.2"}),
+        asked({**SUM, "lower": 0}),
+        asked({**SUM, "column": ""}),
+        asked({**BANDS, "edges": ["5", "5"]}),
+        asked({**BANDS, "edges": []}),
+        asked({**BANDS, "by": BY}),
+        asked({**MEDIAN, "at": "1.1"}),
+        asked({**MEDIAN, "at": "0.0001"}),
+        asked({**COUNT, "by": {**BY, "categories": ["north", "north"]}}),
+        asked({**COUNT, "by": {**BY, "categories": []}}),
+        asked(COUNT, unit={"column": "person", "rows": 0}),
+        asked(COUNT, unit={"column": "person"}),
+        asked("count"),
+        {"queries": [COUNT]},
+        {"epsilon": "1", "queries": COUNT, "unit": None},
+    ],
+)
+def test_parameters_that_no_run_could_use_are_refused(parameters: Any) -> None:
+    for query in parameters.get("queries", []):
+        if isinstance(query, dict) and query.get("share") is ...:
+            del query["share"]
+    with pytest.raises(BadParameters, match="private-query"):
+        private_query.check(parameters)
+
+
+def test_there_is_no_log_beside_the_answers() -> None:
+    assert set(private_query.OUTPUTS) == {"answers"}
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        (table(name=["x"]), TableColumns),
+        (text(b"age,age\n1,2\n"), TableColumns),
+        (text(b""), TableUnreadable),
+        (Input("text/plain", 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
+        (Input(private_answers.PARQUET[0], 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
+        (table(age=[[1], [2]]), TableNotNumeric),
+    ],
+)
+def test_a_table_of_another_form_is_refused(source: Input, error: type[StrongroomError]) -> None:
+    with pytest.raises(error):
+        run(source, asked(SUM))
+
+
+def test_only_the_columns_that_are_asked_about_are_read() -> None:
+    big = {**PEOPLE, "secret": [f"{n}" * 2000 for n in range(120)]}
+    data = io.BytesIO()
+    pa.parquet.write_table(pa.table(big), data, compression="none", use_dictionary=False)
+    read_bytes = 0
+
+    class Counting(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            nonlocal read_bytes
+            found = super().read(size)
+            read_bytes += len(found)
+            return found
+
+    source = Input(private_answers.PARQUET[0], len(data.getvalue()), lambda: Counting(data.getvalue()))
+    run(source, asked(SUM))
+    assert 0 < read_bytes < len(data.getvalue()) / 4
+
+
+def test_a_count_alone_needs_no_column() -> None:
+    for kind in ("parquet", "arrow", "csv"):
+        (found,) = run(table(kind), asked(COUNT, epsilon="50"))["answers"]
+        assert abs(found["value"] - 120) <= 1
+
+
+def test_it_answers_from_inside_a_sandbox() -> None:
+    from strongroom.enclave.run import OpenInput
+    from strongroom.enclave.sandbox import prepare
+    from strongroom.enclave.sandbox_job import Limits
+
+    source = table()
+    with prepare("private-query", "process", outputs=("answers",)) as room:
+        opened = OpenInput(source.media_type, source.size, source.open())
+        outputs = {"answers": OutputSpec("values", 1 << 20, 1, 15)}
+        written = room.run(asked(COUNT, epsilon="50"), {"data": opened}, outputs, Limits(60, 1 << 30, 1 << 20))
+    (found,) = json.loads(written["answers"])["answers"]
+    assert abs(found["value"] - 120) <= 1
