@@ -1091,7 +1091,8 @@ def test_what_draws_is_loaded_only_where_something_is_drawn() -> None:
 
 def test_no_pandas_anywhere() -> None:
     assert "pandas" not in loaded_by(
-        "from strongroom.programs import load; load('evaluate').load(('report', 'calibration'))"
+        "from strongroom.programs import load, runner; program = load('evaluate'); runner.hide(program);"
+        "program.load(('report', 'calibration')); import sys; assert sys.modules.pop('pandas') is None"
     )
 
 

@@ -31,6 +31,8 @@ OUTPUTS: Final[Mapping[str, OutputKind]] = {
 # The default of `classes` is a regression's: whoever proposes a classification says them, and the table's owner reads them.
 DEFAULTS: Final[Mapping[str, Any]] = {"classes": None, "features": None, "groups": [], "positive": None}
 LIBRARIES: Final = ("numpy", "onnxruntime", "pyarrow", "sklearn", "matplotlib")
+UNSEEN: Final = ("pandas",)
+"""What other libraries load wherever it is installed, at a cost of half a second, and nothing here is in need of."""
 
 CLASSIFICATION, REGRESSION = "classification", "regression"
 

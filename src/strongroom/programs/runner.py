@@ -298,6 +298,12 @@ def _stands(result: int) -> int:
     return result
 
 
+def hide(program: object) -> None:
+    """From now on nothing in this process finds the libraries in the program's ``UNSEEN``, as if they were not installed."""
+    absent: Mapping[str, Any] = dict.fromkeys(getattr(program, "UNSEEN", ()))
+    sys.modules.update(absent)
+
+
 def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:
     """The child's main, once ``boot`` has put the sources in place. It never returns.
 
@@ -312,6 +318,7 @@ def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:
         program = cast("Program", import_module(f"strongroom.programs.{said['program']}"))
         environment: Mapping[str, str] = getattr(program, "ENVIRONMENT", {})
         os.environ.update(environment)
+        hide(program)
         program.load(said["outputs"])
         os.environ.clear()
         os.environ.update(environment)
