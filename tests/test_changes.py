@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from strongroom.app.client.changes import Mark, diff, packages
 from strongroom.app.client.code import Code
+from strongroom.lock import Lock
 
 texts = st.lists(st.sampled_from(["a", "b", "", "c\x0bd", "x\u2028y"]), max_size=30).map(
     lambda lines: "".join(f"{x}\n" for x in lines)
@@ -16,7 +17,7 @@ texts = st.lists(st.sampled_from(["a", "b", "", "c\x0bd", "x\u2028y"]), max_size
 
 
 def code(files: dict[str, str], lock: str | None = None) -> Code:
-    return Code("sha256:" + "0" * 64, MappingProxyType(files), lock)
+    return Code("sha256:" + "0" * 64, MappingProxyType(files), None if lock is None else Lock.parse(lock))
 
 
 @settings(deadline=None)
@@ -55,8 +56,8 @@ def test_versions_that_share_nothing_and_are_long_are_shown_whole() -> None:
 
 def test_a_name_that_a_lock_has_twice_hides_neither() -> None:
     one, two = "--hash=sha256:" + "ab" * 32, "--hash=sha256:" + "cd" * 32
-    (change,) = packages(None, code({}, f"a==1 {one}\nA==2 {two}\n"))
-    assert (change.status, change.package.version) == ("new", "1, 2")
+    (change,) = packages(None, code({}, f"a==1 ; os_name == 'posix' {one}\nA==2 {two}\n"))
+    assert (change.status, change.package.version) == ("new", '1 (os_name == "posix"), 2')
     assert len(change.package.hashes) == 2
     (change,) = packages(code({}, f"a==1 {one}\n"), code({}, f"a==1 {two}\n"))
     assert (change.status, change.before) == ("changed", "1")

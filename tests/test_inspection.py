@@ -17,7 +17,8 @@ from strongroom.app.client.code import Code, Package, read_code
 from strongroom.app.client.inspection import AID, RULES, Finding, Report, Severity, inspect
 from strongroom.app.client.inspection.findings import MAX_EACH, MAX_FINDINGS
 from strongroom.app.client.inspection.reading import report_on
-from strongroom.errors import BadField, ManifestMismatch, MissingExtra, StrongroomError
+from strongroom.code import FORMAT, MAX_BUNDLE_BYTES, CodeBundle
+from strongroom.errors import BadBundle, BadField, BadLock, ManifestMismatch, MissingExtra, StrongroomError, TooLarge
 
 PAGE = Path(__file__).parents[1] / "docs" / "reviewing.md"
 HASH = "sha256:" + "ab" * 32
@@ -28,7 +29,6 @@ numpy==2.2.0 \\
     --hash=sha256:{"cd" * 32}
 Scikit_Learn[extra]==1.7.0 ; python_version >= "3.11" \\
     --hash={HASH}
-bare==1.0
 """
 
 
@@ -216,11 +216,11 @@ def test_what_means_nothing_is_left_alone(text: str) -> None:
 
 
 def test_imports_of_the_bundle_the_lock_and_the_enclave_are_known() -> None:
-    text = "import helper\nimport numpy\nimport sklearn\nimport bare\nimport leftpad\n"
+    text = "import helper\nimport numpy\nimport sklearn\nimport leftpad\n"
     unknown = {f.what.split(":")[0] for f in report(text, lock=LOCK, **{"helper/__init__.py": ""}).findings}
     assert unknown == {"imports leftpad"}
     with_none = {f.what.split(":")[0] for f in report(text).findings if f.rule == "imports.unknown"}
-    assert with_none == {"imports bare", "imports helper", "imports leftpad"}
+    assert with_none == {"imports helper", "imports leftpad"}
     alone = {f.what.split(":")[0] for f in report("import pandas", lock=LOCK).findings if f.rule == "imports.unknown"}
     assert alone == {"imports pandas"}  # a lock says all that there is
 
@@ -368,9 +368,8 @@ def test_any_text_has_a_report(files: dict[str, str]) -> None:
 def test_a_lock_is_read_as_packages_with_their_hashes() -> None:
     _, code = bundle({"a.py": ""}, LOCK)
     assert code.packages == (
-        Package("bare", "1.0", ()),
         Package("numpy", "2.2.0", (HASH, "sha256:" + "cd" * 32)),
-        Package("scikit-learn", "1.7.0", (HASH,)),
+        Package("scikit-learn", '1.7.0 (python_version >= "3.11")', (HASH,)),
     )
     assert bundle({"a.py": ""})[1].packages == ()
 
@@ -395,7 +394,26 @@ def test_other_bytes_than_the_digest_says_are_no_bundle() -> None:
 )
 def test_what_is_no_bundle_is_not_read(value: Any) -> None:
     data = wire.encode(value)
-    with pytest.raises(BadField):
+    with pytest.raises((BadField, BadBundle)):
+        read_code(data, wire.digest(data))
+
+
+def test_a_lock_without_a_hash_is_none_for_a_reviewer_either() -> None:
+    data = wire.encode({"files": {"a.py": ""}, "format": FORMAT, "lock": "bare==1.0\n"})
+    with pytest.raises(BadLock):
+        read_code(data, wire.digest(data))
+
+
+def test_what_no_enclave_would_take_is_still_shown_to_a_reviewer() -> None:
+    data, code = bundle({"a.py": "x = 1  # \u202e\n"})
+    assert "\u202e" in code.files["a.py"]
+    with pytest.raises(BadBundle):
+        CodeBundle.parse(data)
+
+
+def test_a_bundle_has_one_size_for_everybody() -> None:
+    data = wire.encode({"files": {"a.txt": "x" * MAX_BUNDLE_BYTES}, "format": FORMAT, "lock": None})
+    with pytest.raises(TooLarge):
         read_code(data, wire.digest(data))
 
 

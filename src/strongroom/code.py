@@ -174,17 +174,7 @@ class CodeBundle:
         Raises:
             WireError: its leaves. BadBundle, BadLock.
         """
-        if len(data) > MAX_BUNDLE_BYTES:
-            raise TooLarge(f"{len(data)} bytes where at most {MAX_BUNDLE_BYTES} are allowed")
-        _require_few(data)
-        f = Fields(wire.decode(data, max_bytes=MAX_BUNDLE_BYTES, max_values=MAX_BUNDLE_BYTES), "bundle")
-        f.literal("format", FORMAT)
-        files = f.any("files")
-        if not isinstance(files, dict) or not all(isinstance(text, str) for text in files.values()):
-            raise BadBundle("the bundle's files are not texts by name")
-        lock = f.optional("lock", _lock)
-        f.end()
-        return cls(files, lock)
+        return cls(*texts(data))
 
     def require_entry(self, entry: EntryPoint) -> None:
         """Raises BadEntry: the entry's module is none of the files."""
@@ -200,6 +190,31 @@ class CodeBundle:
     def environment(self) -> str | None:
         """The digest of its lock, which is what a contract calls the environment."""
         return None if self.lock is None else self.lock.digest
+
+
+def texts(data: bytes) -> tuple[dict[str, str], Lock | None]:
+    """What bytes of a bundle hold, before names and texts are judged: for who reads what no enclave would take.
+
+    Args:
+        data: untrusted.
+
+    Raises:
+        WireError: its leaves. BadBundle, BadLock.
+    """
+    if len(data) > MAX_BUNDLE_BYTES:
+        raise TooLarge(f"{len(data)} bytes where at most {MAX_BUNDLE_BYTES} are allowed")
+    _require_few(data)
+    f = Fields(wire.decode(data, max_bytes=MAX_BUNDLE_BYTES, max_values=MAX_BUNDLE_BYTES), "bundle")
+    f.literal("format", FORMAT)
+    files = f.any("files")
+    if not isinstance(files, dict) or not files:
+        raise BadBundle("the bundle's files are not texts by name")
+    found = {name: text for name, text in files.items() if isinstance(text, str)}
+    if len(found) != len(files):
+        raise BadBundle("the bundle's files are not texts by name")
+    lock = f.optional("lock", _lock)
+    f.end()
+    return found, lock
 
 
 def _require_few(data: bytes) -> None:

@@ -19,7 +19,8 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from strongroom.app.client.code import MAX_BUNDLE_BYTES, read_code
+    from strongroom.app.client.code import read_code
+    from strongroom.code import MAX_BUNDLE_BYTES
 
     from .reading import report_on
 

@@ -22,7 +22,6 @@ from .text import of_text
 from .with_bandit import MAX_CHARS, MAX_NODES, of_bandit, version
 
 MAX_TOKENS = 1_000_000  # of a bundle's Python; a reader's own time is over long before
-MAX_FILES = 1000
 MAX_RAW = 5000  # findings of one kind of rules in one file, before they are sorted and bounded
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -48,10 +47,7 @@ def _all(code: Code) -> Iterator[Finding]:
         enclave=KNOWN if code.lock is None else frozenset(),
     )
     tokens = nodes = 0
-    for number, (path, text) in enumerate(sorted(code.files.items())):
-        if number >= MAX_FILES:
-            yield Finding.of("unread", path, 0, f"this file and {len(code.files) - number - 1:,} after it")
-            return
+    for path, text in sorted(code.files.items()):
         if not path.endswith((".py", ".pyi")):
             yield from _few(path, of_text(path, text))
             continue

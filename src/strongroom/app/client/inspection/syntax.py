@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from strongroom.app.client.code import normal
+from packaging.utils import canonicalize_name
 
 from .findings import Finding
 from .named import (
@@ -46,7 +46,7 @@ class Known:
     def knows(self, module: str) -> bool:
         if module in self.own or module in sys.stdlib_module_names or module in self.enclave:
             return True
-        return normal(module) in self.packages or IMPORTED_AS.get(module, module) in self.packages
+        return canonicalize_name(module) in self.packages or IMPORTED_AS.get(module, module) in self.packages
 
 
 @dataclass
