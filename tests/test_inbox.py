@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,15 +17,14 @@ pytest.importorskip("bandit", reason="bandit is not installed: pip install 'stro
 from inbox_case import Code, Desk
 from inbox_case import bundle as made_of
 from strongroom import wire
-from strongroom.app.client import inbox as inbox_module
+from strongroom.app.client import budgets
 from strongroom.app.client.audit import audit
 from strongroom.app.client.inbox import Filter, Inbox, News
-from strongroom.app.client.prose import Clause
 from strongroom.app.client.room import Room
 from strongroom.contract import Proposal, State
 from strongroom.errors import (
     BadField,
-    ManifestMismatch,
+    CodeMismatch,
     NotFound,
     NotPermitted,
     StrongroomError,
@@ -251,7 +251,7 @@ def test_other_code_than_was_proposed_is_not_shown(desk: Desk, here: Inbox) -> N
     made = desk.propose(bundle(FIRST))
     path = desk.store.file("code", wire.digest(bundle(FIRST)))
     path.write_bytes(bundle(SECOND))
-    with pytest.raises(ManifestMismatch):
+    with pytest.raises(CodeMismatch):
         here.show(made.digest)
 
 
@@ -264,20 +264,21 @@ def test_code_that_the_exchange_lost_is_not_approved(desk: Desk, here: Inbox) ->
         here.approve(made.digest, wire.digest(bundle(FIRST)))
 
 
-def test_what_a_run_would_spend_is_shown_where_something_can_say_it(
-    desk: Desk, here: Inbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_run_would_spend_of_ones_own_budgets_is_shown_and_of_others_not(desk: Desk, here: Inbox, lab: Inbox) -> None:
+    budgets.put(desk.hospital.home, desk.records, budgets.Wanted(runs=5), int(time.time()))
     made = desk.propose(bundle(FIRST))
-    monkeypatch.setattr(inbox_module, "COSTS", lambda _proposal: [Clause("data", "one run of 100")])
-    assert here.show(made.digest).costs == (Clause("data", "one run of 100"),)
+    (said,) = here.show(made.digest).costs
+    assert said.about == "your budget, data"
+    assert "nothing is charged to it" in said.text
+    made = desk.propose(charges={"data": 0})
+    texts = [clause.text for clause in here.show(made.digest).costs]
+    assert "runs: a run would spend 1, and 5 is left of 5" in texts
+    assert lab.show(made.digest).costs == ()
 
 
-def test_the_mock_is_run_here_or_not_shown_at_all(desk: Desk, here: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    sheet = here.show(desk.propose(bundle(FIRST)).digest)
+def test_a_program_of_the_image_is_not_run_on_mocks(desk: Desk, here: Inbox) -> None:
     with pytest.raises(Usage):
-        here.run_mock(sheet)
-    monkeypatch.setattr(inbox_module, "RUN_MOCK", lambda _proposal, code: {"report": code.digest.encode()})
-    assert here.run_mock(sheet) == {"report": wire.digest(bundle(FIRST)).encode()}
+        here.run_mock(here.show(desk.propose().digest))
 
 
 def test_without_bandit_the_code_can_be_read_and_it_is_said(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -17,7 +18,10 @@ pytest.importorskip("bandit", reason="bandit is not installed: pip install 'stro
 from inbox_case import FIRST, SECOND, Desk, bundle
 from stage import Said, Stage
 from strongroom import wire
+from strongroom.app.client.offer import Offering
+from strongroom.code import CodeBundle
 from strongroom.contract import Proposal
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
 
 
 def hospital(stage: Stage, *words: object) -> Said:
@@ -27,8 +31,8 @@ def hospital(stage: Stage, *words: object) -> Said:
 def coded(stage: Stage, code: bytes, title: str) -> Proposal:
     """A proposal of the lab's that runs code, as the part that submits code would make it."""
     with stage.room("lab") as lab:
-        digest = lab.exchange.put_code(code)
-        made = Desk.coded(_As(stage, lab), digest, stage.draft(title=title))  # type: ignore[arg-type]
+        lab.exchange.put_code(CodeBundle.parse(code))
+        made = Desk.coded(_As(stage, lab), wire.digest(code), stage.draft(title=title))  # type: ignore[arg-type]
         return lab._propose(made)
 
 
@@ -92,11 +96,37 @@ def test_an_audit_is_written_as_lines(stage: Stage, made: Proposal, tmp_path: Pa
 
 
 def test_what_others_wrote_cannot_steer_the_screen(stage: Stage) -> None:
-    made = coded(stage, bundle("x = 1  # \x1b[2J \u202e\n"), f"Steer {os.urandom(4).hex()}")
+    code = bundle("x = 1  # \x1b[2J \u202e\n")
+    kept = stage.home / "exchange" / "code" / wire.digest(code).removeprefix("sha256:")
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(code)  # an honest exchange takes no such bundle
+    with stage.room("lab") as lab:
+        title = f"Steer {os.urandom(4).hex()}"
+        made = lab._propose(Desk.coded(_As(stage, lab), wire.digest(code), stage.draft(title=title)))  # type: ignore[arg-type]
     shown = hospital(stage, "inbox", "show", made.digest).out
     assert "\x1b" not in shown
     assert "\u202e" not in shown
     assert "\\u001b[2J \\u202e" in shown
+
+
+def test_code_is_run_on_the_mock_by_its_author_and_by_its_reviewer(stage: Stage, tmp_path: Path) -> None:
+    table, code = tmp_path / f"people-{os.urandom(4).hex()}.csv", tmp_path / "n.py"
+    table.write_text("age,id\n" + "31,1\n45,2\n" * 20)
+    code.write_text("print('\\x1b[2J')\noutputs['n'] = {'rows': len(census), 'third': 1 / 3}\n")
+    rules = {"values": OutputRule(ANY_PARTY, 1 << 20, 1, 3)}
+    offered = stage.hospital.offer(Offering(table), terms=Policy(uses=frozenset({"analyse"}), outputs=rules))
+    asset = f"census=hospital/{offered.name}"
+    tried = stage.cli("try", code, "--input", asset, "--output", "n=values", "--out", tmp_path / "out", "--json")
+    assert tried.status == 0, tried.err
+    assert json.loads((tmp_path / "out/n.json").read_text())["rows"] == 100
+    made = stage.cli("submit", code, "--input", asset, "--output", "n=values:lab", "--decimals", 3, "--json").json["digest"]
+    shown = hospital(stage, "inbox", "show", made, "--run-mock")
+    assert '{"rows":100,"third":0.333}' in shown.out.replace(" ", "")
+    assert "\x1b" not in shown.out
+    assert "\\u001b[2J" in shown.out
+    said = hospital(stage, "inbox", "show", made, "--run-mock", "--json").json["mock"]
+    assert json.loads(base64.b64decode(said["outputs"]["n"])) == {"rows": 100, "third": 0.333}
+    assert "mock" not in hospital(stage, "inbox", "show", made, "--json").json
 
 
 @pytest.mark.parametrize(

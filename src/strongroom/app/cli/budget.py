@@ -226,28 +226,8 @@ def tell_spending(here: PartyHome, proposal: Proposal, screen: Screen) -> list[d
     except MissingExtra as error:
         screen.said("your budget", f"cannot be composed here: {error.message} ({error.hint})")
         return [{"error": error.to_json()}]
-    for s in found:
-        about = f"your budget, {s.role}"
-        if not s.charged:
-            screen.said(about, "nothing is charged to it, so that your broker will refuse; counter it with --charge")
-        elif s.noisy:
-            screen.said(about, "it limits epsilon, and the program adds no noise: your broker will refuse")
-        for line in s.lines:
-            if not (s.noisy and line.name == "epsilon"):
-                screen.said(about, _would(line, proposal.limits.runs))
+    for clause in budgets.words(found, proposal.limits.runs):
+        screen.said(clause.about, clause.text)
     return [
         {"charged": s.charged, "fits": s.fits, "lines": [_line(line) for line in s.lines], "role": s.role} for s in found
     ]
-
-
-def _would(line: Line, runs: int) -> str:
-    if line.used is None or line.would is None:
-        return f"{_word(line)}: a run would spend more than is left, by far"
-    step, left = line.would - line.used, f"{line.left.normalize():,f} is left of {line.limit.normalize():,f}"
-    words = f"{_word(line)}: a run would spend {step.normalize():,f}, and {left}"
-    if not line.fits:
-        return f"{words}: more than is left"
-    if runs == 1 or not step:
-        return words
-    enough = int(line.left // step) if line.name != "epsilon" else runs
-    return f"{words}: enough for {enough} of its {runs} runs" if enough < runs else f"{words}; it may run {runs} times"

@@ -125,9 +125,10 @@ def _declare_try(parser: ArgumentParser) -> None:
         parser,
         """
 strongroom try analysis.py --entry analysis:summarise --input census=mock.csv:pandas --output summary=values
+strongroom try analysis.py --entry analysis:summarise --input census=office/census --output summary=values --as lab
 """,
     )
-    _analysis(parser, "ROLE=FILE[:FORM]", "NAME=KIND")
+    _analysis(parser, "ROLE=FILE|ASSET[:FORM]", "NAME=KIND")
     parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="wheels of the lock's packages")
     parser.add_argument("--index", metavar="URL", help="a package index to take them from (none)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the outputs there")
@@ -136,7 +137,8 @@ strongroom try analysis.py --entry analysis:summarise --input census=mock.csv:pa
 
 def tried(args: Namespace, screen: Screen) -> int:
     keep = party(args).place("environments") if args.lock else None
-    found = try_(args.analysis, **_said(args), wheels=args.wheels, index=args.index, keep=keep)
+    where: dict[str, Any] = {"wheels": args.wheels, "index": args.index, "assets": lambda name: room(args).assets[name]}
+    found = try_(args.analysis, **_said(args), **where, keep=keep)
     if args.out:
         _write(found, args)
     if found.log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from argparse import ArgumentParser, Namespace
 from contextlib import closing
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from strongroom.app.client.analysis import Tried
 from strongroom.app.client.audit import Line as Decision
 from strongroom.app.client.audit import audit
 from strongroom.app.client.changes import FileDiff, Mark
@@ -23,6 +25,8 @@ from .place import example, room
 from .screen import QUIET_SECONDS, Screen
 
 COLOURS = {Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "dim"}
+MAX_LOG = 40  # lines that code printed, the last ones
+SHOWN_BYTES = 2000  # of an output
 MAX_SHOWN = 4000  # lines of code on a screen; the whole of it with --json
 
 
@@ -60,11 +64,13 @@ strongroom inbox --web --as hospital                # as a page in your browser
     listed.add_argument("--asset", metavar="WORD", help="a role, an owner, an asset's name or the beginning of its digest")
     listed.add_argument("--text", dest="words", metavar="WORDS", help="in the title")
     listed.add_argument("--since", metavar="DATE", help="proposed on this day or later (2026-11-01, UTC)")
-    place = parser.add_argument_group("comment, ask, approve")
+    place = parser.add_argument_group("show, comment, ask, approve")
     place.add_argument("--file", metavar="PATH", help="the file that a comment is about")
     place.add_argument("--line", type=int, metavar="N", help="the line in it")
     place.add_argument("--bundle", metavar="DIGEST", help="approve: the whole digest of the code that you read")
-    place.add_argument("--run-mock", action="store_true", help="show: run the code on mocks, here, and show what comes out")
+    place.add_argument("--run-mock", action="store_true", help="show: run the code on the mocks, here, in the sandbox")
+    place.add_argument("--wheels", type=Path, metavar="FOLDER", help="with --run-mock: wheels of the lock's packages")
+    place.add_argument("--index", metavar="URL", help="with --run-mock: a package index to take them from (none)")
     web = parser.add_argument_group("page")
     web.add_argument("--web", action="store_true", help="serve the inbox as a page on this machine, for your browser")
     web.add_argument("--port", type=int, default=0, help="of the page; a free one where it is not said")
@@ -162,17 +168,48 @@ def _named(args: Namespace, here: Inbox, screen: Screen) -> str:
 
 def _show(args: Namespace, here: Inbox, screen: Screen) -> int:
     sheet = here.show(_named(args, here, screen))
-    outputs = here.run_mock(sheet) if args.run_mock else None
     _tell(sheet, screen)
-    if outputs is not None:
-        screen.heading("On the mocks, run here")
-        for name, data in sorted(outputs.items()):
-            screen.said(name, f"{len(data):,} bytes: {data[:400]!r}")
+    tried = here.run_mock(sheet, wheels=args.wheels, index=args.index) if args.run_mock else None
+    if tried is not None:
+        _tell_tried(tried, screen)
     screen.line()
     bundle = f" --bundle {sheet.bundle}" if sheet.bundle else ""
     screen.said("to approve", f"strongroom inbox approve {sheet.view.proposal.digest}{bundle} --as {here.room.name}")
-    screen.result(sheet_json(sheet))
+    screen.result(sheet_json(sheet) | ({"mock": _tried_json(tried)} if tried else {}))
     return 0
+
+
+def _tell_tried(tried: Tried, screen: Screen) -> None:
+    screen.heading("On the mocks, run here")
+    screen.said("ran in", f"{tried.sandbox}, {tried.seconds:.2f} s; mocks are made up, and so are these figures")
+    for name, data in sorted(tried.outputs.items()):
+        screen.said(name, f"would leave, {len(data):,} bytes: {_beginning(data)}")
+    for name, why in sorted(tried.refused.items()):
+        screen.said(name, f"would not leave: {_visible(why)}")
+    if tried.failure:
+        screen.said("ended with", f"{tried.failure}; of a run in a room nobody would learn more")
+    for line in tried.log.splitlines()[-MAX_LOG:]:
+        screen.said("printed", _visible(line))
+
+
+def _beginning(data: bytes) -> str:
+    """Of an output: as text where it is text."""
+    start = data[:SHOWN_BYTES]
+    try:
+        text = start.decode("ascii")
+    except UnicodeDecodeError:
+        return repr(start[:40])
+    return _visible(" ".join(text.split())) + (" …" if len(data) > SHOWN_BYTES else "")
+
+
+def _tried_json(tried: Tried) -> dict[str, Any]:
+    return {
+        "failure": tried.failure,
+        "log": tried.log,
+        "outputs": {name: base64.b64encode(data).decode() for name, data in tried.outputs.items()},
+        "refused": dict(tried.refused),
+        "sandbox": tried.sandbox,
+    }
 
 
 def _tell(sheet: Sheet, screen: Screen) -> None:

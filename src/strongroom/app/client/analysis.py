@@ -1,6 +1,7 @@
 """An analysis: a researcher's code over named inputs, tried on stand-ins here and submitted to run where the data are.
 
 room.try_("analysis.py", entry="analysis:mean", inputs={"census": "mock.csv"}, outputs={"mean": "values"})
+room.try_("analysis.py", entry="analysis:mean", inputs={"census": room.assets["census"]}, outputs={"mean": "values"})
 room.submit("analysis.py", entry="analysis:mean", inputs={"census": "hospital/census.csv"}, outputs={"mean": "values:lab"})
 
 A try uses the runner, the sandbox and the output rules of the enclave; only the data and the keys are not there.
@@ -18,16 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from strongroom.code import PROGRAM, CodeBundle, EntryPoint
-from strongroom.errors import BadEntry, NotFound, OutputError, ProgramError, Usage
+from strongroom.errors import BadEntry, ManifestMismatch, NotFound, OutputError, ProgramError, Usage
 from strongroom.policy import MAX_DECIMALS, OutputRule
 
 from . import gathered
 from .draft import MAX_BYTES, Draft, Wanted
 
 if TYPE_CHECKING:
-    from strongroom.contract import Proposal
+    from strongroom.contract import AssetRef, Proposal
     from strongroom.enclave.sandbox import Mounted
 
+    from .assets import Asset
     from .room import Room
 
 Source: TypeAlias = "Analysis | Path | str | Callable[..., Any]"
@@ -206,58 +208,129 @@ def try_(
     wheels: Path | str | None = None,
     index: str | None = None,
     keep: Path | None = None,
+    assets: Callable[[str], Asset] | None = None,
 ) -> Tried:
     """Run an analysis here, by the runner and in the sandbox of an enclave, and apply the rules that a contract would have.
 
     Args:
         analysis, entry, arguments, lock: as :func:`submit`.
-        inputs: by role a stand-in: a file's path, with ``:FORM`` behind it where it is not wanted for pandas; or a table of
-            pandas, Arrow or Polars, which is handed on as what it is.
+        inputs: by role a stand-in: a file's path, with ``:FORM`` behind it where it is not wanted for pandas; a table of
+            pandas, Arrow or Polars, which is handed on as what it is; an asset of ``room.assets``, of which the mock is
+            taken, or in a room its name, where there is no such file.
         outputs: ``KIND`` by name; recipients may stand behind it, and are not looked at.
         min_group, decimals, max_bytes: the outputs' rules.
         seconds, memory_bytes: limits.
         sandbox: ``isolated`` or ``process``.
         wheels, index: where the packages of a lock come from.
         keep: where its environment is kept.
+        assets: finds what is offered by its name.
 
     Raises:
-        CodeError, BadParameters, NotFound, NoSandbox, MissingExtra, NoWheel, WheelRefused.
+        CodeError, BadParameters, NotFound, NoSandbox, MissingExtra, NoWheel, WheelRefused. ManifestMismatch: the exchange
+        shows another mock than its owner signed.
     """
+    found, wanted = gather(analysis, entry=entry, lock=lock), _wanted(outputs)
+    with ExitStack() as opened:
+        stand_ins = {role: _stand_in(what, opened, assets) for role, what in inputs.items()}
+        kinds = {name: kind for name, (kind, _) in wanted.items()}
+        parameters = _parameters(found, {role: form for role, (_, form) in stand_ins.items()}, kinds, arguments)
+        rules = {
+            n: (k, OutputRule(frozenset({"you"}), max_bytes or MAX_BYTES[k], min_group, decimals)) for n, k in kinds.items()
+        }
+        mounted = _mounted(found.bundle, keep, wheels, index)
+        given = {role: stand_in for role, (stand_in, _) in stand_ins.items()}
+        return _ran(found.bundle, parameters, given, rules, _Within(seconds, memory_bytes, sandbox, mounted))
+
+
+def try_proposal(room: Room, proposal: Proposal, *, wheels: Path | str | None = None, index: str | None = None) -> Tried:
+    """Run the code of somebody's proposal here, on the mocks of its assets, and apply the proposal's own output rules.
+
+    It runs in the sandbox of an enclave, whatever the proposal says of sandboxes: the code is a stranger's.
+
+    Args:
+        room: who wants to see it.
+        proposal: that runs a bundle.
+        wheels, index: where the packages of its lock come from.
+
+    Raises:
+        NotFound: an asset has no mock. NotPermitted: it runs no bundle. ManifestMismatch: the exchange shows another mock,
+        or the asset is another owner's than the proposal says. And as :meth:`Room.submitted` and :func:`try_`.
+    """
+    bundle = room.submitted(proposal)
+    owned = {ref.role: _asset_of(room, ref) for ref in proposal.assets}
+    rules = {output.name: (output.kind, output.rule) for output in proposal.outputs}
+    with ExitStack() as opened:
+        given = {role: _mock(asset, opened) for role, asset in owned.items()}
+        mounted = _mounted(bundle, room.home.place("environments"), wheels, index)
+        within = _Within(proposal.limits.seconds, proposal.limits.memory_bytes, "isolated", mounted)
+        return _ran(bundle, proposal.program.parameters, given, rules, within)
+
+
+def _asset_of(room: Room, ref: AssetRef) -> Asset:
+    """An asset of a proposal, by its manifest, which its owner signed."""
+    from strongroom.asset import verify_manifest
+
+    from .assets import Asset
+
+    held = room.home.book.held(ref.manifest) if ref.owner == room.name else None
+    if held is not None:  # one's own: no exchange has to show it
+        found = Asset(room, verify_manifest(held.manifest, room.home.keys.signing.public).manifest)
+    else:
+        found = room.assets[ref.manifest]
+    if (found.manifest.owner, found.manifest.digest) != (ref.owner, ref.manifest):
+        raise ManifestMismatch(f"the asset in role {ref.role!r} is not one of {ref.owner}'s")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """What bounds a try: seconds, bytes, the kind of sandbox, and the packages that are there."""
+
+    seconds: int
+    memory_bytes: int
+    sandbox: str
+    mounted: Mounted | None
+
+
+def _ran(
+    bundle: CodeBundle,
+    parameters: Mapping[str, Any],
+    given: Mapping[str, _StandIn],
+    rules: Mapping[str, tuple[str, OutputRule]],
+    within: _Within,
+) -> Tried:
+    """Run a bundle as an enclave does."""
     from strongroom.enclave import sandbox as sandboxes
     from strongroom.programs import OutputSpec, code
 
-    found, wanted = gather(analysis, entry=entry, lock=lock), _wanted(outputs)
+    specs = {n: OutputSpec(k, r.max_bytes, r.min_group, r.decimals) for n, (k, r) in rules.items()}
+    limits = sandboxes.Limits(within.seconds, within.memory_bytes, sum(s.max_bytes for s in specs.values()))
+    parts = code.parts(parameters)
     with ExitStack() as opened:
-        stand_ins = {role: _stand_in(what, opened) for role, what in inputs.items()}
-        kinds = {name: kind for name, (kind, _) in wanted.items()}
-        parameters = _parameters(found, {role: form for role, (_, form) in stand_ins.items()}, kinds, arguments)
-        parts = code.parts(parameters)
-        mounted = _mounted(found.bundle, keep, wheels, index)
-        child = opened.enter_context(sandboxes.prepare(PROGRAM, sandbox, outputs=parts, mounted=mounted))
+        child = opened.enter_context(sandboxes.prepare(PROGRAM, within.sandbox, outputs=parts, mounted=within.mounted))
         child.wait()
-        child.give(found.bundle.encode())
-        specs = {n: OutputSpec(k, max_bytes or MAX_BYTES[k], min_group, decimals) for n, k in kinds.items()}
-        limits = sandboxes.Limits(seconds, memory_bytes, sum(s.max_bytes for s in specs.values()))
+        child.give(bundle.encode())
         began = time.monotonic()
         try:
-            written = child.run(parameters, {r: s for r, (s, _) in stand_ins.items()}, specs, limits)
+            written = child.run(parameters, given, specs, limits)
         except ProgramError as error:
             took = time.monotonic() - began
             return Tried({}, {}, error.code, child.log.decode("utf-8", "replace"), took, child.kind)
         took = time.monotonic() - began
-        passed, refused = _ruled(written, specs)
+        passed, refused = _ruled(written, rules)
         return Tried(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind)
 
 
-def _ruled(written: Mapping[str, bytes], specs: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
+def _ruled(
+    written: Mapping[str, bytes], rules: Mapping[str, tuple[str, OutputRule]]
+) -> tuple[dict[str, bytes], dict[str, str]]:
     """What would leave, and what would not, with the reason."""
     from strongroom.output import enforce
 
     passed, refused = {}, {}
-    for name, spec in specs.items():
-        rule = OutputRule(frozenset({"you"}), spec.max_bytes, spec.min_group, spec.decimals)
+    for name, (kind, rule) in rules.items():
         try:
-            passed[name] = enforce(spec.kind, rule, written[name])
+            passed[name] = enforce(kind, rule, written[name])
         except OutputError as error:
             refused[name] = error.message
     return passed, refused
@@ -276,20 +349,37 @@ def _mounted(bundle: CodeBundle, keep: Path | None, wheels: Path | str | None, i
     return Environments(keep, Place(None if wheels is None else Path(wheels), index)).get(bundle.lock)
 
 
-def _stand_in(what: Any, opened: ExitStack) -> tuple[_StandIn, str]:
+def _stand_in(what: Any, opened: ExitStack, assets: Callable[[str], Asset] | None) -> tuple[_StandIn, str]:
     """A stand-in, opened, and the form in which it is handed on."""
-    if isinstance(what, str | os.PathLike):
-        from .room import MEDIA_TYPES
+    from .assets import Asset
 
-        text, form = _form(os.fspath(what))
-        path = Path(text)
-        media_type = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    if isinstance(what, Asset):
+        return _mock(what, opened), DEFAULT_FORM
+    if not isinstance(what, str | os.PathLike):
+        return _of_table(what)
+    from .room import MEDIA_TYPES
+
+    text, form = _form(os.fspath(what))
+    path = Path(text)
+    if assets is not None and not path.exists():
         try:
-            file = opened.enter_context(path.open("rb"))
-            return _StandIn(media_type, path.stat().st_size, file), form
-        except OSError as error:
-            raise NotFound(f"cannot read {path}: {error.strerror}") from error
-    return _of_table(what)
+            asset = assets(text)
+        except NotFound as error:
+            raise NotFound(f"there is no file {text}; and as an asset: {error.message}", hint=error.hint) from error
+        return _mock(asset, opened), form
+    media_type = MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    try:
+        file = opened.enter_context(path.open("rb"))
+        return _StandIn(media_type, path.stat().st_size, file), form
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}") from error
+
+
+def _mock(asset: Asset, opened: ExitStack) -> _StandIn:
+    """The mock of an asset, opened. Raises as :attr:`Asset.mock_path`."""
+    path, named = asset.mock_path, asset.manifest.mock
+    assert named is not None  # or it would have no path
+    return _StandIn(named.media_type, named.size, opened.enter_context(path.open("rb")))
 
 
 def _of_table(what: Any) -> tuple[_StandIn, str]:
@@ -298,7 +388,7 @@ def _of_table(what: Any) -> tuple[_StandIn, str]:
     library = type(what).__module__.partition(".")[0]
     form = {"pandas": "pandas", "polars": "polars", "pyarrow": "arrow"}.get(library)
     if form is None:
-        raise Usage("an input of a try is a file's path, or a table of pandas, Arrow or Polars")
+        raise Usage("an input of a try is a file's path, an asset, or a table of pandas, Arrow or Polars")
     if form == "pandas":
         what = pa.Table.from_pandas(what, preserve_index=False)
     elif form == "polars":

@@ -5,6 +5,7 @@ Everything is read from and written to the party's own broker's book; no exchang
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
@@ -12,9 +13,10 @@ from strongroom.asset import Manifest
 from strongroom.broker import Charged
 from strongroom.budget import Budget, CountLimits, Line, Privacy, account, canonical
 from strongroom.contract import Proposal
-from strongroom.errors import NotFound, Usage
+from strongroom.errors import MissingExtra, NotFound, Usage
 
 from .home import PartyHome
+from .prose import Clause
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +178,61 @@ def spending(home: PartyHome, proposal: Proposal) -> list[Spending]:
     return found
 
 
+# --- in words -----------------------------------------------------------------------------------------------------------
+
+
+def costs(home: PartyHome, proposal: Proposal) -> list[Clause]:
+    """What one run of a proposal would spend of this party's own budgets, in words; or why that cannot be said here."""
+    try:
+        return words(spending(home, proposal), proposal.limits.runs)
+    except MissingExtra as error:
+        return [Clause("your budget", f"cannot be composed here: {error.message} ({error.hint})")]
+
+
+def words(found: Iterable[Spending], runs: int) -> list[Clause]:
+    """The same, of what was found.
+
+    Args:
+        found: as :func:`spending` gives it.
+        runs: how many the proposal allows.
+    """
+    said = []
+    for s in found:
+        about = f"your budget, {s.role}"
+        if not s.charged:
+            nothing = "nothing is charged to it, so that your broker will refuse; counter it with --charge"
+            said.append(Clause(about, nothing))
+        elif s.noisy:
+            said.append(Clause(about, "it limits epsilon, and the program adds no noise: your broker will refuse"))
+        said += [Clause(about, _would(line, runs)) for line in s.lines if not (s.noisy and line.name == "epsilon")]
+    return said
+
+
+def _would(line: Line, runs: int) -> str:
+    name = line.name.replace("_", " ")
+    if line.used is None or line.would is None:
+        return f"{name}: a run would spend more than is left, by far"
+    step, left = line.would - line.used, f"{line.left.normalize():,f} is left of {line.limit.normalize():,f}"
+    text = f"{name}: a run would spend {step.normalize():,f}, and {left}"
+    if not line.fits:
+        return f"{text}: more than is left"
+    if runs == 1 or not step:
+        return text
+    enough = int(line.left // step) if line.name != "epsilon" else runs
+    return f"{text}: enough for {enough} of its {runs} runs" if enough < runs else f"{text}; it may run {runs} times"
+
+
 __all__ = [
     "Spending",
     "Wanted",
     "adopt",
     "charges",
+    "costs",
     "find",
     "in_force",
     "look",
     "own",
     "put",
     "spending",
+    "words",
 ]

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
 from strongroom import wire
 from strongroom.contract import Proposal, State, require, state
@@ -19,6 +20,8 @@ from strongroom.errors import BadField, NotFound, NotPermitted, StrongroomError,
 from strongroom.review import Kind, Note, bundle_of
 from strongroom.wire import Envelope
 
+from .analysis import Tried, try_proposal
+from .budgets import costs
 from .changes import FileDiff, PackageChange, diff, packages
 from .code import Code, read_code
 from .home import read
@@ -141,21 +144,6 @@ Herald = tuple[Sequence[str], Callable[[News], bytes]]
 """Channels by name, and the notice of some news for them."""
 
 
-class MockRunner(Protocol):
-    """Runs a proposal's code on the mocks of its inputs, here, in the sandbox: the proposer's own word is shown nowhere."""
-
-    def __call__(self, proposal: Proposal, code: Code) -> Mapping[str, bytes]:
-        """The outputs by name."""
-        ...
-
-
-RUN_MOCK: MockRunner | None = None
-"""Set by what can run code on mocks; without it ``--run-mock`` is refused, and nothing is shown in its place."""
-
-COSTS: Callable[[Proposal], Iterable[Clause]] | None = None
-"""Set by what keeps budgets: what a run of a proposal would spend, in words."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sheet:
     """Everything that a reviewer sees of one proposal.
@@ -170,7 +158,7 @@ class Sheet:
         report: the static report, or ``None``.
         unreported: why there is no report, where there should be one.
         notes: verified, oldest first.
-        costs: what a run would spend of budgets.
+        costs: what a run would spend of this party's own budgets.
     """
 
     view: View
@@ -348,7 +336,7 @@ class Inbox:
         """Everything about one proposal, checked, and noted as shown to this party here.
 
         Raises:
-            NotFound, ContractError, PartyError and their leaves. ManifestMismatch: the exchange shows other code.
+            NotFound, ContractError, PartyError and their leaves. CodeMismatch: the exchange shows other code.
         """
         view = self.room.view(digest)
         notes = tuple(sorted((note for _, note in self._heard(view.proposal)), key=lambda note: note.at))
@@ -368,7 +356,7 @@ class Inbox:
             report=report,
             unreported=failed,
             notes=notes,
-            costs=tuple(COSTS(view.proposal)) if COSTS else (),
+            costs=tuple(costs(self.room.home, view.proposal)),
         )
         self.store.show(digest, bundle or "", report.digest if report else "", self.now())
         return sheet
@@ -412,11 +400,19 @@ class Inbox:
         """A version that nobody here ever saw is no measure of what is new: it could hold what should not be seen."""
         return self.store.shown(digest, bundle) is not None or digest in self.room.home.book.approved()
 
-    def run_mock(self, sheet: Sheet) -> Mapping[str, bytes]:
-        """The code's outputs on the mocks, run here. Raises Usage: nothing here can run it."""
-        if sheet.code is None or RUN_MOCK is None:
-            raise Usage("there is nothing here that could run this on mocks", hint="Read the code without it.")
-        return RUN_MOCK(sheet.view.proposal, sheet.code)
+    def run_mock(self, sheet: Sheet, *, wheels: Path | None = None, index: str | None = None) -> Tried:
+        """Run the code here, in the sandbox, on the mocks that the owners signed: the proposer's word is shown nowhere.
+
+        Args:
+            sheet: what was shown.
+            wheels, index: where the packages of its lock come from.
+
+        Raises:
+            Usage: it runs no code of its own. And as :func:`strongroom.app.client.analysis.try_proposal`.
+        """
+        if sheet.code is None:
+            raise Usage("it runs a program of the measured image, and no code that could be tried on mocks")
+        return try_proposal(self.room, sheet.view.proposal, wheels=wheels, index=index)
 
     # --- what this party says ---
 

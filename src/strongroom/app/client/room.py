@@ -571,6 +571,7 @@ class Room:
         """Run an analysis here, on stand-ins; see :func:`strongroom.app.client.analysis.try_`."""
         from . import analysis as analyses
 
+        said = {"assets": lambda name: self.assets[name], **said}
         return analyses.try_(analysis, keep=self.home.place("environments"), **said)
 
     def _own_terms(self, found: Proposal) -> None:
