@@ -1,7 +1,7 @@
 """Inputs in the form in which the code wants them: a table of pandas or Arrow, a lazy frame of Polars, or a file.
 
-Parquet, Arrow, CSV and JSON lines by their media types; nothing is guessed from bytes. A lazy frame reads only the columns
-and row groups that it needs, through the same ranges as everything else.
+Parquet, Arrow, CSV and JSON lines by their media types; nothing is guessed from bytes. A lazy frame of Parquet reads only
+the columns and row groups that it needs, through the same ranges as everything else; text is held in memory whole.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, BinaryIO, Final
+from functools import partial
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.csv
@@ -64,7 +65,7 @@ def _reading() -> Iterator[None]:
     """Turn pyarrow's errors into ours."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         if isinstance(error, MemoryError) or getattr(error, "errno", 0) == errno.ENOMEM:
             raise MemoryError from None
         raise TableUnreadable("the table is not what its media type says", step="read table") from None
@@ -80,9 +81,28 @@ def _table(source: Input, kind: str) -> Any:
             return pa.ipc.open_file(file).read_all()
         if kind == ARROW_STREAM:
             return pa.ipc.open_stream(file).read_all()
-        if kind == CSV:
-            return pa.csv.read_csv(file, read_options=pa.csv.ReadOptions(use_threads=False, block_size=_READ_BYTES))
-        return pa.json.read_json(file, read_options=pa.json.ReadOptions(use_threads=False, block_size=_READ_BYTES))
+    text = pa.BufferReader(_text(source))
+    if kind == CSV:
+        return pa.csv.read_csv(text, read_options=pa.csv.ReadOptions(use_threads=False, block_size=_READ_BYTES))
+    return pa.json.read_json(text, read_options=pa.json.ReadOptions(use_threads=False, block_size=_READ_BYTES))
+
+
+def _text(source: Input) -> Any:
+    """The whole of CSV or JSON lines, in memory of Arrow's.
+
+    Arrow's readers of text read ahead in a thread of their own, also where they are told to use none, and go on with it
+    after an error. So they get memory, and never a file of the interpreter's: that thread would wait for the interpreter at
+    its end, or read from a file that is closed.
+    """
+    found = pa.allocate_buffer(source.size)
+    view, have = memoryview(found), 0
+    with source.open() as file:
+        while have < source.size:
+            count = file.readinto(view[have : have + _READ_BYTES])  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError("the input is shorter than it is said to be")
+            have += count
+    return found
 
 
 _FORMATS: Final[Mapping[str, Callable[[], Any]]] = {
@@ -103,15 +123,22 @@ def _lazy(source: Input, kind: str) -> Any:
 
     if kind == ARROW_STREAM:
         return pl.from_arrow(_table(source, kind)).lazy()  # type: ignore[union-attr]
-    place = pa.fs.PyFileSystem(_Place(source.open, source.size))
+    opener: Callable[[], Any] = partial(_python_file, source)
+    if kind in (CSV, LINES):
+        opener = partial(pa.BufferReader, _text(source))
+    place = pa.fs.PyFileSystem(_Place(opener, source.size))
     dataset = pa.dataset.dataset(_PLACE, format=_FORMATS[kind](), filesystem=place)
     return pl.scan_pyarrow_dataset(dataset)
+
+
+def _python_file(source: Input) -> Any:
+    return pa.PythonFile(source.open(), mode="r")
 
 
 class _Place(pa.fs.FileSystemHandler):  # type: ignore[misc]
     """A file system of one file, which is opened anew for every reader."""
 
-    def __init__(self, opener: Callable[[], BinaryIO], size: int) -> None:
+    def __init__(self, opener: Callable[[], Any], size: int) -> None:
         self._opener, self._size = opener, size
 
     def get_type_name(self) -> str:
@@ -129,12 +156,12 @@ class _Place(pa.fs.FileSystemHandler):  # type: ignore[misc]
         ]
 
     def open_input_file(self, path: str) -> Any:
-        return pa.PythonFile(self._opened(path), mode="r")
+        return self._opened(path)
 
     def open_input_stream(self, path: str) -> Any:
-        return pa.PythonFile(self._opened(path), mode="r")
+        return self._opened(path)
 
-    def _opened(self, path: str) -> BinaryIO:
+    def _opened(self, path: str) -> Any:
         if path != _PLACE:
             raise FileNotFoundError(path)
         return self._opener()
