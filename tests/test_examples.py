@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from stage import ROOT, Stage, call, spawn
+from strongroom.app.cli.fleet import Fleet
+from strongroom.app.cli.parties import make
+from strongroom.app.client.home import Home
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SIMULATED = "platform: simulated (no hardware protection)"
@@ -32,7 +36,7 @@ def python(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_examples():
-    assert {"story.py", "tamper.py"} <= {p.name for p in EXAMPLES}
+    assert {"joined.py", "story.py", "tamper.py"} <= {p.name for p in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
@@ -50,6 +54,23 @@ def test_the_story_in_python(stranger):
     assert done.returncode == 0, done.stderr
     assert f"{SIMULATED}; 13 checks passed" in done.stdout
     assert re.search(r"report \{.*'accuracy': 0\.9\d*", done.stdout)
+
+
+def test_two_owners_tables_are_joined_in_the_room_alone(tmp_path):
+    pytest.importorskip("pandas", reason="pandas is not installed: pip install 'strongroom[data]'")
+    place = Home(tmp_path / "room")
+    for name in ("platform", "office", "researcher"):
+        make(place, name)
+    with Fleet(place, extras=("data",)) as fleet:
+        fleet.start()
+        fleet.reference()
+        done = python(ROOT / "examples/joined.py", "room", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "on the mocks it runs" in done.stdout
+    assert f"{SIMULATED}; 13 checks passed" in done.stdout
+    found = ast.literal_eval(done.stdout.splitlines()[-1].removeprefix("bias "))
+    assert found["under 50"] > 1.5 * found["50 and over"] > 0.2
+    assert found == {band: round(share, 3) for band, share in found.items()}
 
 
 def test_tampering_with_a_receipt_is_found_by_its_number(stage: Stage, tmp_path):
