@@ -4,8 +4,7 @@
 The cells run one after another in one namespace, in a folder with a room that was started for the purpose. It
 needs no kernel.
 
-What comes after the mock (trying code, submitting it, running it) is added to ``CELLS`` and, for the owner's side, to
-``stand``; nothing else has to change.
+A cell of kind ``owner`` is text in the notebook; the commands in it are typed for the hospital when the notebook comes to it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import ast
 import contextlib
 import io
 import json
+import linecache
 import os
 import re
 import tempfile
@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from strongroom.app.cli import main as strongroom_main
 from strongroom.app.cli.fleet import Fleet
 from strongroom.app.cli.parties import make
-from strongroom.app.client.home import Home
+from strongroom.app.client.home import Home, reference
 
 PLACE = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
 
-# (kind, text): a markdown cell, or a code cell
+# (kind, text): a markdown cell, a code cell, or what the owner types in between
 CELLS: list[tuple[str, str]] = [
     (
         "markdown",
@@ -46,7 +46,7 @@ This notebook was executed from top to bottom as it stands. The hospital had typ
 ```sh
 strongroom offer records.parquet --suggest reveal.json     # then it read the draft, and edited it
 strongroom offer records.parquet --reveal reveal.json --withhold patient --as hospital \\
-    --use evaluate --allow report --min-group 10
+    --use analyse --allow values --decimals 2 --max-bytes 10000
 ```
 """,
     ),
@@ -70,8 +70,8 @@ pandas table. It holds nulls, the ends of each range and a rare category on purp
     (
         "markdown",
         """
-Now write the analysis, as a function of its inputs, and run it on the mock. Its figures mean nothing: values are drawn
-evenly from each range, and columns have nothing to do with each other.
+Now write the analysis, as a function of its inputs that returns its outputs by name, and run it on the mock. Its figures
+mean nothing: values are drawn evenly from each range, and columns have nothing to do with each other.
 """,
     ),
     (
@@ -79,17 +79,74 @@ evenly from each range, and columns have nothing to do with each other.
         """def by_diagnosis(records):
     usable = records.dropna(subset=["diagnosis"])
     groups = usable.groupby("diagnosis", observed=True)["mean radius"]
-    return groups.agg(["count", "mean", "max"]).round(2)
+    return {"summary": groups.agg(["count", "mean", "std"])}
 
 
-by_diagnosis(mock)""",
+by_diagnosis(mock)["summary"]""",
     ),
     (
         "markdown",
         """
 Code that passes here fits the records: when the hospital offered them, the mock was held against them, column by column.
-What runs on the records themselves is a contract that the hospital signs first.
+
+`try_` runs it as the room will: in the same sandbox, by the same runner, under the same rules for what may leave.
 """,
+    ),
+    (
+        "code",
+        """outputs = {"summary": "values:researcher"}
+rules = {"decimals": 2, "max_bytes": 10_000}
+tried = room.try_(by_diagnosis, inputs={"records": records}, outputs=outputs, **rules)
+print(tried.passed, tried.outputs["summary"].decode())""",
+    ),
+    (
+        "markdown",
+        """
+What runs on the records themselves is a contract that the hospital signs first. Submitting publishes the code under its
+digest, and proposes to run exactly that:
+""",
+    ),
+    (
+        "code",
+        """proposal = room.submit(by_diagnosis, inputs={"records": records.name}, outputs=outputs, **rules)
+print(room.view(proposal.digest).state.value)
+for name, text in room.submitted(proposal).files.items():
+    print(name, text, sep="\\n\\n")""",
+    ),
+    (
+        "owner",
+        """
+Until the hospital agrees, nothing can run. It looks at the code and the static report, runs the code on the mock itself, and
+approves by two digests: of the proposal, and of the code that it was shown.
+
+```sh
+strongroom inbox show PROPOSAL --run-mock --as hospital
+strongroom inbox approve PROPOSAL --bundle CODE --as hospital
+```
+""",
+    ),
+    (
+        "markdown",
+        """
+Now both have signed, and the enclave can be asked to run it. It proves to the hospital's broker what it is, gets the key to
+the records, runs the code with no way out, lets through what the rules allow, and signs a receipt. `run` verifies that.
+""",
+    ),
+    (
+        "code",
+        """bundle = room.run(proposal.digest)
+receipt = strongroom.verify(bundle, trust=room.trust)
+print(f"{receipt.label}; {len(receipt.transcript.checks)} checks passed")""",
+    ),
+    ("markdown", "The output was encrypted to the researcher alone. These figures are of the records, with two decimals:"),
+    (
+        "code",
+        """import json
+
+import pandas as pd
+
+(summary,) = room.outputs(proposal.digest)
+pd.DataFrame(json.loads(summary.path.read_bytes()))""",
     ),
 ]
 
@@ -118,19 +175,22 @@ def stand(folder: Path) -> Iterator[None]:
     place = Home(folder / "room")
     for name in ("hospital", "researcher"):
         make(place, name)
-    researcher = place.party("researcher")
-    researcher.save_trust(researcher.trust.pin(place.party("hospital").card))
     table, reveal = folder / "records.parquet", folder / "reveal.json"
     pq.write_table(records(), table)
     hospital = ["--home", str(place.folder), "--as", "hospital"]
-    with Fleet(place) as fleet:
-        fleet.start(enclave=False)
+    with Fleet(place, extras=("data",)) as fleet:
+        fleet.start()
+        values = reference(fleet.reference().read_bytes())
+        for name, other in (("researcher", "hospital"), ("hospital", "researcher")):
+            party = place.party(name)
+            trust = party.trust.pin(place.party(other).card).with_enclaves(values.roots, values.measurements)
+            party.save_trust(trust.with_log(values.logs[0]))
         typed("offer", str(table), "--suggest", str(reveal), *hospital)
         draft = json.loads(reveal.read_text())
         for column in draft["columns"]:
             column.pop("null")  # what the hospital took out when it read the draft
         reveal.write_text(json.dumps(draft))
-        terms = ["--use", "evaluate", "--allow", "report", "--min-group", "10"]
+        terms = ["--use", "analyse", "--allow", "values", "--decimals", "2", "--max-bytes", "10000"]
         typed("offer", str(table), "--reveal", str(reveal), "--withhold", "patient", *terms, *hospital)
         yield
 
@@ -150,7 +210,15 @@ def executed(folder: Path) -> dict[str, Any]:
     os.chdir(folder)
     try:
         for place, (kind, text) in enumerate(CELLS):
-            cell: dict[str, Any] = {"cell_type": kind, "id": f"cell-{place}", "metadata": {}, "source": lines(text.strip())}
+            shown_as = "markdown" if kind == "owner" else kind
+            cell: dict[str, Any] = {
+                "cell_type": shown_as,
+                "id": f"cell-{place}",
+                "metadata": {},
+                "source": lines(text.strip()),
+            }
+            if kind == "owner":
+                owner(text, names, folder)
             if kind == "code":
                 cell["execution_count"] = sum(k == "code" for k, _ in CELLS[: place + 1])
                 cell["outputs"] = answered(text, names, cell["execution_count"])
@@ -164,15 +232,26 @@ def executed(folder: Path) -> dict[str, Any]:
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
+def owner(text: str, names: dict[str, Any], folder: Path) -> None:
+    """Type what the owner types: the commands of a cell, with the digests of the proposal that the researcher made."""
+    proposal = names["proposal"]
+    digests = {"PROPOSAL": proposal.digest, "CODE": proposal.program.parameters["bundle"]}
+    for line in text.splitlines():
+        if line.startswith("strongroom "):
+            typed(*(digests.get(word, word) for word in line.split()[1:]), "--home", str(folder / "room"))
+
+
 def answered(source: str, names: dict[str, Any], count: int) -> list[dict[str, Any]]:
     """Run one cell; what it printed, and what its last expression is."""
+    cell = f"<cell-{count}>"
+    linecache.cache[cell] = (len(source), None, source.splitlines(keepends=True), cell)  # as a notebook does
     tree = ast.parse(source)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     printed, value = io.StringIO(), None
     with contextlib.redirect_stdout(printed):
-        exec(compile(tree, "<cell>", "exec"), names)
+        exec(compile(tree, cell, "exec"), names)
         if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names)
+            value = eval(compile(ast.Expression(last.value), cell, "eval"), names)
     found: list[dict[str, Any]] = []
     if printed.getvalue():
         found.append({"name": "stdout", "output_type": "stream", "text": lines(printed.getvalue())})

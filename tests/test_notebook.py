@@ -30,6 +30,16 @@ def test_it_has_the_form_of_a_notebook():
         assert set(cell) == (wanted | {"execution_count", "outputs"} if cell["cell_type"] == "code" else wanted)
 
 
+def test_it_goes_from_the_offer_to_verified_figures():
+    said = "".join("".join(o.get("text", [])) for cell in KEPT["cells"] for o in cell.get("outputs", []))
+    assert "True {" in said  # the try passed
+    assert "proposed" in said
+    assert "13 checks passed" in said
+    figures = "".join(KEPT["cells"][-1]["outputs"][0]["data"]["text/html"])
+    table = records().to_pandas().groupby("diagnosis")["mean radius"].mean().round(2)
+    assert all(str(mean) in figures for mean in table)
+
+
 @pytest.mark.usefixtures("tmp_path")
 def test_it_answers_the_same_today(tmp_path):
     with stand(tmp_path):
