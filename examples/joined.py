@@ -2,7 +2,6 @@
 
 strongroom up --with data --party platform --party office --party researcher     # in another terminal
 python examples/joined.py room
-
 The tables are made up here. Nobody but the room ever has both of them.
 """
 
@@ -17,10 +16,14 @@ import pandas as pd
 import strongroom
 from strongroom.app.client.home import reference
 from strongroom.app.client.offer import Offering
+from strongroom.observation import Observed
+from strongroom.policy import ANY_SCHEMA
 
-RULE = strongroom.OutputRule(strongroom.ANY_PARTY, max_bytes=10_000, min_group=1, decimals=3)
+RULE = strongroom.OutputRule(strongroom.ANY_PARTY, max_bytes=10_000, min_group=1, decimals=3, schema=ANY_SCHEMA)
 TERMS = strongroom.Policy(uses={"analyse"}, outputs={"values": RULE})
 OUTPUTS = {"bias": "values:researcher"}
+SHARE = {"maximum": 1, "minimum": 0, "type": "number"}
+SCHEMAS = {"bias": {"properties": {"50 and over": SHARE, "under 50": SHARE}, "type": "object"}}
 
 
 def tables(people: int = 3000) -> dict[str, pd.DataFrame]:
@@ -33,27 +36,24 @@ def tables(people: int = 3000) -> dict[str, pd.DataFrame]:
 
 
 def bias(logs: pd.DataFrame, census: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """The share of news in what is recommended, by age; bands of fewer than ten recommendations are left out."""
+    """The share of news in what is recommended, by age."""
     both = logs.merge(census, on="person")
     band = pd.cut(both["age"], [0, 50, 120], right=False, labels=["under 50", "50 and over"])
-    found = (both["item"] == "news").groupby(band, observed=True).agg(["size", "mean"])
-    return {"bias": {name: float(found["mean"][name]) for name in found.index if found["size"][name] >= 10}}
+    found = (both["item"] == "news").groupby(band, observed=True).mean()
+    return {"bias": found}
 
 
 def main(home: Path) -> None:
     rooms = {name: strongroom.connect(home, party=name) for name in ("platform", "office", "researcher")}
-    try:
-        # each pins the others' keys, and what it expects of an enclave and of the log
-        values = reference((home / "reference.json").read_bytes())
-        for name, room in rooms.items():
-            trust = room.trust.with_enclaves(values.roots, values.measurements).with_log(values.logs[0])
-            for other in rooms.keys() - {name}:
-                trust = trust.pin(rooms[other].home.card)
-            room.home.save_trust(trust)
-        tell(rooms)
-    finally:
-        for room in rooms.values():
-            room.close()
+    values = reference((home / "reference.json").read_bytes())
+    for room in rooms.values():  # each pins the others' keys, and what it expects of an enclave and of the log
+        trust = room.trust.with_enclaves(values.roots, values.measurements).with_log(values.logs[0])
+        for other in rooms.values():
+            trust = trust if other is room else trust.pin(other.home.card)
+        room.home.save_trust(trust)
+    tell(rooms)
+    for room in rooms.values():
+        room.close()
 
 
 def tell(rooms: dict[str, strongroom.Room]) -> None:
@@ -63,10 +63,10 @@ def tell(rooms: dict[str, strongroom.Room]) -> None:
             rooms[owner].offer(Offering(Path(folder, f"{owner}.parquet")), terms=TERMS)
     researcher = rooms["researcher"]
     mocks = {"logs": researcher.assets["platform"], "census": researcher.assets["office"]}
-    tried = researcher.try_(bias, inputs=mocks, outputs=OUTPUTS)
+    tried = researcher.try_(bias, inputs=mocks, outputs=OUTPUTS, schemas=SCHEMAS)
     print("on the mocks", "it runs" if tried.passed else tried.failure or tried.refused)
-    inputs, rule = {role: mock.name for role, mock in mocks.items()}, {"decimals": 3, "max_bytes": 10_000}
-    proposal = researcher.submit(bias, inputs=inputs, outputs=OUTPUTS, **rule)
+    rules = {"decimals": 3, "max_bytes": 10_000, "schemas": SCHEMAS, "observed": Observed(5, "withheld")}
+    proposal = researcher.submit(bias, inputs={r: m.name for r, m in mocks.items()}, outputs=OUTPUTS, **rules)
     for owner in ("platform", "office"):
         rooms[owner].approve(proposal.digest)  # after reading it: strongroom inbox show DIGEST --run-mock
     receipt = strongroom.verify(researcher.run(proposal.digest), trust=researcher.trust)

@@ -4,7 +4,7 @@
 The cells run one after another in one namespace, in a folder with a room that was started for the purpose. It
 needs no kernel.
 
-A cell of kind ``owner`` is text in the notebook; the commands in it are typed for the hospital when the notebook comes to it.
+A cell of kind ``owner`` is text in the notebook; the commands in it are typed for the hospital when it is reached.
 """
 
 from __future__ import annotations
@@ -89,13 +89,17 @@ by_diagnosis(mock)["summary"]""",
         """
 Code that passes here fits the records: when the hospital offered them, the mock was held against them, column by column.
 
-`try_` runs it as the room will: in the same sandbox, by the same runner, under the same rules for what may leave.
+`try_` runs it as the room will: in the same sandbox, by the same runner, under the same rules. The rules say what may leave:
+numbers under these names, with two decimals, and nothing else.
 """,
     ),
     (
         "code",
         """outputs = {"summary": "values:researcher"}
-rules = {"decimals": 2, "max_bytes": 10_000}
+number = {"maximum": 1000, "minimum": 0, "type": "number"}
+groups = {"properties": {"benign": number, "malignant": number}, "type": "object"}
+summary = {"properties": {"count": groups, "mean": groups, "std": groups}, "type": "object"}
+rules = {"decimals": 2, "max_bytes": 10_000, "schemas": {"summary": summary}}
 tried = room.try_(by_diagnosis, inputs={"records": records}, outputs=outputs, **rules)
 print(tried.passed, tried.outputs["summary"].decode())""",
     ),
@@ -108,7 +112,10 @@ digest, and proposes to run exactly that:
     ),
     (
         "code",
-        """proposal = room.submit(by_diagnosis, inputs={"records": records.name}, outputs=outputs, **rules)
+        """from strongroom.observation import Observed
+
+told = Observed(5, "withheld")  # when it ends, in multiples of five seconds; that it failed, and not how
+proposal = room.submit(by_diagnosis, inputs={"records": records.name}, outputs=outputs, observed=told, **rules)
 print(room.view(proposal.digest).state.value)
 for name, text in room.submitted(proposal).files.items():
     print(name, text, sep="\\n\\n")""",

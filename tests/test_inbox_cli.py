@@ -21,7 +21,7 @@ from strongroom import wire
 from strongroom.app.client.offer import Offering
 from strongroom.code import CodeBundle
 from strongroom.contract import Proposal
-from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
 
 
 def hospital(stage: Stage, *words: object) -> Said:
@@ -113,13 +113,19 @@ def test_code_is_run_on_the_mock_by_its_author_and_by_its_reviewer(stage: Stage,
     table, code = tmp_path / f"people-{os.urandom(4).hex()}.csv", tmp_path / "n.py"
     table.write_text("age,id\n" + "31,1\n45,2\n" * 20)
     code.write_text("print('\\x1b[2J')\noutputs['n'] = {'rows': len(census), 'third': 1 / 3}\n")
-    rules = {"values": OutputRule(ANY_PARTY, 1 << 20, 1, 3)}
+    rules = {"values": OutputRule(ANY_PARTY, 1 << 20, 1, 3, ANY_SCHEMA)}
+    number = {"maximum": 1000, "minimum": 0, "type": "number"}
+    form = tmp_path / "form.json"
+    form.write_text(json.dumps({"properties": {"rows": number, "third": number}, "type": "object"}))
+    holds = ("--schema", f"n={form}")
     offered = stage.hospital.offer(Offering(table), terms=Policy(uses=frozenset({"analyse"}), outputs=rules))
     asset = f"census=hospital/{offered.name}"
-    tried = stage.cli("try", code, "--input", asset, "--output", "n=values", "--out", tmp_path / "out", "--json")
+    tried = stage.cli("try", code, "--input", asset, "--output", "n=values", *holds, "--out", tmp_path / "out", "--json")
     assert tried.status == 0, tried.err
     assert json.loads((tmp_path / "out/n.json").read_text())["rows"] == 100
-    made = stage.cli("submit", code, "--input", asset, "--output", "n=values:lab", "--decimals", 3, "--json").json["digest"]
+    made = stage.cli("submit", code, "--input", asset, "--output", "n=values:lab", *holds, "--decimals", 3, "--json").json[
+        "digest"
+    ]
     shown = hospital(stage, "inbox", "show", made, "--run-mock")
     assert '{"rows":100,"third":0.333}' in shown.out.replace(" ", "")
     assert "\x1b" not in shown.out

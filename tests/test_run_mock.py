@@ -19,16 +19,16 @@ from strongroom.app.client.offer import Offering
 from strongroom.asset import Manifest
 from strongroom.contract import Proposal
 from strongroom.errors import ManifestMismatch, NotFound
-from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
 
-TERMS = Policy(
-    uses=frozenset({"analyse"}), outputs={kind: OutputRule(ANY_PARTY, 1 << 20, 1, 15) for kind in ("report", "values")}
-)
+TERMS = Policy(uses=frozenset({"analyse"}), outputs={"values": OutputRule(ANY_PARTY, 1 << 20, 1, 15, ANY_SCHEMA)})
 CODE = """\
 def count(census, smallest):
     print("seen by who tries it \\x1b[2J")
-    return {"summary": {"rows": len(census), "columns": sorted(census.columns), "third": 1 / 3}}
+    return {"summary": {"rows": len(census), "third": 1 / 3}}
 """
+NUMBER = {"maximum": 1000, "minimum": 0, "type": "number"}
+SCHEMA = {"summary": {"properties": {"rows": NUMBER, "third": NUMBER}, "type": "object"}}
 SECRET = "SURNAME-1414213562"
 
 
@@ -51,8 +51,8 @@ def proposed(
 ) -> Proposal:
     path = tmp_path / "analysis.py"
     path.write_text(code)
-    said = {"inputs": {"census": asset}, "outputs": {"summary": "values:lab"}, "arguments": {"smallest": 10}, **more}
-    return rehearsal.lab.submit(path, entry="analysis:count", **said)
+    said = {"inputs": {"census": asset}, "outputs": {"summary": "values:lab"}, "arguments": {"smallest": 10}}
+    return rehearsal.lab.submit(path, entry="analysis:count", **{**said, "schemas": SCHEMA, **more})
 
 
 # --- who wrote it -------------------------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def test_an_asset_is_tried_by_its_mock_and_by_its_name(rehearsal: Rehearsal) -> 
         code = "outputs['n'] = census.collect().height" if str(what).endswith("polars") else "outputs['n'] = len(census)"
         path = rehearsal.folder / "n.py"
         path.write_text(code + "\n")
-        found = rehearsal.lab.try_(path, inputs={"census": what}, outputs={"n": "values"})
+        found = rehearsal.lab.try_(path, inputs={"census": what}, outputs={"n": "values"}, schemas={"n": NUMBER})
         assert found.failure is None, found.log
         assert json.loads(found.outputs["n"]) == len(census.mock) == 100
 
@@ -79,10 +79,10 @@ def test_what_is_neither_a_file_nor_an_asset_is_one_line(rehearsal: Rehearsal, t
     path = tmp_path / "n.py"
     path.write_text("outputs['n'] = 1\n")
     with pytest.raises(NotFound, match="there is no file nothing; and as an asset: no asset 'nothing'"):
-        rehearsal.lab.try_(path, inputs={"census": "nothing"}, outputs={"n": "values"})
+        rehearsal.lab.try_(path, inputs={"census": "nothing"}, outputs={"n": "values"}, schemas={"n": NUMBER})
     bare = rehearsal.seal(rehearsal.hospital, "bare.csv", terms=TERMS)
     with pytest.raises(NotFound, match="has no mock"):
-        rehearsal.lab.try_(path, inputs={"census": f"hospital/{bare.name}"}, outputs={"n": "values"})
+        rehearsal.lab.try_(path, inputs={"census": f"hospital/{bare.name}"}, outputs={"n": "values"}, schemas={"n": NUMBER})
 
 
 def test_a_file_goes_before_an_asset_of_its_name(
@@ -91,7 +91,9 @@ def test_a_file_goes_before_an_asset_of_its_name(
     monkeypatch.chdir(tmp_path)
     (tmp_path / offered.name).write_text("a\n1\n")
     (tmp_path / "n.py").write_text("outputs['n'] = len(census.read())\n")
-    found = rehearsal.lab.try_("n.py", inputs={"census": f"{offered.name}:file"}, outputs={"n": "values"})
+    found = rehearsal.lab.try_(
+        "n.py", inputs={"census": f"{offered.name}:file"}, outputs={"n": "values"}, schemas={"n": NUMBER}
+    )
     assert json.loads(found.outputs["n"]) == 4
 
 
@@ -105,7 +107,7 @@ def test_a_reviewer_sees_what_would_leave_under_the_proposals_own_rules(
     made = proposed(rehearsal, tmp_path, decimals=3)
     found = here.run_mock(here.show(made.digest))
     assert found.failure is None, found.log
-    assert json.loads(found.outputs["summary"]) == {"columns": ["age", "name"], "rows": 100, "third": 0.333}
+    assert json.loads(found.outputs["summary"]) == {"rows": 100, "third": 0.333}
     assert found.sandbox != "process"
     assert SECRET not in found.log + str(found.outputs)
     small = proposed(rehearsal, tmp_path, max_bytes=10)

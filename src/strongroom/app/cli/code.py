@@ -9,6 +9,7 @@ from typing import Any
 
 from strongroom import wire
 from strongroom.app.client.analysis import Tried, try_
+from strongroom.app.client.home import loads
 from strongroom.app.client.prose import code_clauses
 from strongroom.app.client.room import Room, is_whole
 from strongroom.code import CodeBundle, difference
@@ -42,6 +43,9 @@ def _analysis(parser: ArgumentParser, inputs: str, outputs: str) -> None:
     parser.add_argument(
         "--argument", action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON, or a plain word"
     )
+    parser.add_argument(
+        "--schema", action="append", default=[], metavar="NAME=FILE", help="what a table, values or tensors may hold"
+    )
     parser.add_argument("--lock", type=Path, metavar="FILE", help="its packages, by version and hash")
     parser.add_argument("--min-group", type=int, default=1, metavar="N", help="groups under N are suppressed")
     parser.add_argument("--decimals", type=int, default=15, metavar="N", help="numbers keep at most N decimal places")
@@ -62,6 +66,7 @@ def _said(args: Namespace) -> dict[str, Any]:
         "outputs": _pairs(args.output, "NAME=KIND:PARTY"),
         "arguments": {name: value(text) for name, text in _pairs(args.argument, "NAME=VALUE").items()},
         "lock": args.lock,
+        "schemas": {name: loads(Path(file)) for name, file in _pairs(args.schema, "NAME=FILE").items()},
         "min_group": args.min_group,
         "decimals": args.decimals,
         "max_bytes": args.max_bytes,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
+from strongroom import schema
 from strongroom.code import PROGRAM, CodeBundle, EntryPoint
 from strongroom.errors import BadEntry, ManifestMismatch, NotFound, OutputError, ProgramError, Usage
 from strongroom.policy import MAX_DECIMALS, OutputRule
@@ -28,6 +29,7 @@ from .draft import MAX_BYTES, Draft, Wanted
 if TYPE_CHECKING:
     from strongroom.contract import AssetRef, Proposal
     from strongroom.enclave.sandbox import Mounted
+    from strongroom.schema import Allowed
 
     from .assets import Asset
     from .room import Room
@@ -36,6 +38,7 @@ Source: TypeAlias = "Analysis | Path | str | Callable[..., Any]"
 """A file, a folder, a function, or what :func:`gather` made of one."""
 
 DEFAULT_FORM = "pandas"
+SUCCESS = "success"  # a kind that no program writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,11 @@ def _wanted(outputs: Mapping[str, str]) -> dict[str, tuple[str, tuple[str, ...]]
     return found
 
 
+def _schemas(schemas: Mapping[str, Any] | None) -> dict[str, Allowed]:
+    """Schemas by the outputs' names, from JSON where they are that. Raises as :func:`strongroom.schema.from_json`."""
+    return {n: schema.from_json(s) if isinstance(s, Mapping) else s for n, s in (schemas or {}).items()}
+
+
 def _parameters(
     found: Analysis, forms: Mapping[str, str], kinds: Mapping[str, str], arguments: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -114,6 +122,7 @@ def submit(
     entry: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     lock: Path | str | None = None,
+    schemas: Mapping[str, Any] | None = None,
     title: str = "",
     **limits: Any,
 ) -> Proposal:
@@ -127,6 +136,7 @@ def submit(
         outputs: ``KIND:PARTY[,PARTY]`` by name.
         entry, lock: as :func:`gather`.
         arguments: further values that the code is called with, as JSON has them, without fractions.
+        schemas: what an output of kind ``values``, ``table`` or ``tensors`` may hold, by name (``spec/output.md``).
         title: one line for people.
         limits: further members of :class:`~strongroom.app.client.draft.Draft`, such as ``runs`` or ``min_group``.
 
@@ -135,12 +145,12 @@ def submit(
     """
     found = gather(analysis, entry=entry, lock=lock)
     assets = {role: _form(text) for role, text in inputs.items()}
-    wanted = _wanted(outputs)
+    wanted, forms = _wanted(outputs), _schemas(schemas)
     draft = Draft(
         title=title or f"{found.entry} on {', '.join(sorted(assets))}",
         program=PROGRAM,
         assets={role: room.asset(reference) for role, (reference, _) in assets.items()},
-        outputs={name: Wanted(who) for name, (_, who) in wanted.items()},
+        outputs={name: Wanted(who, schema=forms.get(name)) for name, (_, who) in wanted.items()},
         parameters=_parameters(
             found,
             {role: form for role, (_, form) in assets.items()},
@@ -199,6 +209,7 @@ def try_(
     entry: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     lock: Path | str | None = None,
+    schemas: Mapping[str, Any] | None = None,
     min_group: int = 1,
     decimals: int = MAX_DECIMALS,
     max_bytes: int | None = None,
@@ -213,7 +224,7 @@ def try_(
     """Run an analysis here, by the runner and in the sandbox of an enclave, and apply the rules that a contract would have.
 
     Args:
-        analysis, entry, arguments, lock: as :func:`submit`.
+        analysis, entry, arguments, lock, schemas: as :func:`submit`.
         inputs: by role a stand-in: a file's path, with ``:FORM`` behind it where it is not wanted for pandas; a table of
             pandas, Arrow or Polars, which is handed on as what it is; an asset of ``room.assets``, of which the mock is
             taken, or in a room its name, where there is no such file.
@@ -235,7 +246,13 @@ def try_(
         kinds = {name: kind for name, (kind, _) in wanted.items()}
         parameters = _parameters(found, {role: form for role, (_, form) in stand_ins.items()}, kinds, arguments)
         rules = {
-            n: (k, OutputRule(frozenset({"you"}), max_bytes or MAX_BYTES[k], min_group, decimals)) for n, k in kinds.items()
+            name: (
+                kind,
+                OutputRule(
+                    frozenset({"you"}), max_bytes or MAX_BYTES[kind], min_group, decimals, _schemas(schemas).get(name)
+                ),
+            )
+            for name, kind in kinds.items()
         }
         mounted = _mounted(found.bundle, keep, wheels, index)
         given = {role: stand_in for role, (stand_in, _) in stand_ins.items()}
@@ -303,7 +320,7 @@ def _ran(
     from strongroom.enclave import sandbox as sandboxes
     from strongroom.programs import OutputSpec, code
 
-    specs = {n: OutputSpec(k, r.max_bytes, r.min_group, r.decimals) for n, (k, r) in rules.items()}
+    specs = {n: OutputSpec(k, r.max_bytes, r.min_group, r.decimals) for n, (k, r) in rules.items() if k != SUCCESS}
     limits = sandboxes.Limits(within.seconds, within.memory_bytes, sum(s.max_bytes for s in specs.values()))
     parts = code.parts(parameters)
     with ExitStack() as opened:
@@ -330,7 +347,7 @@ def _ruled(
     passed, refused = {}, {}
     for name, (kind, rule) in rules.items():
         try:
-            passed[name] = enforce(kind, rule, written[name])
+            passed[name] = enforce(kind, rule, b"" if kind == SUCCESS else written[name])
         except OutputError as error:
             refused[name] = error.message
     return passed, refused
