@@ -17,6 +17,7 @@ import linecache
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,8 @@ def stand(folder: Path) -> Iterator[None]:
 
 
 def typed(*words: str) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of libraries that are imported here for the first time
         assert strongroom_main(words) == 0
 
 
