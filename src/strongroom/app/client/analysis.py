@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from strongroom.code import PROGRAM, CodeBundle, EntryPoint
 from strongroom.errors import BadEntry, NotFound, OutputError, ProgramError, Usage
 from strongroom.policy import MAX_DECIMALS, OutputRule
+from strongroom.schema import KINDS, Allowed
 
-from . import gathered
+from . import forms, gathered
 from .draft import MAX_BYTES, Draft, Wanted
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def submit(
     entry: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     lock: Path | str | None = None,
+    schemas: Mapping[str, Any] | None = None,
     title: str = "",
     **limits: Any,
 ) -> Proposal:
@@ -125,6 +127,8 @@ def submit(
         outputs: ``KIND:PARTY[,PARTY]`` by name.
         entry, lock: as :func:`gather`.
         arguments: further values that the code is called with, as JSON has them, without fractions.
+        schemas: what each output of kind ``values``, ``table`` or ``tensors`` may hold: a schema, its JSON, or a file of it.
+            ``Tried.drafts`` of a try is a beginning.
         title: one line for people.
         limits: further members of :class:`~strongroom.app.client.draft.Draft`, such as ``runs`` or ``min_group``.
 
@@ -134,11 +138,12 @@ def submit(
     found = gather(analysis, entry=entry, lock=lock)
     assets = {role: _form(text) for role, text in inputs.items()}
     wanted = _wanted(outputs)
+    held = forms.read(schemas or {}, {name: kind for name, (kind, _) in wanted.items()})
     draft = Draft(
         title=title or f"{found.entry} on {', '.join(sorted(assets))}",
         program=PROGRAM,
         assets={role: room.asset(reference) for role, (reference, _) in assets.items()},
-        outputs={name: Wanted(who) for name, (_, who) in wanted.items()},
+        outputs={name: Wanted(who, schema=held.get(name)) for name, (_, who) in wanted.items()},
         parameters=_parameters(
             found,
             {role: form for role, (_, form) in assets.items()},
@@ -165,6 +170,7 @@ class Tried:
         log: what it printed, its traceback too. In a room nobody sees that, unless the contract names it as an output.
         seconds: how long it took, starting the sandbox left out.
         sandbox: the kind that it ran in.
+        drafts: schemas in JSON, by output, for those that were given none: as what they wrote here would fit.
     """
 
     outputs: Mapping[str, bytes]
@@ -173,6 +179,7 @@ class Tried:
     log: str = ""
     seconds: float = 0.0
     sandbox: str = ""
+    drafts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -197,6 +204,7 @@ def try_(
     entry: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     lock: Path | str | None = None,
+    schemas: Mapping[str, Any] | None = None,
     min_group: int = 1,
     decimals: int = MAX_DECIMALS,
     max_bytes: int | None = None,
@@ -214,6 +222,7 @@ def try_(
         inputs: by role a stand-in: a file's path, with ``:FORM`` behind it where it is not wanted for pandas; or a table of
             pandas, Arrow or Polars, which is handed on as what it is.
         outputs: ``KIND`` by name; recipients may stand behind it, and are not looked at.
+        schemas: as :func:`submit`. For what has none a draft is made, and held against.
         min_group, decimals, max_bytes: the outputs' rules.
         seconds, memory_bytes: limits.
         sandbox: ``isolated`` or ``process``.
@@ -245,17 +254,29 @@ def try_(
             took = time.monotonic() - began
             return Tried({}, {}, error.code, child.log.decode("utf-8", "replace"), took, child.kind)
         took = time.monotonic() - began
-        passed, refused = _ruled(written, specs)
-        return Tried(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind)
+        given = {name: forms.one(value) for name, value in (schemas or {}).items()}
+        drafts = {
+            name: form
+            for name, kind in kinds.items()
+            if kind in KINDS and name not in given and (form := forms.drafted(kind, written[name])) is not None
+        }
+        passed, refused = _ruled(written, specs, {**drafts, **given})
+        said = {name: form.to_json() for name, form in drafts.items()}
+        return Tried(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind, said)
 
 
-def _ruled(written: Mapping[str, bytes], specs: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, str]]:
+def _ruled(
+    written: Mapping[str, bytes], specs: Mapping[str, Any], held: Mapping[str, Allowed]
+) -> tuple[dict[str, bytes], dict[str, str]]:
     """What would leave, and what would not, with the reason."""
     from strongroom.output import enforce
 
     passed, refused = {}, {}
     for name, spec in specs.items():
-        rule = OutputRule(frozenset({"you"}), spec.max_bytes, spec.min_group, spec.decimals)
+        if spec.kind in KINDS and name not in held:
+            refused[name] = f"no schema would let these {spec.kind} through: say one, or write what has a form"
+            continue
+        rule = OutputRule(frozenset({"you"}), spec.max_bytes, spec.min_group, spec.decimals, schema=held.get(name))
         try:
             passed[name] = enforce(spec.kind, rule, written[name])
         except OutputError as error:
