@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:  # else it would all be imported before its coverage is measured
     from stage import Rehearsal, Stage
+
+# A slow machine fails nothing: what takes long is measured in bench/.
+settings.register_profile("strongroom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("strongroom")
 
 SOAK = Path(__file__).parent / "soak"
 

@@ -14,13 +14,16 @@ from strongroom import wire
 from strongroom.app.cli import parser_of
 from strongroom.code import CodeBundle
 from strongroom.errors import BadProposal, CodeMismatch, EnvironmentMismatch, StrongroomError
-from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
 from strongroom.receipt import Bundle, verify
 from wheel_files import wheel
 
 TERMS = Policy(
     uses=frozenset({"analyse"}),
-    outputs={kind: OutputRule(ANY_PARTY, 1 << 20, 1, 4) for kind in ("log", "picture", "values")},
+    outputs={
+        **{kind: OutputRule(ANY_PARTY, 1 << 20, 1, 4) for kind in ("log", "picture")},
+        "values": OutputRule(ANY_PARTY, 1 << 20, 1, 4, schema=ANY_SCHEMA),
+    },
 )
 CODE = """\
 import rounding
@@ -32,6 +35,13 @@ def mean(records, smallest):
     assert len(found) >= smallest
     return {"summary": {"mean": rounding.whole(sum(found) / len(found)), "records": len(found)}}
 """
+FORM = {
+    "properties": {
+        "mean": {"maximum": 1000, "minimum": 0, "type": "number"},
+        "records": {"maximum": 100_000, "minimum": 0, "type": "integer"},
+    },
+    "type": "object",
+}
 HELPER = "def whole(number):\n    return float(number)\n"
 
 
@@ -54,9 +64,12 @@ def study(folder: Path, **files: str) -> Path:
 
 
 def submitted(stage: Stage, place: Path, records: str, *words: object) -> Said:
+    form = place.with_name("form.json")
+    form.write_text(json.dumps(FORM))
     return stage.cli(
         *("submit", place, "--entry", "analysis:mean", "--input", f"records={records}:arrow"),
-        *("--output", "summary=values:lab,hospital", "--argument", "smallest=10", "--decimals", "4", "--json", *words),
+        *("--output", "summary=values:lab,hospital", "--argument", "smallest=10", "--decimals", "4", "--json"),
+        *("--schema", f"summary={form}", *words),
     )
 
 
@@ -145,13 +158,16 @@ def test_packages_that_the_enclave_cannot_have_are_said_before_any_key(stage: St
     assert stage.hospital.home.book.standing(digest).runs == {}  # the run is not used up
 
 
-def test_of_code_that_fails_one_code_leaves_and_nothing_else(stage: Stage, records: str, tmp_path: Path) -> None:
+def test_of_code_that_fails_the_owner_alone_hears_one_code(stage: Stage, records: str, tmp_path: Path) -> None:
     place = study(tmp_path, **{"rounding.py": "def whole(n):\n    raise ValueError(f'SECRET {n}')\n"})
     digest = submitted(stage, place, records).json["digest"]
     stage.hospital.approve(digest)
     bundle = stage.lab.run(digest)
-    failure = verify(bundle, trust=stage.lab.trust).statement.failure
-    assert (failure.step, failure.code) == ("program", "program.crashed")
+    receipt = verify(bundle, trust=stage.lab.trust)
+    assert (receipt.statement.failure.step, receipt.statement.failure.code) == ("withheld", "withheld")
+    assert stage.lab.note(receipt) is None
+    told = stage.hospital.note(receipt)
+    assert (told.failure.step, told.failure.code) == ("program", "program.crashed")
     assert stage.lab.outputs(digest) == []
     assert leaks({"said": b"SECRET 1"}, stage.home / "exchange", stage.fleet.logs) == []
 
@@ -169,7 +185,9 @@ def test_what_the_page_tells_people_to_type_is_understood() -> None:
 def test_an_owner_counters_without_one_output(stage: Stage, records: str, tmp_path: Path) -> None:
     text = CODE.replace('"records": len(found)}}', '"records": len(found)}, "more": {"all": found}}')
     place = study(tmp_path, **{"analysis.py": text})
-    first = submitted(stage, place, records, "--output", "more=values:lab").json["digest"]
+    first = submitted(
+        stage, place, records, "--output", "more=values:lab", "--schema", f"more={place.with_name('form.json')}"
+    ).json["digest"]
     said = stage.cli("counter", first, "--drop", "more", "--decimals", "0", "--json", party="hospital")
     assert said.status == 0, said.err
     stage.lab.approve(said.json["digest"])

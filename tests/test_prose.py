@@ -92,7 +92,7 @@ CHARGED = replace(
             Event("epsilon-delta", 1, epsilon="0.5", delta="0.001"),
             queries=6,
             rows=40,
-            bytes_out=5 << 20,
+            bytes_out=7 << 20,
         ),
     ),
 )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 pytest.importorskip("pandas", reason="pandas is not installed: pip install 'strongroom[data]'")
+pytest.importorskip("bandit", reason="bandit is not installed: pip install 'strongroom[review]'")
 
 from stage import Rehearsal
 from strongroom.app.client.inbox import Inbox

@@ -27,13 +27,14 @@ from strongroom.errors import (
     ProgramCrashed,
     StrongroomError,
 )
-from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
 from strongroom.receipt import verify
+from strongroom.schema import Numeric, Object
 from wheel_files import wheel
 from world import CANARY, PROGRAM, FakeConfinement, World
 
-RULE = OutputRule(frozenset({"hospital", "lab"}), 1 << 20, 1, 15)
-TERMS = Policy(frozenset({"analyse"}), {"values": OutputRule(ANY_PARTY, 1 << 20, 1, 15)})
+RULE = OutputRule(frozenset({"hospital", "lab"}), 1 << 20, 1, 15, schema=Object({"mean": Numeric(0, 1)}))
+TERMS = Policy(frozenset({"analyse"}), {"values": OutputRule(ANY_PARTY, 1 << 20, 1, 15, schema=ANY_SCHEMA)})
 BUNDLE = CodeBundle({"analysis.py": "def f(data):\n    return {'out': 1}\n"})
 LOCK = "alpha==1.0 --hash=sha256:" + "0" * 64
 DIGEST = "sha256:" + "1" * 64

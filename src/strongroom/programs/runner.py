@@ -298,10 +298,22 @@ def _stands(result: int) -> int:
     return result
 
 
+class _Unseen:
+    """Finds nothing, and keeps others from finding these libraries."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """The protocol of ``sys.meta_path``. Raises ModuleNotFoundError."""
+        del path, target
+        if name.partition(".")[0] in self._names:
+            raise ModuleNotFoundError(f"{name} is not for this program", name=name)
+
+
 def hide(program: object) -> None:
     """From now on nothing in this process finds the libraries in the program's ``UNSEEN``, as if they were not installed."""
-    absent: Mapping[str, Any] = dict.fromkeys(getattr(program, "UNSEEN", ()))
-    sys.modules.update(absent)
+    sys.meta_path.insert(0, _Unseen(frozenset(getattr(program, "UNSEEN", ()))))
 
 
 def main(channel: socket.socket, said: Mapping[str, Any]) -> NoReturn:

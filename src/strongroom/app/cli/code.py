@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
 from strongroom import wire
 from strongroom.app.client.analysis import Tried, try_
-from strongroom.app.client.home import loads
 from strongroom.app.client.prose import code_clauses
 from strongroom.app.client.room import Room, is_whole
 from strongroom.code import CodeBundle, difference
@@ -43,10 +43,10 @@ def _analysis(parser: ArgumentParser, inputs: str, outputs: str) -> None:
     parser.add_argument(
         "--argument", action="append", default=[], metavar="NAME=VALUE", help="VALUE is JSON, or a plain word"
     )
-    parser.add_argument(
-        "--schema", action="append", default=[], metavar="NAME=FILE", help="what a table, values or tensors may hold"
-    )
     parser.add_argument("--lock", type=Path, metavar="FILE", help="its packages, by version and hash")
+    parser.add_argument(
+        "--schema", action="append", default=[], metavar="NAME=FILE", help="what values, a table or tensors may hold"
+    )
     parser.add_argument("--min-group", type=int, default=1, metavar="N", help="groups under N are suppressed")
     parser.add_argument("--decimals", type=int, default=15, metavar="N", help="numbers keep at most N decimal places")
     parser.add_argument("--max-bytes", type=size, metavar="SIZE", help="largest size of every output (by its kind)")
@@ -66,7 +66,7 @@ def _said(args: Namespace) -> dict[str, Any]:
         "outputs": _pairs(args.output, "NAME=KIND:PARTY"),
         "arguments": {name: value(text) for name, text in _pairs(args.argument, "NAME=VALUE").items()},
         "lock": args.lock,
-        "schemas": {name: loads(Path(file)) for name, file in _pairs(args.schema, "NAME=FILE").items()},
+        "schemas": _pairs(args.schema, "NAME=FILE"),
         "min_group": args.min_group,
         "decimals": args.decimals,
         "max_bytes": args.max_bytes,
@@ -84,9 +84,10 @@ def _declare_submit(parser: ArgumentParser) -> None:
         parser,
         """
 strongroom submit analysis.py --entry analysis:summarise --as lab \\
-    --input census=hospital/census.csv:pandas --output summary=values:lab --output plot=picture:lab,hospital
+    --input census=hospital/census.csv:pandas --output summary=values:lab --schema summary=summary.schema.json \\
+    --output plot=picture:lab,hospital
 strongroom submit study/ --entry main --input census=hospital/census.parquet:polars --output means=table:lab \\
-    --lock requirements.lock --as lab
+    --schema means=means.schema.json --lock requirements.lock --as lab
 """,
     )
     _analysis(parser, "ROLE=OWNER/NAME[:FORM]", "NAME=KIND:PARTY[,PARTY]")
@@ -155,10 +156,14 @@ def tried(args: Namespace, screen: Screen) -> int:
         screen.said(f"output {name}", f"would leave: {len(data):,} bytes")
     for name, why in found.refused.items():
         screen.said(f"output {name}", f"would not leave: {why}")
+    for name in found.drafts:
+        where = f"{args.out / name}.schema.json: tighten it" if args.out else "written with --out"
+        screen.said(f"schema {name}", f"none was said; a draft that this fits is {where}, for submit --schema")
     if found.failure:
         screen.said("ended with", f"{found.failure}; in a room that is all that anybody would learn")
     screen.result(
         {
+            "drafts": dict(found.drafts),
             "failure": found.failure,
             "log": found.log,
             "outputs": {name: len(data) for name, data in found.outputs.items()},
@@ -176,6 +181,8 @@ def _write(found: Tried, args: Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, data in found.outputs.items():
         (args.out / (name + SUFFIXES[kinds[name]])).write_bytes(data)
+    for name, draft in found.drafts.items():
+        (args.out / f"{name}.schema.json").write_text(json.dumps(draft, indent=1) + "\n", encoding="utf-8")
 
 
 # --- code ---

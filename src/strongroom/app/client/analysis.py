@@ -14,22 +14,21 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from strongroom import schema
 from strongroom.code import PROGRAM, CodeBundle, EntryPoint
 from strongroom.errors import BadEntry, ManifestMismatch, NotFound, OutputError, ProgramError, Usage
 from strongroom.policy import MAX_DECIMALS, OutputRule
+from strongroom.schema import KINDS
 
-from . import gathered
+from . import forms, gathered
 from .draft import MAX_BYTES, Draft, Wanted
 
 if TYPE_CHECKING:
     from strongroom.contract import AssetRef, Proposal
     from strongroom.enclave.sandbox import Mounted
-    from strongroom.schema import Allowed
 
     from .assets import Asset
     from .room import Room
@@ -95,11 +94,6 @@ def _wanted(outputs: Mapping[str, str]) -> dict[str, tuple[str, tuple[str, ...]]
     return found
 
 
-def _schemas(schemas: Mapping[str, Any] | None) -> dict[str, Allowed]:
-    """Schemas by the outputs' names, from JSON where they are that. Raises as :func:`strongroom.schema.from_json`."""
-    return {n: schema.from_json(s) if isinstance(s, Mapping) else s for n, s in (schemas or {}).items()}
-
-
 def _parameters(
     found: Analysis, forms: Mapping[str, str], kinds: Mapping[str, str], arguments: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -136,7 +130,8 @@ def submit(
         outputs: ``KIND:PARTY[,PARTY]`` by name.
         entry, lock: as :func:`gather`.
         arguments: further values that the code is called with, as JSON has them, without fractions.
-        schemas: what an output of kind ``values``, ``table`` or ``tensors`` may hold, by name (``spec/output.md``).
+        schemas: what each output of kind ``values``, ``table`` or ``tensors`` may hold: a schema, its JSON, or a file of it.
+            ``Tried.drafts`` of a try is a beginning.
         title: one line for people.
         limits: further members of :class:`~strongroom.app.client.draft.Draft`, such as ``runs`` or ``min_group``.
 
@@ -145,12 +140,13 @@ def submit(
     """
     found = gather(analysis, entry=entry, lock=lock)
     assets = {role: _form(text) for role, text in inputs.items()}
-    wanted, forms = _wanted(outputs), _schemas(schemas)
+    wanted = _wanted(outputs)
+    held = forms.read(schemas or {}, {name: kind for name, (kind, _) in wanted.items()})
     draft = Draft(
         title=title or f"{found.entry} on {', '.join(sorted(assets))}",
         program=PROGRAM,
         assets={role: room.asset(reference) for role, (reference, _) in assets.items()},
-        outputs={name: Wanted(who, schema=forms.get(name)) for name, (_, who) in wanted.items()},
+        outputs={name: Wanted(who, schema=held.get(name)) for name, (_, who) in wanted.items()},
         parameters=_parameters(
             found,
             {role: form for role, (_, form) in assets.items()},
@@ -177,6 +173,7 @@ class Tried:
         log: what it printed, its traceback too. In a room nobody sees that, unless the contract names it as an output.
         seconds: how long it took, starting the sandbox left out.
         sandbox: the kind that it ran in.
+        drafts: schemas in JSON, by output, for those that were given none: as what they wrote here would fit.
     """
 
     outputs: Mapping[str, bytes]
@@ -185,6 +182,7 @@ class Tried:
     log: str = ""
     seconds: float = 0.0
     sandbox: str = ""
+    drafts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -245,14 +243,11 @@ def try_(
         stand_ins = {role: _stand_in(what, opened, assets) for role, what in inputs.items()}
         kinds = {name: kind for name, (kind, _) in wanted.items()}
         parameters = _parameters(found, {role: form for role, (_, form) in stand_ins.items()}, kinds, arguments)
+        held = {name: forms.one(value) for name, value in (schemas or {}).items()}
+        you = frozenset({"you"})
         rules = {
-            name: (
-                kind,
-                OutputRule(
-                    frozenset({"you"}), max_bytes or MAX_BYTES[kind], min_group, decimals, _schemas(schemas).get(name)
-                ),
-            )
-            for name, kind in kinds.items()
+            n: (k, OutputRule(you, max_bytes or MAX_BYTES[k], min_group, decimals, schema=held.get(n)))
+            for n, k in kinds.items()
         }
         mounted = _mounted(found.bundle, keep, wheels, index)
         given = {role: stand_in for role, (stand_in, _) in stand_ins.items()}
@@ -334,8 +329,15 @@ def _ran(
             took = time.monotonic() - began
             return Tried({}, {}, error.code, child.log.decode("utf-8", "replace"), took, child.kind)
         took = time.monotonic() - began
+        drafts = {
+            name: form
+            for name, (kind, rule) in rules.items()
+            if kind in KINDS and rule.schema is None and (form := forms.drafted(kind, written[name])) is not None
+        }
+        rules = {n: (k, replace(r, schema=drafts[n]) if n in drafts else r) for n, (k, r) in rules.items()}
         passed, refused = _ruled(written, rules)
-        return Tried(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind)
+        said = {name: form.to_json() for name, form in drafts.items()}
+        return Tried(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind, said)
 
 
 def _ruled(
@@ -346,6 +348,9 @@ def _ruled(
 
     passed, refused = {}, {}
     for name, (kind, rule) in rules.items():
+        if kind in KINDS and rule.schema is None:
+            refused[name] = f"no schema would let these {kind} through: say one, or write what has a form"
+            continue
         try:
             passed[name] = enforce(kind, rule, b"" if kind == SUCCESS else written[name])
         except OutputError as error:
