@@ -147,6 +147,7 @@ def test_manifest_vector(path: Path) -> None:
 def test_every_error_of_opening_has_a_vector() -> None:
     seen = {json.loads(path.read_bytes())["expect"] for path in SEALED}
     leaves = {code for code, cls in errors.leaves().items() if issubclass(cls, errors.AssetError)} - {"asset"}
+    leaves -= {"asset.mock_misfit", "asset.mock_reveals", "asset.older_offer"}  # of offering, and not of opening
     assert seen == leaves | {"ok"}
 
 

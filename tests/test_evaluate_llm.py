@@ -36,7 +36,7 @@ from strongroom.errors import (
     Truncated,
 )
 from strongroom.output import enforce
-from strongroom.policy import ANY_PARTY, OutputRule
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.programs import Input, OutputSpec, evaluate_llm, questions
 
 TASK: dict[str, Any] = {
@@ -378,7 +378,7 @@ def test_without_memory_files_there_is_no_run(monkeypatch):
 
 def contract(**parameters: Any) -> Any:
     program = SimpleNamespace(name="evaluate-llm", parameters={**GIVEN, **parameters})
-    return SimpleNamespace(proposal=SimpleNamespace(program=program))
+    return SimpleNamespace(proposal=SimpleNamespace(program=program, policy=Policy()))
 
 
 def test_progress_is_told_as_agreed_whatever_the_program_says():
@@ -406,7 +406,8 @@ def test_every_count_that_was_agreed_is_reached_exactly(total: int, every: int):
 
 def test_without_an_agreement_nothing_is_told():
     assert counted(contract(), lambda _count: None) is None
-    other = SimpleNamespace(proposal=SimpleNamespace(program=SimpleNamespace(name="evaluate", parameters={})))
+    program = SimpleNamespace(name="evaluate", parameters={})
+    other = SimpleNamespace(proposal=SimpleNamespace(program=program, policy=Policy()))
     assert counted(other, lambda _count: None) is None
 
 

@@ -4,7 +4,7 @@ import { verifyManifest } from "../src/verify/manifest.ts";
 import { VerifyKey } from "../src/verify/party.ts";
 import { paddingSizes, readPolicy } from "../src/verify/serving.ts";
 import { Envelope } from "../src/verify/wire.ts";
-import { type Case, cases, expectOutcome, fromB64 } from "./vectors.ts";
+import { type Case, cases, expectOutcome, fromB64, outcome } from "./vectors.ts";
 
 const chosen = (folder: string, ...operations: readonly string[]): readonly Case[] => {
   const found = cases(folder).filter((one) => operations.includes(one.operation));
@@ -12,8 +12,20 @@ const chosen = (folder: string, ...operations: readonly string[]): readonly Case
   return found;
 };
 
+// What only runs have, and never a room: the page knows none of it, and refuses it.
+const OF_RUNS = /"(charges|observed|release|schema|success|table|tensors|values)"/;
+const payload = (one: Case) => new TextDecoder().decode(fromB64(one.envelope.payload));
+
+async function expectRefused(work: () => unknown): Promise<void> {
+  expect(await outcome(work)).not.toBe("ok");
+}
+
 describe("vectors/contract", () => {
   test.each(chosen("contract", "verify", "in force"))("$name", async (one) => {
+    if (OF_RUNS.test(payload(one))) {
+      await expectRefused(() => verifyContract(new Envelope(one.envelope)));
+      return;
+    }
     await expectOutcome(one, async () => {
       const envelope = new Envelope(one.envelope);
       const proposal = await verifyContract(envelope);
@@ -25,7 +37,8 @@ describe("vectors/contract", () => {
 
 describe("vectors/policy, as far as they are read", () => {
   test.each(chosen("policy", "parse"))("$name", async (one) => {
-    await expectOutcome(one, () => readPolicy(one.policy));
+    if (OF_RUNS.test(JSON.stringify(one.policy))) await expectRefused(() => readPolicy(one.policy));
+    else await expectOutcome(one, () => readPolicy(one.policy));
   });
 });
 
