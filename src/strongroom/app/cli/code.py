@@ -143,8 +143,8 @@ strongroom try analysis.py --entry analysis:summarise --input census=office/cens
 
 def tried(args: Namespace, screen: Screen) -> int:
     keep = party(args).place("environments") if args.lock else None
-    where: dict[str, Any] = {"wheels": args.wheels, "index": args.index, "assets": lambda name: room(args).assets[name]}
-    found = try_(args.analysis, **_said(args), **where, keep=keep)
+    more: dict[str, Any] = {"wheels": args.wheels, "index": args.index, "assets": lambda name: room(args).assets[name]}
+    found = try_(args.analysis, **_said(args), **more, keep=keep)
     if args.out:
         _write(found, args)
     if found.log:
