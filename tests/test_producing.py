@@ -649,8 +649,8 @@ def test_the_command_becomes_an_enclave_on_what_it_finds(bare, tmp_path, monkeyp
     arguments, named = became[0]
     assert arguments == [
         *("--exchange", "http://127.0.0.1:1", "--host", "127.0.0.1", "--port", "8471"),
-        *("--environments", str(tmp_path / "enclave/environments")),
         *("--serve", str(tmp_path), "--anonymous-here"),  # on loopback, where nobody needs a key
+        *("--environments", str(tmp_path / "enclave/environments"), "--wheels", str(tmp_path / "enclave/wheels")),
         *("--platform", "sev_snp"),
         *("--cache", str(tmp_path / "enclave/endorsements"), "--offline", "--endorsements", str(bundle)),
         *("--vmpl", "1", "--until-eof"),
