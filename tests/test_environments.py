@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import json
@@ -161,6 +162,16 @@ def test_an_archive_that_is_none(folder: Path, shelf: Path) -> None:
     (shelf / "alpha-1.0-py3-none-any.whl").write_bytes(b"PK no")
     with pytest.raises(WheelRefused, match="no archive"):
         built(folder, shelf, f"alpha==1.0 --hash=sha256:{hashlib.sha256(b'PK no').hexdigest()}")
+
+
+def test_a_full_disk_is_no_fault_of_the_wheel(folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    lock = wheel(shelf, "alpha", {"alpha/__init__.py": ""})
+    monkeypatch.setattr(wheels.Unpacked, "_write", full)
+    with pytest.raises(WheelRefused, match="cannot be unpacked: No space left"):
+        built(folder, shelf, lock)
 
 
 def test_a_bomb_is_counted_as_it_comes(folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

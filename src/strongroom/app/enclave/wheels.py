@@ -158,8 +158,10 @@ class Unpacked:
                     if path:
                         with archive.open(entry) as source:
                             self._write(path, source, pin)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
             raise WheelRefused(f"{pin}: the wheel is no archive that can be read") from error
+        except OSError as error:  # a disk that is full is no fault of the wheel
+            raise WheelRefused(f"{pin}: the wheel cannot be unpacked: {error.strerror or 'it is no archive'}") from error
 
     def _write(self, path: str, source: IO[bytes], pin: Pin) -> None:
         if len(self.digests) >= MAX_ENTRIES:
