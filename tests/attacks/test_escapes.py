@@ -370,7 +370,8 @@ def test_memory_that_is_in_no_process(kind: str, down: Callable[..., None]) -> N
 
 def test_filling_the_machine_s_memory_ends_the_child_and_not_the_enclave(kind: str) -> None:
     body = "found = int(open('/proc/self/oom_score_adj').read())"
-    assert inside(body, kind) == 500 > outside(body)
+    own = outside(body)
+    assert inside(body, kind) == min(own + 500, 1000) > own
 
 
 @pytest.mark.usefixtures("grouped")

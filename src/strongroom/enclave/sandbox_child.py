@@ -52,7 +52,7 @@ unsafe_without: frozenset[str] = frozenset()
 
 MAX_PROCESSES: Final = 64
 _KERNEL_BYTES = 16 << 20  # page tables, stacks, buffers: what a child of any size takes beside its own memory
-_KILLED_FIRST = 500  # of 1000; what is nought elsewhere
+_KILLED_FIRST = 500  # beyond the enclave's own, which is nought on most machines; the most is 1000
 _PROBE_SECONDS = 20
 _KILL_SECONDS = 10
 
@@ -221,7 +221,8 @@ class Child:
 
     def _join(self, tasks: int) -> None:
         with suppress(OSError):  # where the whole machine is short of memory, the enclave is not what is killed
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(_KILLED_FIRST))
+            own = int(Path("/proc/self/oom_score_adj").read_text())
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text(str(min(own + _KILLED_FIRST, 1000)))
         found = None if set(sandbox_cgroup.WALLS.values()) <= unsafe_without else sandbox_cgroup.make(tasks)
         if found is None:
             return
