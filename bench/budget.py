@@ -6,7 +6,9 @@ import statistics
 import time
 from typing import Any
 
-from strongroom.budget import Event, composition, spent
+from strongroom.budget import composition
+from strongroom.budget.charge import Event
+from strongroom.budget.composition import spent
 
 DELTA = "0.000001"
 ROUNDS = 5

@@ -27,7 +27,6 @@ from strongroom.attest.keyset import (
     parse_nonce,
     report_data,
 )
-from strongroom.broker import run_subject
 from strongroom.contract import AssetRef, Contract, EnclaveTerms, Limits, ProgramRef, Proposal
 from strongroom.ehbp import (
     ENCAPSULATED_KEY_HEADER,
@@ -46,6 +45,7 @@ from strongroom.inference.receipt import InferenceReceipt, ReceiptSigner
 from strongroom.inference.recorder import Recorder
 from strongroom.party import DecryptionKey, SigningKey
 from strongroom.policy import Policy
+from strongroom.release import run_subject
 from strongroom.serving import Serving
 from strongroom.trust import Root, Trust
 from world import (

@@ -45,7 +45,6 @@ from strongroom.app.http import Client
 from strongroom.app.stores.exchange import ExchangeStore
 from strongroom.asset import Manifest
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, AttestationReport, KeyEntry, Keyset, report_data
-from strongroom.broker import ReleaseRequest, run_subject
 from strongroom.checkpoint import LogKey
 from strongroom.contract import RunRequest
 from strongroom.enclave.run import Surroundings, run
@@ -53,6 +52,7 @@ from strongroom.errors import ReleaseRefused
 from strongroom.party import DecryptionKey, SigningKey
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.receipt import Bundle
+from strongroom.release import ReleaseRequest, run_subject
 from strongroom.trust import Root
 from world import MEASUREMENT, FakeConfinement, report
 

@@ -23,10 +23,12 @@ from strongroom import wire
 from strongroom.app.stores import book as book_module
 from strongroom.app.stores.book import SqliteBook
 from strongroom.app.stores.sqlite import Database, blob, integer, text
-from strongroom.broker import NONCE_SECONDS, Charged, Kept, Refusal, Release, Slot
-from strongroom.budget import Budget, CountLimits, Event, Used
+from strongroom.broker import NONCE_SECONDS, Charged, Kept, Refusal, Release
+from strongroom.budget.charge import Event, Used
+from strongroom.budget.document import Budget, CountLimits
 from strongroom.contract import Grant, Withdrawal
 from strongroom.errors import NotFound, StrongroomError
+from strongroom.release import Slot
 from world import (
     EDITED,
     NOW,

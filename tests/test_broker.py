@@ -30,9 +30,7 @@ from strongroom.attest.evidence import Endorsements
 from strongroom.attest.keyset import report_data
 from strongroom.broker import (
     NONCE_SECONDS,
-    PURPOSE,
     REFUSAL_TYPE,
-    RELEASE_TYPE,
     STEPS,
     Charged,
     Held,
@@ -40,16 +38,11 @@ from strongroom.broker import (
     Owner,
     Refusal,
     Release,
-    ReleaseRequest,
-    ReleaseStatement,
-    Slot,
     Standing,
-    binding,
     decide,
-    open_release,
-    run_subject,
 )
-from strongroom.budget import Budget, Charge
+from strongroom.budget.charge import Charge
+from strongroom.budget.document import Budget
 from strongroom.contract import AssetRef, Contract, EnclaveTerms, Grant, Limits, RunRequest, Withdrawal
 from strongroom.errors import (
     BadEnvelope,
@@ -63,6 +56,16 @@ from strongroom.errors import (
 from strongroom.ledger import Entry
 from strongroom.party import DecryptionKey, SigningKey, VerifyKey
 from strongroom.policy import OutputRule, Policy
+from strongroom.release import (
+    PURPOSE,
+    RELEASE_TYPE,
+    ReleaseRequest,
+    ReleaseStatement,
+    Slot,
+    binding,
+    open_release,
+    run_subject,
+)
 from strongroom.transcript import Status
 from strongroom.trust import Root, Trust
 from strongroom.wire import Envelope

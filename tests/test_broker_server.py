@@ -21,11 +21,12 @@ from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
 from strongroom.app.stores.book import SqliteBook
 from strongroom.app.stores.exchange import ExchangeStore
-from strongroom.broker import MAX_REQUEST_BYTES, Owner
+from strongroom.broker import Owner
 from strongroom.contract import Contract, Withdrawal
 from strongroom.errors import BadField, Internal, NotFound, Unreachable
 from strongroom.ledger import Entry
 from strongroom.party import SigningKey
+from strongroom.release import MAX_REQUEST_BYTES
 from strongroom.trust import Trust
 from world import LOG, NOW, Asker, World, broker_key, card, keys_of, sealed_asset, seed, sign_all
 

@@ -19,25 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom import wire
-from strongroom.budget import (
-    Budget,
-    Charge,
-    CountLimits,
-    Counts,
-    Event,
-    Privacy,
-    Used,
-    account,
-    canonical,
-    composition,
-    decimal,
-    events_of,
-    follows,
-    grouped,
-    require_left,
-    settled,
-    spent,
-)
+from strongroom.budget import composition
+from strongroom.budget.account import account, require_left
+from strongroom.budget.charge import Charge, Counts, Event, Used, decimal, events_of, grouped, settled
+from strongroom.budget.composition import canonical, spent
+from strongroom.budget.document import Budget, CountLimits, Privacy, follows
 from strongroom.errors import BadCharge, BadField, BudgetExceeded, MissingExtra, NotComposable, StrongroomError
 from strongroom.party import VerifyKey
 from strongroom.wire import Envelope

@@ -16,7 +16,8 @@ import pytest
 from strongroom import wire
 from strongroom.app.stores.book import SqliteBook
 from strongroom.broker import Refusal, Release
-from strongroom.budget import Budget, CountLimits, Event
+from strongroom.budget.charge import Event
+from strongroom.budget.document import Budget, CountLimits
 from strongroom.contract import Contract, Grant, Limits, Withdrawal
 from strongroom.errors import BadBudget, StaleBudget, Unreachable
 from strongroom.policy import Policy

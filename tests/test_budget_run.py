@@ -10,7 +10,7 @@ import pytest
 
 from strongroom import wire
 from strongroom.asset import BytesSource
-from strongroom.budget import Charge, Used
+from strongroom.budget.charge import Charge, Used
 from strongroom.contract import Contract, Limits, Output
 from strongroom.enclave.charged import Meter
 from strongroom.errors import BadReceipt, OutputRefused, StrongroomError, UnderCharged, Unreachable

@@ -14,7 +14,7 @@ from stage import Rehearsal, call
 from strongroom.app.client import budgets
 from strongroom.app.client.budgets import Wanted
 from strongroom.broker import Charged
-from strongroom.budget import Event
+from strongroom.budget.charge import Event
 from strongroom.errors import BadBudget, NotFound, StrongroomError, Usage
 from world import NOW, charge
 

@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"asset", "attest", "ledger", "budget"},
     {"trust"},
     {"contract"},
-    {"delivery", "output", "failure"},
+    {"delivery", "output", "failure", "release"},
     {"broker", "airlock"},
     {"receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served"},

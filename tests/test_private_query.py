@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.budget import events_of, spent
+from strongroom.budget.charge import events_of
+from strongroom.budget.composition import spent
 from strongroom.errors import BadParameters, StrongroomError, TableColumns, TableNotNumeric, TableUnreadable
 from strongroom.programs import Input, OutputSpec, charges, private_query
 from strongroom.programs.private_query import LN_20, read, sensitivity

@@ -36,7 +36,6 @@ from strongroom.attest import binding
 from strongroom.attest.endorsements import CERTIFICATE
 from strongroom.attest.evidence import Endorsement, Endorsements, Evidence
 from strongroom.attest.keyset import DEVICE_BINDING_ALGO, report_data
-from strongroom.broker import ReleaseRequest
 from strongroom.errors import (
     BadKeyset,
     DeviceNotBound,
@@ -46,6 +45,7 @@ from strongroom.errors import (
     ReleaseRefused,
     Unreachable,
 )
+from strongroom.release import ReleaseRequest
 from world import World
 
 DATA = bytes(range(64))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from strongroom import wire
 from strongroom.app.client.prose import ON_NO_DISK, Difference, clauses, differences
 from strongroom.attest.evidence import Measurement
-from strongroom.budget import Event
+from strongroom.budget.charge import Event
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal
 from strongroom.errors import StrongroomError
 from strongroom.observation import Observed

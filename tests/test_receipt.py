@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from strongroom import wire
 from strongroom.asset import sign_manifest
 from strongroom.attest.keyset import SourceProvenance
-from strongroom.broker import run_subject
 from strongroom.checkpoint import LogKey
 from strongroom.contract import RUN_TYPE, Contract, EnclaveTerms
 from strongroom.errors import BadField, BadReceipt, NotVerified, ProgramCrashed, StrongroomError
@@ -42,6 +41,7 @@ from strongroom.receipt import (
     examine,
     verify,
 )
+from strongroom.release import run_subject
 from strongroom.transcript import Status
 from strongroom.trust import Root, Trust
 from strongroom.wire import Envelope

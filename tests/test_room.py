@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from strongroom.broker import LEASE_PURPOSE, PURPOSE, Release, ReleaseStatement, open_release
+from strongroom.broker import Release
 from strongroom.contract import Contract, Limits, RunRequest, Withdrawal
 from strongroom.enclave.room import Room
 from strongroom.errors import (
@@ -20,6 +20,7 @@ from strongroom.errors import (
     Unreachable,
 )
 from strongroom.policy import Policy
+from strongroom.release import LEASE_PURPOSE, PURPOSE, ReleaseStatement, open_release
 from strongroom.serving import Serving
 from world import DAY, HOUR, NOW, OWNERS, PROGRAM, RUN, Asker, World, broker_key, keys_of
 

@@ -26,25 +26,9 @@ from strongroom.asset import About, AssetKey, BytesSource, Manifest, RangeSource
 from strongroom.attest.evidence import Endorsements, Evidence, Measurement
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, AttestationReport, KeyEntry, Keyset, report_data
 from strongroom.attest.simulated import PLATFORM, Claims, PlatformEndorsement
-from strongroom.broker import (
-    LEASE_PURPOSE,
-    NONCE_SECONDS,
-    RELEASE_TYPE,
-    Charged,
-    Held,
-    Kept,
-    Owner,
-    Refusal,
-    Release,
-    ReleaseRequest,
-    ReleaseStatement,
-    Slot,
-    Standing,
-    decide,
-    open_release,
-    run_subject,
-)
-from strongroom.budget import BUDGET_TYPE, Budget, Charge, CountLimits, Counts, Event, Privacy, Used, follows, settled
+from strongroom.broker import NONCE_SECONDS, Charged, Held, Kept, Owner, Refusal, Release, Standing, decide
+from strongroom.budget.charge import Charge, Counts, Event, Used, settled
+from strongroom.budget.document import BUDGET_TYPE, Budget, CountLimits, Privacy, follows
 from strongroom.checkpoint import LogKey
 from strongroom.contract import (
     AssetRef,
@@ -66,6 +50,7 @@ from strongroom.ledger import LoggedProof, MemoryNodes, Tree
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Statement, admissible
+from strongroom.release import LEASE_PURPOSE, RELEASE_TYPE, ReleaseRequest, ReleaseStatement, Slot, open_release, run_subject
 from strongroom.trust import Root, Trust
 from strongroom.wire import Envelope
 

@@ -20,10 +20,10 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from strongroom import wire  # noqa: E402 - the world is found first
 from strongroom.attest.keyset import KeyEntry, Keyset  # noqa: E402
 from strongroom.batch import AFTER_LEASE_S, BATCH_TYPE, Batch, Submission  # noqa: E402
-from strongroom.broker import RELEASE_TYPE, ReleaseStatement, run_subject  # noqa: E402
 from strongroom.contract import Contract, Limits  # noqa: E402
 from strongroom.party import SigningKey  # noqa: E402
 from strongroom.policy import Policy  # noqa: E402
+from strongroom.release import RELEASE_TYPE, ReleaseStatement, run_subject  # noqa: E402
 from strongroom.serving import Serving  # noqa: E402
 from strongroom.wire import Envelope  # noqa: E402
 from world import DAY, HOUR, NOW, OWNERS, RUN, Asker, World, broker_key, keys_of, seed, sign_all  # noqa: E402

@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from strongroom import wire  # noqa: E402 - the world is found first
-from strongroom.budget import BUDGET_TYPE, Budget, Charge, CountLimits, Event, Privacy, Used  # noqa: E402
+from strongroom.budget.charge import Charge, Event, Used  # noqa: E402
+from strongroom.budget.document import BUDGET_TYPE, Budget, CountLimits, Privacy  # noqa: E402
 from world import NOW, World, charge, keys_of  # noqa: E402
 
 Case = dict[str, Any]

@@ -20,13 +20,13 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from strongroom import wire  # noqa: E402 - the world is found first
 from strongroom.asset import sign_manifest  # noqa: E402
 from strongroom.attest.keyset import SourceProvenance  # noqa: E402
-from strongroom.broker import run_subject  # noqa: E402
 from strongroom.checkpoint import LogKey  # noqa: E402
 from strongroom.contract import RUN_TYPE, EnclaveTerms  # noqa: E402
 from strongroom.ledger import MemoryNodes, Tree  # noqa: E402
 from strongroom.party import SigningKey  # noqa: E402
 from strongroom.policy import Policy  # noqa: E402
 from strongroom.receipt import STATEMENT_TYPE, Bundle, Failure  # noqa: E402
+from strongroom.release import run_subject  # noqa: E402
 from strongroom.trust import Root, Trust  # noqa: E402
 from world import (  # noqa: E402
     DAY,

@@ -25,8 +25,8 @@ from strongroom.asset import sign_manifest  # noqa: E402
 from strongroom.attest.appraisal_policy import AppraisalPolicy  # noqa: E402
 from strongroom.attest.evidence import Endorsements  # noqa: E402
 from strongroom.attest.keyset import report_data  # noqa: E402
-from strongroom.broker import RELEASE_TYPE, Charged, Held, ReleaseRequest, ReleaseStatement, run_subject  # noqa: E402
-from strongroom.budget import Charge  # noqa: E402
+from strongroom.broker import Charged, Held  # noqa: E402
+from strongroom.budget.charge import Charge  # noqa: E402
 from strongroom.contract import (  # noqa: E402
     WITHDRAWAL_TYPE,
     Contract,
@@ -38,6 +38,7 @@ from strongroom.contract import (  # noqa: E402
 from strongroom.delivery import Delivery, binding  # noqa: E402
 from strongroom.party import EncryptionKey, SigningKey  # noqa: E402
 from strongroom.policy import Policy  # noqa: E402
+from strongroom.release import RELEASE_TYPE, ReleaseRequest, ReleaseStatement, run_subject  # noqa: E402
 from strongroom.serving import Serving  # noqa: E402
 from strongroom.wire import Envelope  # noqa: E402
 from world import (  # noqa: E402

@@ -15,11 +15,11 @@ from typing import Final
 
 from . import wire
 from .attest.keyset import Keyset
-from .broker import ReleaseStatement, run_subject
 from .contract import Contract
 from .errors import BadBatch
 from .ledger import Entry
 from .party import SigningKey
+from .release import ReleaseStatement, run_subject
 from .wire import JSON, Envelope, Fields
 
 BATCH_TYPE: Final = wire.media_type("receipt-batch")

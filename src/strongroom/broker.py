@@ -13,20 +13,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import InitVar, dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from . import wire
 from .asset import AssetKey, Manifest, verify_manifest
 from .attest.appraisal import appraise
 from .attest.appraisal_policy import AppraisalPolicy
-from .attest.keyset import AttestationReport
 from .attest.result import AttestationResult
-from .budget import Budget, Charge, require_left
+from .budget.account import require_left
+from .budget.charge import Charge
+from .budget.document import Budget
 from .contract import Contract, RunRequest
 from .errors import (
     BadBudget,
     BadField,
-    BadRelease,
     EnclaveNotNamed,
     KeysetOfAnotherRun,
     NonceRefused,
@@ -41,18 +41,15 @@ from .errors import (
     UnknownAsset,
     Withdrawn,
 )
-from .party import DecryptionKey, SigningKey, VerifyKey
+from .party import SigningKey
 from .policy import explain
+from .release import RELEASE_TYPE, ReleaseRequest, ReleaseStatement, Slot, run_subject
 from .transcript import Steps, Transcript
 from .trust import Trust
-from .wire import JSON, Envelope, Fields
+from .wire import Envelope
 
-RELEASE_TYPE = wire.media_type("release")
 REFUSAL_TYPE = wire.media_type("refusal")
-PURPOSE = "strongroom.release.v1"
-LEASE_PURPOSE = "strongroom.lease.v1"
 NONCE_SECONDS = 300
-MAX_REQUEST_BYTES = 4 << 20  # eight GPUs bring their manifests and OCSP answers with them
 
 _MAKER = object()
 
@@ -78,165 +75,6 @@ STEPS = Steps(
         "the asset's budget covers what the run is charged",
     ],
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseRequest:
-    """An enclave's request for one asset's key. **Untrusted.**
-
-    Attributes:
-        contract: the contract's envelope.
-        manifest: digest of the asset's manifest.
-        run_id: 16 bytes in hex, chosen by whoever asked for the run.
-        run: a party's signed request for that run: without it, whoever has an enclave could use up the runs of others.
-        nonce: 32 bytes, from this broker.
-        report: the enclave's attestation report for that nonce.
-    """
-
-    contract: Envelope
-    manifest: str
-    run_id: str
-    run: Envelope
-    nonce: bytes
-    report: AttestationReport
-
-    def to_json(self) -> dict[str, JSON]:
-        return {
-            "contract": self.contract.to_json(),
-            "manifest": self.manifest,
-            "nonce": self.nonce.hex(),
-            "purpose": PURPOSE,
-            "report": self.report.to_json(),
-            "run": self.run.to_json(),
-            "run_id": self.run_id,
-        }
-
-    def encode(self) -> bytes:
-        return wire.encode(self.to_json())
-
-    @classmethod
-    def parse(cls, data: bytes) -> ReleaseRequest:
-        """Raises WireError and AttestationError leaves."""
-        f = Fields(wire.decode(data, max_bytes=MAX_REQUEST_BYTES), "request")
-        f.literal("purpose", PURPOSE)
-        found = cls(
-            contract=Envelope.from_json(f.any("contract")),
-            manifest=f.digest("manifest"),
-            run_id=f.hex("run_id", size=16).hex(),
-            run=Envelope.from_json(f.any("run")),
-            nonce=f.hex("nonce", size=32),
-            report=AttestationReport.from_json(f.any("report")),
-        )
-        f.end()
-        return found
-
-
-def run_subject(contract: str, run_id: str) -> str:
-    """The subject of a keyset that was made for one run: evidence for it is of no use for another.
-
-    Args:
-        contract: its digest.
-        run_id: 16 bytes in hex.
-    """
-    return f"strongroom-run://{contract.removeprefix('sha256:')}/{run_id}"
-
-
-def binding(
-    *, contract: str, manifest: str, keyset_digest: str, nonce: str, run_id: str, broker: str, purpose: str = PURPOSE
-) -> bytes:
-    """What an encrypted asset key is bound to: the HPKE ``info``, canonical JSON."""
-    return wire.encode(
-        {
-            "broker": broker,
-            "contract": contract,
-            "keyset_digest": keyset_digest,
-            "manifest": manifest,
-            "nonce": nonce,
-            "purpose": purpose,
-            "run_id": run_id,
-        }
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseStatement:
-    """What a broker signs when it releases a key. It holds no key: the encrypted key travels beside it, unpublished.
-
-    Attributes:
-        contract, manifest, keyset_digest, nonce, run_id, broker: what the key is bound to; ``broker`` is the key id that
-        signs.
-        at: the broker's clock, Unix seconds.
-        encrypted_key: digest of the encrypted key.
-        policy: digest of the appraisal policy under which the evidence was affirmed.
-        until: of a lease the last second at which the key may be held, Unix; ``None`` for the length of a run.
-    """
-
-    contract: str
-    manifest: str
-    keyset_digest: str
-    nonce: str
-    run_id: str
-    broker: str
-    at: int
-    encrypted_key: str
-    policy: str
-    until: int | None = None
-
-    @property
-    def purpose(self) -> str:
-        return PURPOSE if self.until is None else LEASE_PURPOSE
-
-    def encode(self) -> bytes:
-        until: dict[str, JSON] = {} if self.until is None else {"until": self.until}
-        return wire.encode(
-            {
-                **until,
-                "at": self.at,
-                "broker": self.broker,
-                "contract": self.contract,
-                "encrypted_key": self.encrypted_key,
-                "keyset_digest": self.keyset_digest,
-                "manifest": self.manifest,
-                "nonce": self.nonce,
-                "policy": self.policy,
-                "purpose": self.purpose,
-                "run_id": self.run_id,
-            }
-        )
-
-    @property
-    def info(self) -> bytes:
-        return binding(
-            contract=self.contract,
-            manifest=self.manifest,
-            keyset_digest=self.keyset_digest,
-            nonce=self.nonce,
-            run_id=self.run_id,
-            broker=self.broker,
-            purpose=self.purpose,
-        )
-
-    @classmethod
-    def verify(cls, envelope: Envelope, broker: VerifyKey) -> ReleaseStatement:
-        """What this broker signed. Raises BadSignature, BadEnvelope, WireError, BadRelease (signed under another name)."""
-        f = Fields(wire.decode(broker.verify(envelope, RELEASE_TYPE), max_bytes=16 << 10), "release")
-        purpose = f.text("purpose", choices=(PURPOSE, LEASE_PURPOSE))
-        found = cls(
-            contract=f.digest("contract"),
-            manifest=f.digest("manifest"),
-            keyset_digest=f.digest("keyset_digest"),
-            nonce=f.hex("nonce", size=32).hex(),
-            run_id=f.hex("run_id", size=16).hex(),
-            broker=f.digest("broker"),
-            at=f.integer("at"),
-            encrypted_key=f.digest("encrypted_key"),
-            policy=f.digest("policy"),
-            until=f.integer("until") if purpose == LEASE_PURPOSE else None,
-        )
-        f.end()
-        if found.broker != broker.keyid:
-            raise BadRelease("the release names another broker than the one that signed it")
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,16 +147,6 @@ class Standing:
     withdrawn_by: frozenset[str] = frozenset()
     runs: Mapping[str, str] = field(default_factory=dict)
     granted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """What a release is counted and found again under."""
-
-    contract: str
-    run_id: str
-    keyset_digest: str
-    manifest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -641,57 +469,3 @@ def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Rel
         return decision.settle(contract, key, result)
     except _Refused:
         return decision.refuse()
-
-
-class OpenedRelease(NamedTuple):
-    """What an enclave takes out of a broker's answer: the signed release, the asset key, and what was signed."""
-
-    envelope: Envelope
-    key: AssetKey
-    statement: ReleaseStatement
-
-
-def open_release(
-    answer: bytes,
-    *,
-    slot: Slot,
-    broker: VerifyKey,
-    nonces: frozenset[str],
-    key: DecryptionKey,
-    latest: int | None = None,
-) -> OpenedRelease:
-    """The enclave's side: the asset key of a release that is for exactly this slot.
-
-    Args:
-        answer: the broker's answer, untrusted.
-        slot: the contract, run, keyset and manifest that were asked for.
-        broker: the broker's key, as the contract names it.
-        nonces: hex nonces under which this enclave asked this broker for this slot.
-        key: the keyset's release key.
-        latest: under a standing contract the latest end of a lease that it allows, Unix seconds by the enclave's clock;
-            else ``None``.
-
-    Returns:
-        the signed release, the asset key and what was signed. Whether the key fits the manifest's commitment is for the
-        opener of the asset.
-
-    Raises:
-        BadRelease: a release for something else, or whose encrypted key is another; without an end where it must be a
-            lease, or with one that the contract does not allow.
-        BadSignature, BadEnvelope, WireError, BadKey.
-    """
-    f = Fields(wire.decode(answer, max_bytes=64 << 10), "answer")
-    envelope = Envelope.from_json(f.any("release"))
-    encrypted = f.base64("encrypted_key", max_bytes=8192)
-    f.end()
-    statement = ReleaseStatement.verify(envelope, broker)
-    found = Slot(statement.contract, statement.run_id, statement.keyset_digest, statement.manifest)
-    if found != slot or statement.nonce not in nonces:
-        raise BadRelease("the release is for another run, enclave, asset or question")
-    if statement.encrypted_key != wire.digest(encrypted):
-        raise BadRelease("the encrypted key is not the one that the broker signed")
-    if (statement.until is None) is not (latest is None):
-        raise BadRelease("a lease where the contract is for runs, or no end where it is a standing one")
-    if statement.until is not None and latest is not None and statement.until > latest:
-        raise BadRelease("the lease is longer than the contract allows")
-    return OpenedRelease(envelope, AssetKey(key.decrypt(encrypted, info=statement.info)), statement)

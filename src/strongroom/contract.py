@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from . import wire
 from .attest.evidence import Measurement
-from .budget import Charge
+from .budget.charge import Charge
 from .errors import (
     BadField,
     BadProposal,

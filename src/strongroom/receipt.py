@@ -18,14 +18,14 @@ from .attest.appraisal import appraise
 from .attest.appraisal_policy import AppraisalPolicy
 from .attest.keyset import AttestationReport, Keyset, report_data
 from .attest.result import AttestationResult
-from .broker import ReleaseStatement, run_subject
-from .budget import Used
+from .budget.charge import Used
 from .contract import AssetRef, Contract, Output, Payment
 from .errors import BadProof, BadReceipt, EnclaveNotNamed, NotAffirming, NotPermitted, NotVerified, StrongroomError
 from .failure import NOT_TOLD, Failure
 from .ledger import Entry, LoggedProof
 from .observation import WITHHELD
 from .policy import explain
+from .release import ReleaseStatement, run_subject
 from .transcript import Steps, Transcript
 from .trust import Trust
 from .wire import JSON, Envelope, Fields

@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from strongroom.budget import Used, events_of
+from strongroom.budget.charge import Used, events_of
 from strongroom.contract import ProgramRef, Proposal
 from strongroom.errors import BadCharge, BadField, OutputRefused, UnderCharged
 from strongroom.output import table_rows

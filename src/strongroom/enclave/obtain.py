@@ -27,7 +27,6 @@ from strongroom.attest.keyset import (
     TlsKey,
     report_data,
 )
-from strongroom.broker import ReleaseRequest, Slot, open_release
 from strongroom.code import PROGRAM as CODE
 from strongroom.contract import AssetRef, Contract, RunRequest
 from strongroom.delivery import Delivery
@@ -44,6 +43,7 @@ from strongroom.errors import (
 from strongroom.party import DecryptionKey, Party, SigningKey
 from strongroom.policy import explain
 from strongroom.receipt import Bundle
+from strongroom.release import ReleaseRequest, Slot, open_release
 from strongroom.wire import Envelope
 
 CLOCKS_DIFFER_S = 300

@@ -16,9 +16,9 @@ from types import MappingProxyType
 
 from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
 from strongroom.attest.keyset import AttestationReport, TlsKey, report_data
-from strongroom.broker import run_subject
 from strongroom.contract import Contract, RunRequest
 from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed
+from strongroom.release import run_subject
 from strongroom.wire import Envelope
 
 from .obtain import Around, Keys, Obtainer, Released, ServingKeys, require_program, require_use

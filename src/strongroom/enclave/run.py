@@ -25,7 +25,6 @@ from strongroom.asset import (
     check_content,
     seal,
 )
-from strongroom.broker import run_subject
 from strongroom.contract import Contract, Limits, Output, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.errors import (
@@ -41,6 +40,7 @@ from strongroom.failure import NOT_TOLD, Failure, Note
 from strongroom.observation import EVERYTHING, WITHHELD
 from strongroom.output import GROUPED, enforce
 from strongroom.receipt import STATEMENT_TYPE, Bundle, Delivered, Statement
+from strongroom.release import run_subject
 from strongroom.wire import Envelope
 
 from .charged import Meter, Spends, require_charged, says_nothing

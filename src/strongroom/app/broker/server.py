@@ -14,11 +14,12 @@ from strongroom import wire
 from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.entry import ENTRY_TYPE
 from strongroom.app.http import Client, application, blocking, body, json_answer
-from strongroom.broker import MAX_REQUEST_BYTES, Owner, Release, ReleaseRequest, decide
+from strongroom.broker import Owner, Release, decide
 from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal
 from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
 from strongroom.ledger import Entry
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, verify
+from strongroom.release import MAX_REQUEST_BYTES, ReleaseRequest
 from strongroom.wire import Envelope, Fields
 
 if TYPE_CHECKING:

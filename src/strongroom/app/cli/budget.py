@@ -17,7 +17,8 @@ from .screen import Screen
 if TYPE_CHECKING:
     from strongroom.app.client.home import PartyHome
     from strongroom.broker import Charged
-    from strongroom.budget import Budget, Line
+    from strongroom.budget.account import Line
+    from strongroom.budget.document import Budget
     from strongroom.contract import Proposal
 
 BAR = 24  # characters of a bar

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from strongroom import wire
 from strongroom.app.exchange.client import Seen
-from strongroom.broker import ReleaseStatement
 from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal
 from strongroom.errors import StrongroomError
 from strongroom.ledger import Entry, VerifiedCheckpoint
 from strongroom.receipt import verify
+from strongroom.release import ReleaseStatement
 from strongroom.review import Kind, Note
 
 from .room import Room

@@ -11,7 +11,9 @@ from decimal import Decimal, InvalidOperation
 
 from strongroom.asset import Manifest
 from strongroom.broker import Charged
-from strongroom.budget import Budget, CountLimits, Line, Privacy, account, canonical
+from strongroom.budget.account import Line, account
+from strongroom.budget.composition import canonical
+from strongroom.budget.document import Budget, CountLimits, Privacy
 from strongroom.contract import Proposal
 from strongroom.errors import MissingExtra, NotFound, Usage
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from strongroom.asset import Manifest
 from strongroom.attest.evidence import Measurement
-from strongroom.budget import Charge, Counts, Event, events_of
+from strongroom.budget.charge import Charge, Counts, Event, events_of
 from strongroom.code import PROGRAM as CODE
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal, parameters_of
 from strongroom.errors import BadParameters, Usage

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from strongroom import wire
-from strongroom.broker import Owner
 from strongroom.checkpoint import Checkpoint, VerifiedCheckpoint
 from strongroom.errors import AlreadyExists, BadField, EmptyFile, NoKeys, NotFound, StrongroomError, TooLarge, Usage
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
@@ -37,6 +36,7 @@ from strongroom.wire import Fields
 
 if TYPE_CHECKING:
     from strongroom.app.stores.book import SqliteBook
+    from strongroom.broker import Owner
 
 MAX_CONFIG = 4 << 20
 
@@ -190,6 +190,8 @@ class PartyHome:
 
     def owner(self) -> Owner:
         """Whose broker decides, and under which policy."""
+        from strongroom.broker import Owner
+
         trust = self.trust
         return Owner(self.name, self.broker.key, trust, trust.appraisal_policy())
 

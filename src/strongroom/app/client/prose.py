@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from strongroom import wire
 from strongroom.attest.simulated import LABEL
-from strongroom.budget import Charge, Event
+from strongroom.budget.charge import Charge, Event
 from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
 from strongroom.observation import EVERYTHING, Observed

@@ -28,7 +28,6 @@ from strongroom import wire
 from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.http import Client, application, blocking, body, json_answer, listen, serve
 from strongroom.attest.evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Platform
-from strongroom.broker import ReleaseRequest
 from strongroom.code import PROGRAM as CODE
 from strongroom.contract import Contract, RunRequest
 from strongroom.contract import Limits as Agreed
@@ -40,6 +39,7 @@ from strongroom.errors import BadRelease, Conflict, Internal, MissingExtra, Rele
 from strongroom.party import Party
 from strongroom.programs import NAMES, OutputSpec, charges, evaluate_llm, load
 from strongroom.receipt import Bundle
+from strongroom.release import ReleaseRequest
 from strongroom.wire import JSON, Envelope, Fields
 
 from . import platforms

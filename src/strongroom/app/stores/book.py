@@ -18,9 +18,11 @@ from pathlib import Path
 
 from strongroom import wire
 from strongroom.asset import AssetKey
-from strongroom.broker import NONCE_SECONDS, Charged, Held, Kept, Refusal, Release, ReleaseRequest, Slot, Standing
-from strongroom.budget import BUDGET_TYPE, Budget, Charge, Used, follows, settled
+from strongroom.broker import NONCE_SECONDS, Charged, Held, Kept, Refusal, Release, Standing
+from strongroom.budget.charge import Charge, Used, settled
+from strongroom.budget.document import BUDGET_TYPE, Budget, follows
 from strongroom.contract import Grant, Withdrawal
+from strongroom.release import ReleaseRequest, Slot
 from strongroom.wire import JSON, Envelope
 
 from .sqlite import Database, blob, integer, text
