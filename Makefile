@@ -90,7 +90,7 @@ $(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: locks/%.txt pyproject.tom
 	@echo "Installing what locks/$*.txt names, $$(grep -c '^[a-z0-9]' $<) packages; a minute or two where they must be fetched ..."
 	@$(INSTALL) --require-hashes -r $<
 	@echo 'Compiling them; some seconds, so that no command is slow the first time ...'
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true # what is for another Python does not compile
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src >/dev/null 2>&1 || true # what is for another Python does not compile
 	@echo 'Installing strongroom itself ...'
 	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
