@@ -175,7 +175,7 @@ def verified(url: str, terms: Terms) -> Session:
 def speed(name: str, sides: Opened, concurrencies: tuple[int, ...], rounds: int, threads: int) -> list[Row]:
     rows = []
     for concurrency in concurrencies:
-        requests = max(2, concurrency) * 2
+        requests = max(8, concurrency) * 2  # one at a time takes as many, or few tell little
         ratios, speeds, firsts = [], [], []
         for n in range(rounds + 1):
             order = (sides.native, sides.ours) if n % 2 else (sides.ours, sides.native)

@@ -84,9 +84,14 @@ class Role:
         """Whether it has taken longer to answer than it may."""
         return time.monotonic() > self.began + START_SECONDS
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Tell it to end."""
         if self.process.stdin and not self.process.stdin.closed:
             self.process.stdin.close()
+
+    def stop(self) -> None:
+        """Tell it to end, and wait until it has."""
+        self.end()
         try:
             self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -214,11 +219,13 @@ class Fleet:
                 )
 
     def stop(self) -> None:
-        for role in self.roles.values():  # all at once, then one by one
-            if role.process.stdin and not role.process.stdin.closed:
-                role.process.stdin.close()
-        for role in self.roles.values():
-            role.stop()
+        """End what has a last word for the log (receipts, decisions), all at once; then the exchange, which takes it."""
+        takes = [role for name, role in self.roles.items() if name == "exchange"]
+        for roles in ([role for role in self.roles.values() if role not in takes], takes):
+            for role in roles:
+                role.end()
+            for role in roles:
+                role.stop()
         self.roles.clear()
 
     def __enter__(self) -> Self:
