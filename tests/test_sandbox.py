@@ -1067,6 +1067,8 @@ def expected_answer(column: int, number: int, words: list[int], *, last: bool) -
         return error | sandbox_filter.ENOSYS
     if number in {numbers[column] for numbers in allowed.values()}:
         return sandbox_filter.ALLOW
+    if number in {numbers[column] for numbers in sandbox_filter.IDLE.values()}:
+        return error
     if number == sandbox_filter.CLONE[column]:
         return error | sandbox_filter.EPERM if low[0] & sandbox_filter.NEW_NAMESPACES else sandbox_filter.ALLOW
     if number == sandbox_filter.PRLIMIT[column]:
@@ -1074,6 +1076,8 @@ def expected_answer(column: int, number: int, words: list[int], *, last: bool) -
     for choice in sandbox_filter.CHOICES.values():
         if number == choice.numbers[column]:
             values = choice.allowed if last else (*choice.allowed, *choice.starting)
+            if low[choice.argument] in choice.idle:
+                return error
             return sandbox_filter.ALLOW if low[choice.argument] in values else error | choice.error
     return error | sandbox_filter.ENOSYS
 

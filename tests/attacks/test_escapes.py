@@ -8,12 +8,15 @@ work there either (no AF_VSOCK, a kernel that lets nobody trace) skips the test 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
@@ -483,6 +486,47 @@ def test_gaining_privileges(isolated: str, down: Callable[..., None]) -> None:
     said = inside(PRIVILEGES, isolated)
     # what is left is harmless in there, and the rest is refused by the lack of every capability
     assert {name for name, answer in said.items() if answer == "done"} <= {"dumpable", "personality"}, said
+
+
+LOCKS = """
+    import fcntl, sysconfig
+    place = os.open(sysconfig.get_path("stdlib") + "/this.py", os.O_RDONLY)
+    null = os.open("/dev/null", os.O_RDWR)
+    whole = struct.pack("hhqqi4x", fcntl.F_RDLCK, 0, 0, 0, 0)
+    found = [
+        tried(lambda: fcntl.flock(place, fcntl.LOCK_SH | fcntl.LOCK_NB)),
+        tried(lambda: fcntl.lockf(null, fcntl.LOCK_SH | fcntl.LOCK_NB)),
+        tried(lambda: fcntl.fcntl(null, fcntl.F_OFD_SETLK, whole)),
+        tried(lambda: fcntl.fcntl(null, fcntl.F_GETLK, whole)),
+    ]
+    """
+
+
+def test_telling_another_run_by_locks_on_what_both_see(isolated: str, down: Callable[..., None]) -> None:
+    library, null = Path(sysconfig.get_path("stdlib"), "this.py"), Path("/dev/null")
+    with library.open("rb") as shared, null.open("r+b") as device:
+        fcntl.flock(shared, fcntl.LOCK_EX)  # as another run would
+        fcntl.fcntl(device, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+        assert inside(LOCKS, isolated) == ["done", "done", "done", "EINVAL"]
+        down("seccomp")
+        assert inside(LOCKS, isolated) == ["EAGAIN", "EAGAIN", "EAGAIN", "done"]
+
+
+def test_telling_a_later_run_by_what_the_machine_keeps_of_a_library(isolated: str, down: Callable[..., None]) -> None:
+    body = """
+        import mmap, sysconfig
+
+        place = os.open(sysconfig.get_path("stdlib") + "/pydoc_data/topics.py", os.O_RDONLY)
+        pages = mmap.mmap(place, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ)
+        found = [
+            tried(lambda: os.preadv(place, [bytearray(1)], 1 << 20, os.RWF_NOWAIT)),
+            tried(lambda: pages.madvise(21)),
+            tried(lambda: pages.madvise(20)),
+        ]
+        """
+    assert inside(body, isolated) == ["ENOTSUP", "EINVAL", "EINVAL"]  # the C library's own word, where the call is not there
+    down("seccomp")
+    assert inside(body, isolated)[1:] == ["done", "done"]
 
 
 def test_setuid_files(isolated: str, tmp_path: Path) -> None:

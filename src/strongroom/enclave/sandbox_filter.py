@@ -37,7 +37,7 @@ MACHINES: Final[Mapping[str, int]] = {"aarch64": 0xC00000B7, "riscv64": 0xC00000
 ALLOWED: Final[Mapping[str, tuple[int, int | None]]] = {
     # files
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67), "pwrite64": (18, 68),
-    "preadv": (295, 69), "pwritev": (296, 70), "preadv2": (327, 286), "pwritev2": (328, 287), "lseek": (8, 62),
+    "preadv": (295, 69), "pwritev": (296, 70), "lseek": (8, 62),
     "open": (2, None), "creat": (85, None), "openat": (257, 56), "close": (3, 57), "close_range": (436, 436),
     "stat": (4, None), "fstat": (5, 80), "lstat": (6, None), "newfstatat": (262, 79), "statx": (332, 291),
     "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "getdents": (78, None), "getdents64": (217, 61),
@@ -46,9 +46,9 @@ ALLOWED: Final[Mapping[str, tuple[int, int | None]]] = {
     "unlinkat": (263, 35), "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36),
     "readlink": (89, None), "readlinkat": (267, 78), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
     "utime": (132, None), "utimes": (235, None), "utimensat": (280, 88), "futimesat": (261, None), "truncate": (76, 45),
-    "ftruncate": (77, 46), "fallocate": (285, 47), "fsync": (74, 82), "fdatasync": (75, 83), "flock": (73, 32),
-    "umask": (95, 166), "copy_file_range": (326, 285), "sendfile": (40, 71), "fadvise64": (221, 223),
-    "readahead": (187, 213), "statfs": (137, 43), "fstatfs": (138, 44), "dup": (32, 23), "dup2": (33, None),
+    "ftruncate": (77, 46), "fallocate": (285, 47), "fsync": (74, 82), "fdatasync": (75, 83),
+    "umask": (95, 166), "copy_file_range": (326, 285), "sendfile": (40, 71), "statfs": (137, 43),
+    "fstatfs": (138, 44), "dup": (32, 23), "dup2": (33, None),
     "dup3": (292, 24), "pipe": (22, None), "pipe2": (293, 59), "getxattr": (191, 8), "lgetxattr": (192, 9),
     "fgetxattr": (193, 10), "listxattr": (194, 11), "llistxattr": (195, 12), "flistxattr": (196, 13),
     # waiting and time
@@ -59,7 +59,7 @@ ALLOWED: Final[Mapping[str, tuple[int, int | None]]] = {
     "time": (201, None), "times": (100, 153), "pause": (34, None), "restart_syscall": (219, 128), "alarm": (37, None),
     "getitimer": (36, 102), "setitimer": (38, 103),
     # memory
-    "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216), "mprotect": (10, 226), "madvise": (28, 233),
+    "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216), "mprotect": (10, 226),
     "brk": (12, 214), "msync": (26, 227), "membarrier": (324, 283),
     # threads and signals
     "futex": (202, 98), "set_robust_list": (273, 99), "get_robust_list": (274, 100), "set_tid_address": (218, 96),
@@ -91,6 +91,9 @@ SOCKETS: Final[Mapping[str, tuple[int, int | None]]] = {
     "setsockopt": (54, 208),
 }
 """For a program that has a server behind an AF_UNIX socket of its own; any other can make no socket but a connected pair."""
+IDLE: Final[Mapping[str, tuple[int, int]]] = {"fadvise64": (221, 223), "flock": (73, 32), "readahead": (187, 213)}
+"""What is answered with nought and does nothing. Locks and the memory that files are kept in belong to the file and not to
+the sandbox: two that are shown the same library could write to each other by them. In its own ``/tmp`` a child is alone."""
 # fmt: on
 
 
@@ -103,6 +106,7 @@ class Choice:
         argument: which argument; its lower 32 bits are looked at, and that is all that the kernel looks at here.
         allowed: its values with which the call is allowed.
         starting: and until the child's own walls stand.
+        idle: its values with which the answer is nought, and nothing is done (``IDLE``).
         error: the answer otherwise.
     """
 
@@ -111,13 +115,14 @@ class Choice:
     allowed: tuple[int, ...]
     error: int
     starting: tuple[int, ...] = ()
+    idle: tuple[int, ...] = ()
 
 
 # Values by their names in the kernel's headers.
 CHOICES: Final[Mapping[str, Choice]] = {
-    # F_DUPFD, GETFD, SETFD, GETFL, SETFL, GETLK, SETLK, SETLKW, OFD_GETLK, OFD_SETLK, OFD_SETLKW, DUPFD_CLOEXEC,
-    # GETPIPE_SZ, GET_SEALS: none that sends signals or makes pipes larger
-    "fcntl": Choice((72, 25), 1, (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1032, 1034), EINVAL),
+    # F_DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GETPIPE_SZ, GET_SEALS: none that sends signals or makes pipes
+    # larger; SETLK, SETLKW, OFD_SETLK and OFD_SETLKW lock nothing, and GETLK and OFD_GETLK are not there
+    "fcntl": Choice((72, 25), 1, (0, 1, 2, 3, 4, 1030, 1032, 1034), EINVAL, idle=(6, 7, 37, 38)),
     "ioctl": Choice((16, 29), 1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451), ENOTTY),
     # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: none that types into a terminal
     #
@@ -125,6 +130,9 @@ CHOICES: Final[Mapping[str, Choice]] = {
     # SET_PDEATHSIG, SET_DUMPABLE, SET_SECCOMP, SET_NO_NEW_PRIVS
     "prctl": Choice((157, 167), 0, (2, 3, 15, 16, 21, 23, 39, 0x53564D41), EPERM, starting=(1, 4, 22, 38)),
     "socket": Choice((41, 198), 0, (), EAFNOSUPPORT),
+    # NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP,
+    # WIPEONFORK, KEEPONFORK: none that moves what others share out of memory, or joins pages that are alike
+    "madvise": Choice((28, 233), 2, (0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19), EINVAL),
     "socketpair": Choice((53, 199), 0, (AF_UNIX,), EAFNOSUPPORT),
 }
 CLONE, PRLIMIT = (56, 220), (302, 261)
@@ -149,9 +157,10 @@ def _argument(index: int, *, upper: bool = False) -> bytes:
 
 def _choice(choice: Choice, *, last: bool) -> list[bytes]:
     values = choice.allowed if last else (*choice.allowed, *choice.starting)
+    idle = [line for value in choice.idle for line in _when(value, [_instruction(_RETURN, ERRNO)])]
     tests = [_instruction(_EQUAL, value, yes=len(values) - n) for n, value in enumerate(values)]
     refused = _instruction(_RETURN, ERRNO | choice.error)
-    return [_argument(choice.argument), *tests, refused, *([_instruction(_RETURN, ALLOW)] if values else [])]
+    return [_argument(choice.argument), *idle, *tests, refused, *([_instruction(_RETURN, ALLOW)] if values else [])]
 
 
 def _clone() -> list[bytes]:
@@ -208,6 +217,8 @@ def program(name: str, *, last: bool = False, sockets: bool = False) -> bytes:
     for called, choice in CHOICES.items():
         with_sockets = replace(choice, allowed=(AF_UNIX,)) if sockets and called == "socket" else choice
         lines += _when(choice.numbers[column], _choice(with_sockets, last=last))
+    for numbers in IDLE.values():
+        lines += _when(numbers[column], [_instruction(_RETURN, ERRNO)])
     lines += _when(CLONE[column], _clone())
     lines += _when(PRLIMIT[column], _prlimit() if last else [allow])
     return b"".join([*lines, _instruction(_RETURN, ERRNO | ENOSYS)])
