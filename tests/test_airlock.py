@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from stage import Rehearsal, terms
 from strongroom import wire
-from strongroom.airlock import VERDICT_TYPE, Box, Verdict
+from strongroom.airlock import VERDICT_TYPE, Box, Verdict, padded, unpad
 from strongroom.app.cli import airlock as cli
 from strongroom.app.cli import parser_of, runs
 from strongroom.app.cli.screen import Screen
@@ -40,7 +41,7 @@ from strongroom.party import DecryptionKey
 from strongroom.policy import Airlock, OutputRule, Policy
 from strongroom.receipt import Bundle, verify
 from strongroom.wire import Envelope
-from world import CANARY, RULE, RUN, Entropy, Forger, World, keys_of, seed
+from world import CANARY, RULE, RUN, Entropy, FakeConfinement, Forger, World, keys_of, report, seed
 
 TRUST = World.trust()
 
@@ -94,7 +95,36 @@ def test_each_reviewer_reads_the_very_output() -> None:
     for name in ("hospital", "lab"):
         key = BOX.read(name, keys_of(name).decryption).key
         with SealedReader(BytesSource(sealed), BOX.manifest, key) as reader:
-            assert json.loads(reader.read())["metrics"] == {"accuracy": 0.9313}
+            file = io.BytesIO(reader.read())
+        unpad(file)
+        assert json.loads(file.getvalue())["metrics"] == {"accuracy": 0.9313}
+
+
+@given(data=st.binary(max_size=70_000), more=st.integers(0, 70_000))
+def test_what_was_padded_is_cut_to_what_it_was(data: bytes, more: int) -> None:
+    size = len(data) + more
+    file = io.BytesIO(padded(data, size))
+    assert len(file.getvalue()) == size + 1
+    unpad(file)
+    assert file.getvalue() == data
+
+
+@pytest.mark.parametrize("wrong", [b"", b"\0", b"\x80x", b"\0" * 70_000, b"x" + b"\0" * 65536])
+def test_an_output_that_waited_and_was_not_padded(wrong: bytes) -> None:
+    with pytest.raises(BadReceipt, match="where it ends"):
+        unpad(io.BytesIO(wrong))
+
+
+def test_the_length_of_what_nobody_passed_is_told_by_nothing() -> None:
+    told = []
+    for right in (0, 9_999):
+        world, contract = agreed(BOTH)
+        wrote = report(records=60 + right)
+        bundle = world.run(contract, confinement=FakeConfinement(lambda _inputs, wrote=wrote: {"report": wrote}))
+        box = world.exchange.boxes[0]
+        told.append((len(world.exchange.outputs[box.sealed]), box.manifest.plaintext_bytes, len(bundle.encode())))
+    assert told[0] == told[1]
+    assert told[0][1] == BOTH.max_bytes + 1
 
 
 def test_with_every_share_the_recipient_opens_what_was_read() -> None:
@@ -373,6 +403,25 @@ def test_an_exchange_that_lies_about_the_airlock_is_noticed(rehearsal: Rehearsal
         rehearsal.lab.outputs(contract)
 
 
+def test_one_box_that_an_exchange_hides_keeps_no_other_from_its_reviewer(
+    rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = rehearsal.agree(outputs=wanted("hospital"), runs=2)
+    rehearsal.run(contract)
+    exchange = rehearsal.hospital.exchange
+    (hidden,) = exchange.boxes(contract)
+    rehearsal.run(contract)
+    others = [pair for pair in exchange.boxes(contract) if pair != hidden]
+    monkeypatch.setattr(exchange, "boxes", lambda _digest: others)
+    told: list[tuple[str, str]] = []
+    (held,) = airlock.waiting(rehearsal.hospital, lambda digest, error: told.append((digest, error.code)))
+    assert held.box == others[0][0]
+    assert told == [(contract, NotFound.code)]
+    assert airlock.find(rehearsal.hospital, held.box.digest).box == held.box
+    with pytest.raises(NotFound):
+        airlock.boxes(rehearsal.hospital, contract)
+
+
 def verdict_of(rehearsal: Rehearsal, box: Box) -> Verdict:
     reading = box.read("hospital", rehearsal.hospital.home.keys.decryption)
     return Verdict(box.contract, box.run_id, box.output, box.digest, "hospital", 1, reading.share)
@@ -415,7 +464,7 @@ def test_the_verbs(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch, capsys
         found: dict[str, Any] = json.loads(capsys.readouterr().out)
         return found
 
-    assert say("airlock", "list", "--as", "hospital") == {"waiting": []}
+    assert say("airlock", "list", "--as", "hospital") == {"unseen": [], "waiting": []}
     rehearsal.run(contract)
     rehearsal.run(contract)
     one, other = (held["box"] for held in say("airlock", "list", "--as", "hospital")["waiting"])

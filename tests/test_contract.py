@@ -26,6 +26,7 @@ from strongroom import wire
 from strongroom.attest.evidence import Measurement
 from strongroom.contract import (
     GRANT_TYPE,
+    MAX_OUTPUT_BYTES,
     PROPOSAL_TYPE,
     RUN_REQUEST_SECONDS,
     RUN_TYPE,
@@ -129,7 +130,10 @@ def proposals(draw: st.DrawFn) -> Proposal:
     kind = draw(st.sampled_from(["report", "picture", "records", "log"]))
     given_to = draw(st.sets(st.sampled_from(["hospital", "lab"]), min_size=1))
     output_rule = OutputRule(
-        frozenset(given_to), draw(st.integers(1, wire.MAX_INT)), draw(st.integers(1, 99)), draw(st.integers(0, 15))
+        frozenset(given_to),
+        draw(st.integers(1, MAX_OUTPUT_BYTES // 3)),
+        draw(st.integers(1, 99)),
+        draw(st.integers(0, 15)),
     )
     wide = replace(output_rule, recipients=draw(st.sampled_from([ANY_PARTY, output_rule.recipients])))
     use = draw(names)
@@ -348,6 +352,16 @@ BROKEN: dict[str, tuple[dict[str, Any], type[StrongroomError]]] = {
     "a policy narrower in bytes": (
         {"policy": Policy(frozenset({"evaluate"}), {"report": replace(RULE, max_bytes=10)})},
         NotPermitted,
+    ),
+    "outputs that would fill an enclave's memory": (
+        {
+            "policy": Policy(frozenset({"evaluate"}), {"report": replace(RULE, max_bytes=MAX_OUTPUT_BYTES)}),
+            "outputs": (
+                Output("more", "report", replace(RULE, max_bytes=1)),
+                Output("report", "report", replace(RULE, max_bytes=MAX_OUTPUT_BYTES)),
+            ),
+        },
+        BadProposal,
     ),
     "an output of a kind that the policy does not allow": ({"outputs": (replace(OUTPUT, kind="log"),)}, NotPermitted),
     "ended before it begins": ({"not_after": NOW - HOUR - 1}, BadProposal),

@@ -8,6 +8,7 @@ import http.server
 import json
 import multiprocessing
 import os
+import random
 import signal
 import stat
 import sys
@@ -21,7 +22,7 @@ import pytest
 
 from strongroom.app.enclave import environments, wheels
 from strongroom.app.enclave.environments import Environments
-from strongroom.app.enclave.wheels import Place, best
+from strongroom.app.enclave.wheels import Place, Unpacked, best
 from strongroom.errors import BadLock, EnvironmentAltered, NoWheel, WheelRefused
 from strongroom.lock import Lock, Pin
 from wheel_files import wheel
@@ -125,6 +126,9 @@ def test_the_best_fitting_wheel_comes_first() -> None:
         ("alpha-1.0.data/purelib/alpha.pth", "a .pth file"),
         ("json/__init__.py", "a module 'json'"),
         ("socket.py", "a module 'socket'"),
+        ("pandas/__init__.py", "a module 'pandas'"),
+        ("numpy.py", "a module 'numpy'"),
+        ("sitecustomize.py", "a module 'sitecustomize'"),
         ("strongroom/wire.py", "a module 'strongroom'"),
         ("alpha-1.0.data/platlib/os.py", "a module 'os'"),
         ("zlib.cpython-311-x86_64-linux-gnu.so", "a module 'zlib'"),
@@ -155,6 +159,19 @@ def test_two_packages_with_one_file(folder: Path, shelf: Path) -> None:
     other = wheel(shelf, "gamma", {"shared/__init__.py": "x = 1\n"})
     with pytest.raises(WheelRefused, match="and a different one"):
         built(folder, shelf, same + other)
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_wheel_that_was_compressed_and_damaged(tmp_path: Path, how: int) -> None:
+    path, target = tmp_path / "alpha-1.0-py3-none-any.whl", tmp_path / "unpacked"
+    target.mkdir()
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr("alpha/__init__.py", random.Random(1).randbytes(1000))
+    damaged = bytearray(path.read_bytes())
+    damaged[60:90] = bytes(b ^ 0xFF for b in damaged[60:90])
+    path.write_bytes(damaged)
+    with pytest.raises(WheelRefused, match="no archive"):
+        Unpacked(target).add(path, PIN)
 
 
 def test_an_archive_that_is_none(folder: Path, shelf: Path) -> None:

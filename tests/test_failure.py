@@ -22,7 +22,7 @@ from strongroom.policy import OutputRule, Policy
 from strongroom.receipt import Statement, verify
 from strongroom.schema import Numeric, Object, Table, Text
 from strongroom.serving import Serving
-from world import CANARY, NOW, RULE, RUN, FakeConfinement, Forger, World, evaluate, keys_of, seed
+from world import CANARY, NOW, RULE, RUN, FakeConfinement, Forger, World, evaluate, keys_of, report, seed
 
 TRUST = World.trust()
 MINUTE = Observed(60, "withheld")
@@ -55,6 +55,17 @@ def stopped(_inputs: Any) -> dict[str, bytes]:
     raise OutOfTime("it took too long", step="predict")
 
 
+def a_fault(_inputs: Any) -> dict[str, bytes]:
+    raise MemoryError  # what a program may bring about in what reads it, at a moment of its choice
+
+
+def a_sum_beyond_json(_inputs: Any) -> dict[str, bytes]:
+    confusion = [[1 if row == column else 0 for column in range(40)] for row in range(40)]
+    classes = [f"c{n}" for n in range(40)]
+    matrices = {"confusion": confusion, "x": [[10**15] * 40] * 40}
+    return {"report": report(records=40, classes=classes, matrices=matrices, metrics={})}
+
+
 def of(bundle: Any) -> Statement:
     return verify(bundle, trust=TRUST).statement
 
@@ -73,7 +84,7 @@ def test_a_run_ends_for_everybody_after_whole_minutes(seconds: int, told: int) -
     assert [at - NOW for step, at in seen if step in ("deliver", "record")] == [told, told]
 
 
-@pytest.mark.parametrize("then", [evaluate, leaking, stopped])
+@pytest.mark.parametrize("then", [evaluate, leaking, stopped, a_fault, a_sum_beyond_json])
 def test_a_covert_channel_in_time_is_closed(then: Callable[[Any], Mapping[str, bytes]]) -> None:
     ends = set()
     for seconds in (0, 17, 299, 300):

@@ -10,9 +10,11 @@ See ``spec/airlock.md``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from typing import IO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,7 +32,33 @@ VERDICT_TYPE = wire.media_type("verdict")
 SHARE_BYTES = 32
 MAX_REASON = 400
 _MAX_LOCKED = 256 << 10
+_PIECE = 1 << 16
 _NONCE = bytes(12)  # a key locks one box, once
+
+
+def padded(data: bytes, size: int) -> bytes:
+    """What is sealed of an output that waits: as long as the output may be at most, and so always the same.
+
+    A box is read by everybody before anybody has passed it. One bit that is set and zeros follow the data (ISO/IEC 7816-4).
+
+    Args:
+        data: at most ``size`` bytes.
+        size: of the largest output that the rule allows, in bytes.
+    """
+    return (data + b"\x80").ljust(size + 1, b"\0")
+
+
+def unpad(file: IO[bytes]) -> None:
+    """Cut a file that was opened down to what :func:`padded` was given. Raises BadReceipt: it was not padded."""
+    at = file.seek(0, os.SEEK_END)
+    tail = b""
+    while at and not tail:
+        size = min(at, _PIECE)
+        at = file.seek(at - size)
+        tail = file.read(size).rstrip(b"\0")
+    if tail[-1:] != b"\x80":
+        raise BadReceipt("an output that waited for its reviewers does not say where it ends")
+    file.truncate(at + len(tail) - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ RUN_REQUEST_SECONDS = 600
 
 MAX_RUNS = 1_000_000
 MAX_SECONDS = 7 * 24 * 3600
+MAX_OUTPUT_BYTES = 255 << 20  # together; an enclave holds them while it applies their rules, and an exchange takes each
 SANDBOXES = ("isolated", "process")
 WALLS = (
     "cgroup-cpu",
@@ -295,6 +296,9 @@ class Proposal:
         self.policy.require()
         if self.program.use not in self.policy.uses:
             raise NotPermitted(f"the policy does not allow the use {self.program.use!r} that the program makes")
+        self._check_outputs()
+
+    def _check_outputs(self) -> None:
         for output in self.outputs:
             if not output.recipients:
                 raise BadProposal(f"output {output.name} does not name its recipients")
@@ -303,6 +307,8 @@ class Proposal:
             wider = explain(self.policy, Policy(outputs={output.kind: output.rule}))
             if wider:
                 raise NotPermitted(f"the policy does not allow output {output.name!r}: {wider[0]}")
+        if sum(output.rule.max_bytes for output in self.outputs) > MAX_OUTPUT_BYTES:
+            raise BadProposal(f"the outputs may have more than {MAX_OUTPUT_BYTES} bytes together")
 
     def _check_parties(self) -> None:
         names = [p.name for p in self.parties]

@@ -77,8 +77,14 @@ class Meter:
         rows = sum(_rows(o.kind, outputs[o.name]) for o in proposal.outputs)
         if any(rows > c.counts.rows for c in proposal.charges):
             raise OutputRefused("more rows than the contract charges")
-        # many read a receipt: how many rows there were stands in it no better than their bytes, sealed, tell
-        self._rows, self._bytes = (1 << (rows - 1).bit_length() if rows else 0), sum(map(len, outputs.values()))
+        # many read a receipt: how many rows there were stands in it no better than their bytes, sealed, tell; and nothing
+        # of what waits for its reviewers
+        self._rows, self._bytes = (1 << (rows - 1).bit_length() if rows else 0), 0
+        for output in proposal.outputs:
+            waits = output.rule.release is not None
+            self._bytes += output.rule.max_bytes if waits else len(outputs[output.name])
+            if waits and output.kind not in _NO_ROWS:
+                self._rows = max(c.counts.rows for c in proposal.charges)
 
     def used(self, proposal: Proposal, *, left: bool, told: bool) -> Used | None:
         """For the receipt; ``None`` where the contract charges nothing.

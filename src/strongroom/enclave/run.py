@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from strongroom import wire
-from strongroom.airlock import Box
+from strongroom.airlock import Box, padded
 from strongroom.asset import (
     About,
     AssetKey,
@@ -28,6 +28,7 @@ from strongroom.asset import (
 from strongroom.contract import Contract, Limits, Output, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.errors import (
+    Internal,
     NoSandbox,
     NotPermitted,
     OutputMissing,
@@ -124,6 +125,8 @@ class _Run:
 
     def deliver(self, output: Output, data: bytes) -> tuple[Delivery | Box, bytes]:
         """Seal an output under a fresh key and encrypt that to the recipients; in a box, where people must pass it."""
+        if output.rule.release is not None:
+            data = padded(data, output.rule.max_bytes)
         proposal, key = self.contract.proposal, AssetKey(self.around.entropy(32))
         sink = io.BytesIO()
         about = About(
@@ -233,6 +236,19 @@ class _Run:
             proof=None,
         )
 
+    def attempt(self, released: Mapping[str, Released], confinement: Confinement) -> tuple[Mapping[str, bytes], Note | None]:
+        """What may leave, or how the run failed. Whatever happened, what is told, when, and the receipt are made alike."""
+        try:
+            return self.execute(released, confinement), None
+        except ProgramError as error:
+            return {}, Note(Failure(error.step, error.code))
+        except OutputRefused as error:
+            return {}, Note(Failure("output", error.code), error.output, error.rule)
+        except StrongroomError as error:  # a sealed file that was altered, or an exchange that stopped answering
+            return {}, Note(Failure("open", error.code))
+        except Exception:  # noqa: BLE001 - a program may have brought it about, at a moment of its choice
+            return {}, Note(Failure("output", Internal.code))
+
     def complete(self, confinement: Confinement) -> Bundle:
         """Every step after the contract was accepted."""
         proposal = self.contract.proposal
@@ -240,16 +256,7 @@ class _Run:
         released = {ref.role: self.keyring.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
         deliveries: list[Delivery | Box] = []
         delivered: list[Delivered] = []
-        note: Note | None = None
-        written: Mapping[str, bytes] = {}
-        try:
-            written = self.execute(released, confinement)
-        except ProgramError as error:
-            note = Note(Failure(error.step, error.code))
-        except OutputRefused as error:
-            note = Note(Failure("output", error.code), error.output, error.rule)
-        except StrongroomError as error:  # a sealed file that was altered, or an exchange that stopped answering
-            note = Note(Failure("open", error.code))
+        written, note = self.attempt(released, confinement)
         self.hold()
         if note is None:
             self.around.progress("deliver", ", ".join(written))

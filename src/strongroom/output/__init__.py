@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final, cast
 
-from strongroom.errors import MissingExtra, OutputRefused, PolicyError, WireError
+from strongroom.errors import MissingExtra, OutputRefused
 from strongroom.policy import OUTPUT_KINDS, OutputRule
 
 from .refusing import RULES, refuse
@@ -52,8 +52,9 @@ def enforce(kind: str, rule: OutputRule, data: bytes) -> bytes:
         refuse(f"the {kind} is larger than {rule.max_bytes} bytes", "max_bytes")
     try:
         found = _applied(kind)(rule, data)
-    except (PolicyError, WireError):
-        # Its message may quote the program's bytes.
+    except (OutputRefused, MissingExtra):
+        raise
+    except Exception:  # noqa: BLE001 - libraries read what a program wrote; a message may quote its bytes
         raise OutputRefused(f"the {kind} is not of its form") from None
     if len(found) > rule.max_bytes:
         refuse(f"the {kind} is larger than {rule.max_bytes} bytes once its rule is applied", "max_bytes")

@@ -8,7 +8,7 @@ from typing import Any
 
 from strongroom.app.client import airlock
 from strongroom.app.client.airlock import Held
-from strongroom.errors import Usage
+from strongroom.errors import StrongroomError, Usage
 
 from .place import example, room
 from .screen import Screen
@@ -45,12 +45,18 @@ def run(args: Namespace, screen: Screen) -> int:
         raise Usage("say why: --reason", hint="It stays with you unless the contract says that recipients are told.")
     here = room(args)
     if args.what == "list":
-        found = airlock.waiting(here)
+        unseen: list[dict[str, str]] = []
+
+        def trouble(digest: str, error: StrongroomError) -> None:
+            screen.said("not shown", f"{digest}: {error}")
+            unseen.append({"code": error.code, "contract": digest, "message": error.message})
+
+        found = airlock.waiting(here, trouble)
         for held in found:
             _tell(held, screen)
         if not found:
-            screen.said("airlock", "nothing waits for you")
-        screen.result({"waiting": [_as_json(held) for held in found]})
+            screen.said("airlock", "nothing waits for you" if not unseen else "nothing else waits for you")
+        screen.result({"unseen": unseen, "waiting": [_as_json(held) for held in found]})
         return 0
     held = airlock.find(here, args.box)
     if args.what == "read":

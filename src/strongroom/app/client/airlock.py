@@ -6,13 +6,14 @@ Nothing that an exchange shows is relied on: a box is the one that a verified re
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from strongroom import wire
-from strongroom.airlock import MAX_REASON, Box, Verdict
+from strongroom.airlock import MAX_REASON, Box, Verdict, unpad
 from strongroom.asset import unseal
 from strongroom.contract import Output, Proposal
 from strongroom.errors import BadReceipt, Conflict, NotFound, StrongroomError, Usage
@@ -24,6 +25,9 @@ from .room import SUFFIXES, fresh
 
 if TYPE_CHECKING:
     from .room import Room
+
+
+Trouble: TypeAlias = Callable[[str, StrongroomError], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +65,46 @@ class Held:
         return f"waits for {', '.join(self.waits_for)}" if self.waits_for else "passed"
 
 
-def boxes(room: Room, digest: str) -> list[Held]:
+def boxes(room: Room, digest: str, trouble: Trouble | None = None) -> list[Held]:
     """Every output under a contract that waits, or waited, for its reviewers.
+
+    Args:
+        room: who asks.
+        digest: the contract.
+        trouble: called with the contract and what is wrong with one receipt or box, instead of raising it: what one run
+            lacks does not keep others from their reviewers.
 
     Raises:
         NotVerified: a receipt does not hold. NotFound: the exchange does not show a box.
         BadReceipt: a box is not as its receipt says.
     """
     shown = {box.digest: (box, verdicts) for box, verdicts in room.exchange.boxes(digest)}
-    found = []
+    found: list[Held] = []
     for bundle in room.receipts(digest):
-        receipt = room.keep(bundle)
-        for delivered in receipt.statement.outputs:
-            if delivered.box is None:
-                continue
-            if delivered.box not in shown:
-                raise NotFound(f"the exchange does not show output {delivered.output.name!r}", hint="Ask again later.")
-            found.append(_held(receipt, delivered, *shown[delivered.box]))
+        with _telling(digest, trouble):
+            receipt = room.keep(bundle)
+            for delivered in receipt.statement.outputs:
+                if delivered.box is not None:
+                    with _telling(digest, trouble):
+                        found.append(_held(receipt, delivered, shown))
     return found
 
 
-def _held(receipt: Receipt, delivered: Delivered, box: Box, verdicts: tuple[Envelope, ...]) -> Held:
+@contextmanager
+def _telling(digest: str, trouble: Trouble | None) -> Iterator[None]:
+    try:
+        yield
+    except StrongroomError as error:
+        if trouble is None:
+            raise
+        trouble(digest, error)
+
+
+def _held(receipt: Receipt, delivered: Delivered, shown: Mapping[str, tuple[Box, tuple[Envelope, ...]]]) -> Held:
     statement, output = receipt.statement, delivered.output
+    if delivered.box is None or delivered.box not in shown:
+        raise NotFound(f"the exchange does not show output {output.name!r}", hint="Ask again later.")
+    box, verdicts = shown[delivered.box]
     said = (statement.contract, statement.run_id, output.name, delivered.sealed, delivered.manifest)
     if said != (box.contract, box.run_id, box.output, box.sealed, box.manifest.digest):
         raise BadReceipt("a box is of another run or output than its receipt says")
@@ -99,15 +121,15 @@ def _valid(verdicts: tuple[Envelope, ...], proposal: Proposal, box: Box) -> Iter
             continue  # an exchange can show anything; what does not verify is no verdict
 
 
-def waiting(room: Room) -> list[Held]:
-    """What waits for this party's verdict."""
-    return [
-        held
-        for view in room.views()
-        if any(room.name in output.rule.reviewers for output in view.proposal.outputs)
-        for held in boxes(room, view.proposal.digest)
-        if room.name in held.waits_for
-    ]
+def waiting(room: Room, trouble: Trouble = lambda _digest, _error: None) -> list[Held]:
+    """What waits for this party's verdict. ``trouble``: as :func:`boxes` takes it."""
+    found: list[Held] = []
+    for view in room.views():
+        digest = view.proposal.digest
+        if any(room.name in output.rule.reviewers for output in view.proposal.outputs):
+            with _telling(digest, trouble):
+                found += [held for held in boxes(room, digest, trouble) if room.name in held.waits_for]
+    return found
 
 
 def find(room: Room, reference: str) -> Held:
@@ -140,6 +162,7 @@ def read(room: Room, held: Held, out: Path | None = None) -> Path:
     try:
         with private(partial) as sink:  # whole and checked against its commitment, or not there
             unseal(room.exchange.output(held.box.sealed), held.box.manifest, reading.key, sink)
+            unpad(sink)
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)

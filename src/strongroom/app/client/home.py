@@ -90,7 +90,7 @@ def write(path: Path, data: bytes, *, secret: bool = False) -> None:
 
 def private(path: Path) -> IO[bytes]:
     """A new file that its owner alone can read. Raises FileExistsError, OSError."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b")
 
 
 def pretty(value: object) -> bytes:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from strongroom import merkle, wire
+from strongroom import airlock, merkle, wire
 from strongroom.app.exchange.client import Change as Changed
 from strongroom.app.exchange.client import ExchangeClient, Seen
 from strongroom.app.http import Client, anybody
@@ -851,7 +851,7 @@ class Room:
                 if not matching:
                     raise NotFound(f"the exchange does not show output {delivered.output.name!r}", hint="Ask again later.")
                 path = folder / (delivered.output.name + SUFFIXES[delivered.output.kind])
-                self._open_output(matching[0], receipt, path)
+                self._open_output(matching[0], receipt, path, waited=delivered.box is not None)
                 opened.append(Opened(delivered.output.name, delivered.output.kind, path, receipt))
         return opened
 
@@ -859,13 +859,14 @@ class Room:
         """What lies in a box that every reviewer passed; ``None`` where one has not."""
         from .airlock import boxes
 
-        held = next(h for h in boxes(self, digest) if h.box.digest == box)
+        shown = boxes(self, digest, lambda _digest, _error: None)
+        held = next((h for h in shown if h.box.digest == box), None)
         try:
-            return [held.box.open(held.shares)]
+            return [] if held is None else [held.box.open(held.shares)]
         except OutputHeld:
             return None
 
-    def _open_output(self, delivery: Delivery, receipt: Receipt, path: Path) -> None:
+    def _open_output(self, delivery: Delivery, receipt: Receipt, path: Path, *, waited: bool) -> None:
         if (delivery.contract, delivery.run_id) != (receipt.statement.contract, receipt.statement.run_id):
             raise BadReceipt("a delivery is of another run")
         try:
@@ -876,6 +877,8 @@ class Room:
         try:
             with private(partial) as sink:  # whole and checked against its commitment, or not there
                 unseal(self.exchange.output(delivery.sealed), delivery.manifest, key, sink)
+                if waited:
+                    airlock.unpad(sink)
             partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)

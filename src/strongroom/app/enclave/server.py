@@ -25,6 +25,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from strongroom import wire
+from strongroom.airlock import Box
 from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.http import Client, application, blocking, body, json_answer, listen, serve
 from strongroom.attest.evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Platform
@@ -139,6 +140,9 @@ class PatientExchange(ExchangeClient):
 
     def deliver(self, delivery: Delivery) -> None:
         return _insist(lambda: super(PatientExchange, self).deliver(delivery))
+
+    def put_box(self, box: Box) -> None:
+        return _insist(lambda: super(PatientExchange, self).put_box(box))
 
     def record(self, bundle: Bundle) -> Bundle:
         return _insist(lambda: super(PatientExchange, self).record(bundle))

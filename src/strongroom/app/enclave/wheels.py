@@ -9,9 +9,11 @@ Sources: the binary distribution format (PEP 427), tags (PEP 425), the simple in
 from __future__ import annotations
 
 import hashlib
+import lzma
 import stat
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from strongroom import wire
 from strongroom.app.http import Client
+from strongroom.code import LIBRARIES
 from strongroom.errors import NoWheel, StrongroomError, WheelRefused
 from strongroom.lock import Pin
 
@@ -30,7 +33,8 @@ MAX_WHEEL = 8 << 30
 MAX_PAGE = 64 << 20  # of an index, about one package
 _PIECE = 1 << 20
 _INDEX_TYPE = "application/vnd.pypi.simple.v1+json"
-_OURS = frozenset({"strongroom"})
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
+_OURS = frozenset({"sitecustomize", "strongroom", "usercustomize"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ class Unpacked:
                     if path:
                         with archive.open(entry) as source:
                             self._write(path, source, pin)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except _UNREADABLE as error:
             raise WheelRefused(f"{pin}: the wheel is no archive that can be read") from error
         except OSError as error:  # a disk that is full is no fault of the wheel
             raise WheelRefused(f"{pin}: the wheel cannot be unpacked: {error.strerror or 'it is no archive'}") from error
@@ -209,6 +213,7 @@ def _place(entry: zipfile.ZipInfo, pin: Pin) -> str:
     if len(parts) == 1 and parts[0].endswith(".pth"):
         raise WheelRefused(f"{pin}: the wheel holds a .pth file ({parts[0][:100]!r}), which would run when Python starts")
     module = len(parts) > 1 or parts[0].endswith((".py", ".pyc", ".so"))
-    if module and (top in sys.stdlib_module_names or top in _OURS):
+    theirs = top in LIBRARIES and pin.name != top  # who reads the lock would not look for it under another name
+    if module and (top in sys.stdlib_module_names or top in _OURS or theirs):
         raise WheelRefused(f"{pin}: the wheel holds a module {top!r}, which would take the place of another")
     return "/".join(parts)
