@@ -34,7 +34,7 @@ FLOORS: list[set[str]] = [
     {"delivery", "output", "failure", "release"},
     {"broker", "airlock"},
     {"receipt", "inference", "batch", "review"},
-    {"settle", "enclave", "usage", "served"},
+    {"settle", "enclave", "usage", "served", "carry"},
 ]
 FLOOR = {"__version__": -1} | {unit: height for height, units in enumerate(FLOORS) for unit in units}
 LEARNING = {"programs", "lm"}  # the half that knows errors and nothing else of ours

@@ -19,6 +19,7 @@
     ├── RequestError         requests to a language model that are not answered
     ├── OutputError          outputs that their rule does not let through
     ├── EhbpError            encrypted HTTP bodies
+    ├── CarryError           bundles that are carried between sites by hand
     └── AppError             files, addresses and usage at the edge
 
 A leaf has a stable ``code`` (``noun.what``), a message of one line that says what failed and why, and a ``hint`` that says
@@ -1292,6 +1293,94 @@ class SeenKeysFull(EhbpError):
 
     code = "ehbp.seen_keys_full"
     hint = "The enclave must rotate its keyset: new keys, a new attestation, and the old ones drained."
+
+
+# --- carried bundles -------------------------------------------------------------------------------------------------
+
+
+class CarryError(StrongroomError):
+    """A bundle that is not carried out of a site, or not taken in. Nothing of it was used."""
+
+    code = "carry"
+
+
+class NotCarried(CarryError):
+    """A file that is no carried bundle, or one whose beginning is damaged."""
+
+    code = "carry.not_a_bundle"
+    hint = "Take the file as `strongroom carry out` wrote it; a damaged one is carried again."
+
+
+class CarriedTruncated(CarryError):
+    code = "carry.truncated"
+    hint = "It was cut short, or the drive was taken out too early: copy it again. Nothing was taken in."
+
+
+class CarriedAltered(CarryError):
+    code = "carry.altered"
+    hint = "It was damaged or tampered with on the way: copy it again from where it was written. Nothing was taken in."
+
+
+class CarriedBadItem(CarryError):
+    """An item that its sender signed and that is not what it says."""
+
+    code = "carry.bad_item"
+    hint = "Nothing was taken in; tell whoever sent it, whose Strongroom is another version, or not honest."
+
+
+class CarriedFromStranger(CarryError):
+    """From a site, or by a party of it, that this site does not take bundles from."""
+
+    code = "carry.another_site"
+    hint = "If it is to come in: pin the sender's card, and name the site and the party with `strongroom carry allow`."
+
+
+class CarriedElsewhere(CarryError):
+    code = "carry.not_for_here"
+    hint = "Bring it to the site and the party that its manifest names: strongroom carry show FILE"
+
+
+class CarriedWrongWay(CarryError):
+    """The site's policy is closed in this direction."""
+
+    code = "carry.wrong_direction"
+    hint = "Whoever answers for this site decides what crosses, with `strongroom carry allow`."
+
+
+class KindNotCarried(CarryError):
+    """A kind of item that the site's policy does not let through in this direction."""
+
+    code = "carry.kind_refused"
+    hint = "Whoever answers for this site decides what crosses, with `strongroom carry allow`."
+
+
+class CarriedTooLarge(CarryError):
+    code = "carry.too_large"
+    hint = "Carry less at a time (--contract), or have the site's limit raised: strongroom carry allow --max-bytes N"
+
+
+class CarriedAgain(CarryError):
+    """A bundle of a number that was taken in before."""
+
+    code = "carry.replayed"
+    hint = "Nothing to do: each bundle is taken in once. If the sender lost its record: carry out --above NUMBER, there."
+
+
+class CarriedOutOfOrder(CarryError):
+    code = "carry.out_of_order"
+    hint = "Bring them in order. If one is lost, its sender carries out anew: strongroom carry out --lost NUMBER"
+
+
+class NothingToCarry(CarryError):
+    code = "carry.nothing"
+    hint = "All that may cross was carried already; what got lost goes again with: strongroom carry out --lost NUMBER"
+
+
+class NoCarryPolicy(CarryError):
+    """Nobody has said what may cross at this site, so that nothing does."""
+
+    code = "carry.no_policy"
+    hint = "Say it first: strongroom carry allow OTHER-SITE --here THIS-SITE --party NAME --lets-in … --lets-out …"
 
 
 # --- app ------------------------------------------------------------------------------------------------------------
