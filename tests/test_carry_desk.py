@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
+import tempfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +16,9 @@ from typing import Any
 import pytest
 
 from carry_case import EVERY, Gap, gap
-from stage import RECORD_CANARY, call, leaks
+from stage import RECORD_CANARY, ROOT, call, leaks
 from strongroom import wire
+from strongroom.app.cli import parser_of
 from strongroom.app.client import airlock
 from strongroom.app.client.carry import Desk, Wish, carry_out
 from strongroom.app.client.carry import coming as coming_in
@@ -22,7 +27,8 @@ from strongroom.app.client.home import Home
 from strongroom.app.client.inbox import Inbox
 from strongroom.app.stores.carry import CarryRecord
 from strongroom.asset import FileSource
-from strongroom.carry import Kind, Lets, Peer, read
+from strongroom.carry import Item, Kind, Lets, Peer, Place, open_body, read, write
+from strongroom.carry import verify as verify_carried
 from strongroom.contract import State
 from strongroom.errors import (
     BadField,
@@ -31,6 +37,7 @@ from strongroom.errors import (
     CarriedOutOfOrder,
     CarriedTooLarge,
     CarriedWrongWay,
+    CarryError,
     Conflict,
     Inconsistent,
     NoCarryPolicy,
@@ -42,6 +49,8 @@ from strongroom.errors import (
 from strongroom.policy import Airlock
 from strongroom.receipt import Bundle, verify
 from strongroom.review import Kind as NoteKind
+from strongroom.trust import Trust
+from world import Entropy, card, keys_of
 
 QUESTIONS = (Kind.APPROVAL, Kind.CODE, Kind.NOTE, Kind.PROPOSAL, Kind.WITHDRAWAL)
 
@@ -521,3 +530,47 @@ def _tampered(path: Path) -> Path:
     header = replace(envelope, payload=payload).encode()
     path.write_bytes(data[:17] + len(header).to_bytes(4, "big") + header)
     return path
+
+
+def test_what_the_page_tells_people_to_type_is_understood() -> None:
+    page = (ROOT / "docs" / "air-gap.md").read_text(encoding="utf-8")
+    lines = [line for block in page.split("```")[1::2] for line in block.replace("\\\n", " ").splitlines()]
+    found = [line.replace("…", "") for line in lines if line.startswith("strongroom ")]
+    assert len(found) > 15
+    for line in found:
+        words = shlex.split(line, comments=True)
+        parser_of(words[1]).parse_args(words[2:])
+
+
+def test_the_page_names_every_code() -> None:
+    page = (ROOT / "docs" / "air-gap.md").read_text(encoding="utf-8")
+    for cls in CarryError.__subclasses__():
+        assert f"`{cls.code}`" in page or cls in (NoCarryPolicy, NothingToCarry)
+
+
+# --- large things -----------------------------------------------------------------------------------------------------
+
+
+def test_memory_does_not_grow_with_what_is_carried() -> None:
+    size, piece = 48 << 20, bytes(1 << 20)
+    digest = "sha256:" + hashlib.sha256(bytes(size)).hexdigest()
+    with tempfile.TemporaryFile() as sink:
+        tracemalloc.start()
+        write(
+            sink,
+            [(Item(Kind.OUTPUT, size, digest), lambda: (piece for _ in range(size // len(piece))))],
+            sender=Place("low", "lab"),
+            recipient=Place("high", "hospital"),
+            number=1,
+            follows=0,
+            created_at=0,
+            signing=keys_of("lab").signing,
+            to=card("hospital").encryption_key,
+            entropy=Entropy("large"),
+        )
+        signed = verify_carried(read(FileSource(sink)), Trust((card("hospital"), card("lab"))))
+        contents = open_body(signed, "hospital", keys_of("hospital").decryption)
+        assert sum(map(len, contents.pieces(0))) == size
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 16 << 20
