@@ -179,6 +179,6 @@ def gap(folder: Path) -> Gap:
     low, high = halves
     for me, other in ((low, high), (high, low)):
         me.room.home.save_trust(me.room.trust.pin(other.room.home.card))
-        me.desk.allow(Peer(other.site, (other.room.name,), EVERY, EVERY), me.site)
+        me.desk.allow(Peer(other.site, (other.room.name,), (other.room.name,), EVERY, EVERY), me.site)
     (folder / "drive").mkdir()
     return Gap(low, high, folder / "drive")

@@ -330,15 +330,15 @@ def test_nothing_is_let_through_by_silence() -> None:
     with pytest.raises(CarriedFromStranger):
         Site("high").peer("low")
     with pytest.raises(CarryError):
-        Peer("low", ("lab",), None, None).incoming()
+        Peer("low", ("lab",), ("lab",), None, None).incoming()
     with pytest.raises(CarryError):
-        Peer("low", ("lab",), None, None).outgoing()
+        Peer("low", ("lab",), ("lab",), None, None).outgoing()
     with pytest.raises(BadField):
         Lets((), 1)
 
 
 def test_a_site_is_dealt_with_in_one_way() -> None:
-    closed = Peer("low", ("lab",), None, None)
+    closed = Peer("low", ("lab",), ("lab",), None, None)
     assert SITE.with_peer(closed).peers == (closed,)
     assert [p.site for p in SITE.with_peer(replace(closed, site="a")).peers] == ["a", "low"]
     with pytest.raises(BadField):

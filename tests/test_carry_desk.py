@@ -20,11 +20,12 @@ from stage import RECORD_CANARY, ROOT, call, leaks
 from strongroom import wire
 from strongroom.app.cli import parser_of
 from strongroom.app.client import airlock
-from strongroom.app.client.carry import Desk, Wish, carry_out
+from strongroom.app.client.carry import Desk, Wish, carry_in, carry_out
 from strongroom.app.client.carry import coming as coming_in
 from strongroom.app.client.draft import Wanted
 from strongroom.app.client.home import Home
 from strongroom.app.client.inbox import Inbox
+from strongroom.app.client.room import Room
 from strongroom.app.stores.carry import CarryRecord
 from strongroom.asset import FileSource
 from strongroom.carry import Item, Kind, Lets, Peer, Place, open_body, read, write
@@ -34,6 +35,8 @@ from strongroom.errors import (
     BadField,
     CarriedAgain,
     CarriedAltered,
+    CarriedElsewhere,
+    CarriedFromStranger,
     CarriedOutOfOrder,
     CarriedTooLarge,
     CarriedWrongWay,
@@ -213,6 +216,34 @@ def test_a_card_is_a_file_and_no_pin(between: Gap) -> None:
     assert path.stat().st_mode & 0o111 == 0
 
 
+def test_a_party_that_carries_for_others(between: Gap) -> None:
+    """A desk of its own on the low side, which no proposal names: it alone signs and opens there."""
+    between.offered()
+    low, high = between.low, between.high
+    low.place.create("desk", host="127.0.0.1", port=2)
+    home = low.place.party("desk")
+    for card_of in (low.room.home.card, high.room.home.card):
+        home.save_trust(home.trust.pin(card_of))
+    desk = Room(home, exchange="http://exchange", enclave="http://enclave")
+    desk.exchange = low.room.exchange
+    high.room.home.save_trust(high.room.trust.pin(home.card))
+    high.desk.allow(Peer("low", ("lab",), ("desk",), EVERY, EVERY), None)
+    digest = between.proposed()
+    with pytest.raises(CarriedFromStranger):
+        between.into(high, between.out(low).path)
+    path = between.drive / "desk.carry"
+    between.into(high, carry_out(desk, low.desk, site="high", path=path, wish=Wish(lost=1)).path)
+    high.room.approve(digest)
+    high.run(digest)
+    down = between.out(high)
+    assert down.carriage.recipient.party == "desk"
+    with pytest.raises(CarriedElsewhere):
+        between.into(low, down.path)
+    assert carry_in(desk, low.desk, down.path).refused == ()
+    assert len(low.room.outputs(digest)) == 1
+    desk.home.close()
+
+
 # --- what goes once, and what goes again --------------------------------------------------------------------------------
 
 
@@ -354,16 +385,16 @@ def test_nothing_crosses_where_nobody_said_what(tmp_path: Path, between: Gap) ->
     with pytest.raises(NoCarryPolicy):
         _ = Desk(Home(tmp_path / "new")).site
     with pytest.raises(NoCarryPolicy):
-        Desk(Home(tmp_path / "new")).allow(Peer("low", ("lab",), None, None), None)
+        Desk(Home(tmp_path / "new")).allow(Peer("low", ("lab",), ("lab",), None, None), None)
     with pytest.raises(BadField):
-        between.low.desk.allow(Peer("high", ("hospital",), None, None), "another-name")
+        between.low.desk.allow(Peer("high", ("hospital",), ("hospital",), None, None), "another-name")
 
 
 def test_a_diode_that_only_takes_in(between: Gap) -> None:
     between.offered()
     digest = between.proposed()
     between.high.desk.allow(
-        Peer("low", ("lab",), Lets(tuple(sorted((*QUESTIONS, Kind.LEDGER, Kind.MANIFEST))), 1 << 20), None), None
+        Peer("low", ("lab",), ("lab",), Lets(tuple(sorted((*QUESTIONS, Kind.LEDGER, Kind.MANIFEST))), 1 << 20), None), None
     )
     between.over(between.low)
     between.high.room.approve(digest)
@@ -373,7 +404,7 @@ def test_a_diode_that_only_takes_in(between: Gap) -> None:
 
 def test_a_diode_that_only_lets_out(between: Gap) -> None:
     between.offered()
-    between.high.desk.allow(Peer("low", ("lab",), None, EVERY), None)
+    between.high.desk.allow(Peer("low", ("lab",), ("lab",), None, EVERY), None)
     between.proposed()
     path = between.out(between.low).path
     with pytest.raises(CarriedWrongWay):
@@ -384,10 +415,10 @@ def test_a_diode_that_only_lets_out(between: Gap) -> None:
 def test_kinds_that_the_policy_keeps_back_are_said(between: Gap) -> None:
     between.offered()
     between.proposed()
-    between.low.desk.allow(Peer("high", ("hospital",), EVERY, Lets((Kind.NOTE,), 1 << 20)), None)
+    between.low.desk.allow(Peer("high", ("hospital",), ("hospital",), EVERY, Lets((Kind.NOTE,), 1 << 20)), None)
     with pytest.raises(NothingToCarry, match="keeps back: manifest, proposal"):
         between.out(between.low)
-    between.low.desk.allow(Peer("high", ("hospital",), EVERY, Lets((Kind.PROPOSAL,), 1 << 20)), None)
+    between.low.desk.allow(Peer("high", ("hospital",), ("hospital",), EVERY, Lets((Kind.PROPOSAL,), 1 << 20)), None)
     written = between.out(between.low)
     assert (kinds(written.carriage.items), written.kept_back) == ({"proposal": 1}, (Kind.MANIFEST,))
 
@@ -395,7 +426,7 @@ def test_kinds_that_the_policy_keeps_back_are_said(between: Gap) -> None:
 def test_more_than_may_cross_is_not_written(between: Gap) -> None:
     between.offered()
     between.proposed()
-    between.low.desk.allow(Peer("high", ("hospital",), EVERY, replace(EVERY, max_bytes=1000)), None)
+    between.low.desk.allow(Peer("high", ("hospital",), ("hospital",), EVERY, replace(EVERY, max_bytes=1000)), None)
     with pytest.raises(CarriedTooLarge):
         between.out(between.low)
     assert list(between.drive.iterdir()) == [between.drive / "0001.carry"]  # of before
@@ -404,7 +435,7 @@ def test_more_than_may_cross_is_not_written(between: Gap) -> None:
 def test_who_opens_it_is_said_where_there_are_several(between: Gap) -> None:
     between.offered()
     between.proposed()
-    between.low.desk.allow(Peer("high", ("bank", "hospital"), EVERY, EVERY), None)
+    between.low.desk.allow(Peer("high", ("bank", "hospital"), ("bank", "hospital"), EVERY, EVERY), None)
     room, desk, path = between.low.room, between.low.desk, between.drive / "x.carry"
     with pytest.raises(Usage):
         carry_out(room, desk, site="high", path=path)

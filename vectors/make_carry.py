@@ -47,7 +47,7 @@ GOOD: tuple[tuple[Kind, bytes], ...] = (
     (Kind.PROPOSAL, PROPOSAL.envelope([SIGNED]).encode()),
 )
 EVERY = Lets(tuple(sorted(Kind)), 1 << 20)
-SITE = Site("high", (Peer("low", ("lab",), EVERY, EVERY),))
+SITE = Site("high", (Peer("low", ("lab",), ("lab",), EVERY, EVERY),))
 
 Cases = dict[str, dict[str, Any]]
 
@@ -148,7 +148,7 @@ def _good(say: Callable[..., None]) -> None:
     say("mock", "a mock, which nobody reads on the way", "ok", one)
     approval = PROPOSAL.envelope([PROPOSAL.sign(HOSPITAL)]).encode()
     down = {"sender": HIGH, "recipient": LOW, "by": HOSPITAL, "to": LAB}
-    low = Site("low", (Peer("high", ("hospital",), EVERY, None),))
+    low = Site("low", (Peer("high", ("hospital",), ("hospital",), EVERY, None),))
     say(
         "approval",
         "an approval, down to the low side",
@@ -163,6 +163,8 @@ def _who(say: Callable[..., None]) -> None:
     stranger, altered = "carry.another_site", "carry.altered"
     say("unpinned", "by a party that is not pinned", stranger, carried(by=STRANGER, sender=Place("low", "stranger")))
     say("another-site", "from a site that nobody named", stranger, carried(sender=Place("elsewhere", "lab")))
+    desk = Site("high", (Peer("low", ("lab",), ("desk",), EVERY, EVERY),))
+    say("not-a-carrier", "by a party of that site that does not carry for it", stranger, FILE, site=desk)
     of_none = carried(by=HOSPITAL, sender=Place("low", "hospital"))
     say("not-of-that-site", "by a pinned party that is not of that site", stranger, of_none)
     say("forged", "in the lab's name, by the hospital's key", altered, carried(by=HOSPITAL))
@@ -182,13 +184,13 @@ def _where(say: Callable[..., None]) -> None:
     say("to-another-key", "encrypted to another key", "carry.not_for_here", carried(to=LAB))
     moved = resigned(FILE, number=2, follows=0)
     say("key-of-another", "with the key of another bundle", "carry.not_for_here", moved)
-    closed = Site("high", (Peer("low", ("lab",), None, EVERY),))
+    closed = Site("high", (Peer("low", ("lab",), ("lab",), None, EVERY),))
     say("wrong-direction", "into a site that only lets out", "carry.wrong_direction", FILE, site=closed)
-    few = Site("high", (Peer("low", ("lab",), Lets((Kind.CODE, Kind.PROPOSAL), 1 << 20), None),))
+    few = Site("high", (Peer("low", ("lab",), ("lab",), Lets((Kind.CODE, Kind.PROPOSAL), 1 << 20), None),))
     say("kind-refused", "with a kind that the site does not take", "carry.kind_refused", FILE, site=few)
-    small = Site("high", (Peer("low", ("lab",), replace(EVERY, max_bytes=len(FILE) - 1), None),))
+    small = Site("high", (Peer("low", ("lab",), ("lab",), replace(EVERY, max_bytes=len(FILE) - 1), None),))
     say("too-large", "of a byte too many", "carry.too_large", FILE, site=small)
-    just = Site("high", (Peer("low", ("lab",), replace(EVERY, max_bytes=len(FILE)), None),))
+    just = Site("high", (Peer("low", ("lab",), ("lab",), replace(EVERY, max_bytes=len(FILE)), None),))
     say("just-fits", "of as many bytes as may cross", "ok", FILE, site=just)
     say("says-more", "cut short, and of too many bytes by its manifest", "carry.too_large", FILE[:-1], site=small)
 
@@ -373,6 +375,8 @@ def policy_cases() -> Cases:
         {**good, "peers": [{k: v for k, v in peer.items() if k != "out"}]},
     )
     say("no-party", "a site without a party", bad, with_peer(parties=[]))
+    say("no-carrier", "a site without a carrier", bad, with_peer(carriers=[]))
+    say("a-carrier", "a site for which another carries than its parties", "ok", with_peer(carriers=["desk"]))
     say("site-twice", "a site twice", bad, {**good, "peers": [peer, peer]})
     say("itself", "a site among the others", bad, with_peer(site="high"))
     say("unknown-member", "a member of another version", bad, {**good, "more": 1})

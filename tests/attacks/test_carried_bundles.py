@@ -137,13 +137,16 @@ def test_on_the_way_somebody(attack: str, between: Gap) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (lambda g: g.high.desk.allow(Peer("low", ("bank",), EVERY, EVERY), None), "carry.another_site"),
-        (lambda g: g.high.desk.allow(Peer("low", ("lab",), None, EVERY), None), "carry.wrong_direction"),
+        (lambda g: g.high.desk.allow(Peer("low", ("bank",), ("bank",), EVERY, EVERY), None), "carry.another_site"),
+        (lambda g: g.high.desk.allow(Peer("low", ("lab",), ("lab",), None, EVERY), None), "carry.wrong_direction"),
         (
-            lambda g: g.high.desk.allow(Peer("low", ("lab",), replace(EVERY, kinds=(Kind.NOTE,)), None), None),
+            lambda g: g.high.desk.allow(Peer("low", ("lab",), ("lab",), replace(EVERY, kinds=(Kind.NOTE,)), None), None),
             "carry.kind_refused",
         ),
-        (lambda g: g.high.desk.allow(Peer("low", ("lab",), replace(EVERY, max_bytes=500), None), None), "carry.too_large"),
+        (
+            lambda g: g.high.desk.allow(Peer("low", ("lab",), ("lab",), replace(EVERY, max_bytes=500), None), None),
+            "carry.too_large",
+        ),
         (lambda g: g.high.room.home.save_trust(g.high.room.trust.unpin("lab")), "carry.another_site"),
     ],
     ids=["another-party", "diode", "kinds", "size", "unpinned"],
@@ -166,7 +169,7 @@ def test_a_bundle_for_one_site_at_another(tmp_path: Path, between: Gap) -> None:
     path = between.out(between.low).path
     third = Half(tmp_path / "third", "vault", "hospital")
     third.room.home.save_trust(third.room.trust.pin(between.low.room.home.card))
-    third.desk.allow(Peer("low", ("lab",), EVERY, EVERY), "vault")
+    third.desk.allow(Peer("low", ("lab",), ("lab",), EVERY, EVERY), "vault")
     assert third.desk.record.crossed() == []
     before = everything(third)
     with pytest.raises(CarryError) as caught:

@@ -97,7 +97,7 @@ def accept(signed: Signed, *, site: Site, party: str, taken: Mapping[int, str]) 
         taken: number and digest of each bundle that was taken in from the sender's site.
 
     Raises:
-        CarriedFromStranger: this site knows no such site, or it is no party of that site.
+        CarriedFromStranger: this site knows no such site, or it does not carry for that site.
         CarriedElsewhere: it is for another site, or for another party of this one.
         CarriedWrongWay, KindNotCarried, CarriedTooLarge: the policy does not let it in.
         CarriedAgain: its number was taken in before.
@@ -105,8 +105,8 @@ def accept(signed: Signed, *, site: Site, party: str, taken: Mapping[int, str]) 
     """
     carriage, file = signed.carriage, signed.file
     peer = site.peer(carriage.sender.site)  # C4
-    if carriage.sender.party not in peer.parties:
-        raise CarriedFromStranger(f"{carriage.sender.party!r} is no party that this site knows at {peer.site!r}")
+    if carriage.sender.party not in peer.carriers:
+        raise CarriedFromStranger(f"{carriage.sender.party!r} does not carry for {peer.site!r}, as far as this site knows")
     if carriage.recipient.site != site.name or carriage.recipient.party != party:  # C5
         raise CarriedElsewhere(f"the bundle is for {carriage.recipient}, and this is {party} at {site.name}")
     lets = peer.incoming()  # C6

@@ -25,6 +25,7 @@ VERSION = 1
 MAX_HEADER_BYTES = 2 << 20
 _LENGTH_AT = len(MAGIC) + 1
 HEADER_AT = _LENGTH_AT + 4
+_OTHER = "Nothing was written. It changed meanwhile, or the exchange is not honest: carry out again."
 
 Pieces = Callable[[], Iterator[bytes]]
 """Opens an item's bytes, a piece at a time."""
@@ -176,7 +177,7 @@ def write(
     )
     found = carriage(sealed.sealed.root, lambda info: to.encrypt(key.raw, info=info))
     if found.layout.plaintext_bytes != sealed.plaintext_bytes:
-        raise CarriedBadItem("the items are not as long as they were said to be")
+        raise CarriedBadItem("the items are not as long as they were said to be", hint=_OTHER)
     start = begun(found.sign(signing))
     if len(start) != length:
         raise AssertionError("a carriage's length depends on its body")
@@ -203,7 +204,7 @@ class _Joined:
                     break
                 yield piece
             if (size, "sha256:" + running.hexdigest()) != (item.size, item.digest):
-                raise CarriedBadItem(f"the {item.kind} {item.digest} came as other bytes")
+                raise CarriedBadItem(f"the {item.kind} {item.digest} came as other bytes", hint=_OTHER)
 
     def readinto(self, buffer: memoryview, /) -> int:
         while not self._left:

@@ -74,22 +74,25 @@ class Peer:
 
     Attributes:
         site: its name.
-        parties: who is there: they alone may sign bundles from it, and only what concerns one of them is carried to it.
+        parties: who is there: only what concerns one of them is carried to it.
+        carriers: who carries for them: they alone sign bundles from it, and open those to it.
         lets_in: what may come from it; ``None``: nothing.
         lets_out: what may go to it; ``None``: nothing.
 
     Raises:
-        BadField: no party.
+        BadField: no party, or no carrier.
     """
 
     site: str
     parties: tuple[str, ...]
+    carriers: tuple[str, ...]
     lets_in: Lets | None
     lets_out: Lets | None
 
     def __post_init__(self) -> None:
-        if not self.parties or list(self.parties) != sorted(set(self.parties)):
-            raise BadField("a site's parties are not sorted and distinct, or there are none")
+        for what, names in (("parties", self.parties), ("carriers", self.carriers)):
+            if not names or list(names) != sorted(set(names)):
+                raise BadField(f"a site's {what} are not sorted and distinct, or there are none")
 
     def incoming(self) -> Lets:
         """Raises CarriedWrongWay."""
@@ -105,6 +108,7 @@ class Peer:
 
     def to_json(self) -> dict[str, JSON]:
         return {
+            "carriers": list(self.carriers),
             "in": self.lets_in.to_json() if self.lets_in else None,
             "out": self.lets_out.to_json() if self.lets_out else None,
             "parties": list(self.parties),
@@ -118,6 +122,7 @@ class Peer:
         found = cls(
             site=f.name("site"),
             parties=f.names("parties", low=1, high=MAX_PARTIES),
+            carriers=f.names("carriers", low=1, high=MAX_PARTIES),
             lets_in=f.optional("in", Lets.from_json),
             lets_out=f.optional("out", Lets.from_json),
         )

@@ -57,6 +57,14 @@ def _declare_allow(sub: ArgumentParser) -> None:
     sub.add_argument("site", help="the other site")
     sub.add_argument("--here", metavar="SITE", help="this site's name, said once")
     sub.add_argument("--party", dest="parties", action="append", default=[], metavar="NAME", help="who is there; repeatable")
+    sub.add_argument(
+        "--carrier",
+        dest="carriers",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="who alone signs and opens there (they)",
+    )
     words = "all, none, or kinds with commas between them (none)"
     sub.add_argument("--lets-in", default="none", metavar="KINDS", help=f"what may come from there: {words}")
     sub.add_argument("--lets-out", default="none", metavar="KINDS", help=f"what may go there: {words}")
@@ -123,9 +131,10 @@ def allow(args: Namespace, screen: Screen) -> None:
     from strongroom.carry import Peer
 
     if not args.parties:
-        raise Usage("say who is there: --party NAME", hint="They alone may sign bundles from there, or are carried to.")
+        raise Usage("say who is there: --party NAME", hint="Only what concerns one of them crosses.")
     lets_in, lets_out = _lets(args.lets_in, args.max_bytes), _lets(args.lets_out, args.max_bytes)
-    site = _desk(args).allow(Peer(args.site, tuple(sorted(set(args.parties))), lets_in, lets_out), args.here)
+    parties, carriers = sorted(set(args.parties)), sorted(set(args.carriers or args.parties))
+    site = _desk(args).allow(Peer(args.site, tuple(parties), tuple(carriers), lets_in, lets_out), args.here)
     screen.said("this site", site.name)
     for peer in site.peers:
         _tell_peer(peer, screen)
@@ -133,7 +142,7 @@ def allow(args: Namespace, screen: Screen) -> None:
 
 
 def _tell_peer(peer: Peer, screen: Screen) -> None:
-    screen.said(peer.site, f"with the parties {', '.join(peer.parties)}")
+    screen.said(peer.site, f"with the parties {', '.join(peer.parties)}; {', '.join(peer.carriers)} carries for them")
     for way, lets in (("in", peer.lets_in), ("out", peer.lets_out)):
         said = "nothing" if lets is None else f"{', '.join(lets.kinds)}; at most {lets.max_bytes:,} bytes a file"
         screen.said(f"  {way}", said)

@@ -2,6 +2,8 @@
 
 HOME/
   config.json               addresses of the exchange and the enclave
+  carry.json, carry.db      what may cross to other sites, and what did (app.client.carry)
+  carried/SITE/NUMBER/      what came in a bundle and no exchange takes
   parties/NAME/
     party.json              the card, to give to others
     keys.json               secret

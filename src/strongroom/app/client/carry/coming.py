@@ -23,7 +23,7 @@ from strongroom.carry.item import Offered, withdrawn
 from strongroom.code import CodeBundle
 from strongroom.contract import Proposal
 from strongroom.delivery import Delivery
-from strongroom.errors import CarryError, Conflict, Internal, LimitReached, NoSpace, NotFound, StrongroomError, Unreachable
+from strongroom.errors import CarryError, Conflict, Internal, NoSpace, NotFound, StrongroomError, Unreachable
 from strongroom.ledger import follow
 from strongroom.receipt import Bundle
 from strongroom.wire import Envelope
@@ -31,7 +31,7 @@ from strongroom.wire import Envelope
 from .desk import Desk
 
 FILES = frozenset({Kind.CARD, Kind.REFERENCE, Kind.LEDGER, Kind.RECEIPT})  # a receipt goes to the exchange, too
-AGAIN = (CarryError, Unreachable, NoSpace, Internal, LimitReached)  # not the item's fault: the bundle comes in again, later
+AGAIN = (CarryError, Unreachable, NoSpace, Internal)  # not the item's fault: the bundle comes in again, later
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def carry_in(
     Raises:
         CarryError: its leaves; nothing was taken in.
         Inconsistent: a log shows another history than was seen before; nothing was taken in.
-        Unreachable, NoSpace, LimitReached, NotFound: it could not be handed on; carry it in again.
+        Unreachable, NoSpace, NotFound: it could not be handed on; carry it in again.
     """
     site = desk.site
     try:
@@ -152,7 +152,7 @@ class _Landing:
         }
 
     def land(self, heads: tuple[tuple[str, int, str], ...], progress: Callable[[int], None]) -> Arrived:
-        """Raises Unreachable, NoSpace, Internal, LimitReached, NotFound."""
+        """Raises CarriedAltered, Unreachable, NoSpace, Internal, NotFound."""
         landed, refused, done = [], [], 0
         for index, found in enumerate(self._contents.found):
             try:

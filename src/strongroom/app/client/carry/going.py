@@ -135,12 +135,12 @@ def carry_out(
 
 
 def _recipient(peer: Peer, to: str | None) -> str:
-    if to is None and len(peer.parties) == 1:
-        return peer.parties[0]
+    if to is None and len(peer.carriers) == 1:
+        return peer.carriers[0]
     if to is None:
-        raise Usage(f"{peer.site!r} has the parties {', '.join(peer.parties)}", hint="Say who opens it there: --for NAME")
-    if to not in peer.parties:
-        raise Usage(f"{to!r} is no party that this site knows at {peer.site!r}", hint=f"One of: {', '.join(peer.parties)}")
+        raise Usage(f"{', '.join(peer.carriers)} carry for {peer.site!r}", hint="Say who opens it there: --for NAME")
+    if to not in peer.carriers:
+        raise Usage(f"{to!r} does not carry for {peer.site!r}", hint=f"One of: {', '.join(peer.carriers)}")
     return to
 
 
