@@ -15,15 +15,18 @@ from hypothesis import strategies as st
 
 from strongroom.budget.charge import events_of
 from strongroom.budget.composition import spent
-from strongroom.errors import BadParameters, StrongroomError, TableColumns, TableNotNumeric, TableUnreadable
+from strongroom.errors import BadParameters, OutputRefused, StrongroomError, TableColumns, TableNotNumeric, TableUnreadable
+from strongroom.output import enforce
+from strongroom.policy import ANY_PARTY, OutputRule
 from strongroom.programs import Input, OutputSpec, charges, private_query
 from strongroom.programs.private_query import LN_20, read, sensitivity
+from strongroom.schema import from_json as schema_of
 
 dp = pytest.importorskip("opendp.prelude")
 pa = pytest.importorskip("pyarrow")
 
 
-from strongroom.programs import private_answers  # noqa: E402
+from strongroom.programs import private_answers, rows  # noqa: E402
 
 PEOPLE = {
     "person": [f"p{n % 40}" for n in range(120)],
@@ -53,7 +56,7 @@ def table(kind: str = "parquet", **columns: Any) -> Input:
             writer.write_table(made, max_chunksize=50)
     else:
         pa.csv.write_csv(made, sink)
-    media = {"parquet": private_answers.PARQUET, "arrow": private_answers.ARROW, "csv": private_answers.CSV}[kind][0]
+    media = {"parquet": rows.PARQUET, "arrow": rows.ARROW, "csv": rows.CSV}[kind][0]
     data = sink.getvalue()
     return Input(media, len(data), lambda: io.BytesIO(data))
 
@@ -66,7 +69,10 @@ def run(source: Input, parameters: dict[str, Any]) -> dict[str, Any]:
     written: dict[str, bytes] = {}
     outputs = {"answers": OutputSpec("values", 1 << 20, 1, 15)}
     private_query.run({"data": source}, parameters, outputs, written.__setitem__, lambda _step, _done: None)
-    found: dict[str, Any] = json.loads(written["answers"])
+    said = schema_of(private_query.schemas(parameters)["answers"])
+    left = enforce("values", OutputRule(ANY_PARTY, 1 << 20, 1, 15, schema=said), written["answers"])  # as an enclave does
+    found: dict[str, Any] = json.loads(left)
+    found["answers"] = [found["answers"][query["name"]] for query in parameters["queries"]]
     return found
 
 
@@ -76,7 +82,7 @@ def exact(source: Input, query: dict[str, Any], unit: Any = None) -> private_ans
     tally = private_answers.Tally(parameters.queries[0])
     units = private_answers.Units(parameters.rows) if parameters.unit else None
     wanted = sorted({n for n in (query.get("column"), parameters.unit, query.get("by", {}).get("column")) if n})
-    for batch in private_answers.batches(source, wanted or ["age"]):
+    for batch in rows.batches(source, wanted or ["age"]):
         kept = np.ones(batch.num_rows, dtype=bool) if units is None else units.keep(batch.column(parameters.unit))
         tally.add(batch, kept)
     return tally
@@ -254,6 +260,33 @@ def test_shares_are_never_more_than_the_whole(shares: list[int], epsilon: int) -
     assert found.epsilon <= epsilon
 
 
+# --- what leaves ----------------------------------------------------------------------------------------------------------
+
+
+def test_answers_of_every_kind_leave_through_one_schema() -> None:
+    """What no schema can say could be agreed to, charged, and never delivered."""
+    unit = {"column": "person", "rows": 3}
+    found = run(table(), asked(*ALL, {**MEAN, "by": BY, "name": "ages"}, unit=unit))
+    assert found["unit"] == unit
+    assert [a["ask"] for a in found["answers"]] == [q["ask"] for q in [*ALL, MEAN]]
+    assert all("within" in str(answer) for answer in found["answers"])
+
+
+def test_a_figure_that_no_number_in_json_can_be_is_put_within_what_can() -> None:
+    big = {**SUM, "lower": "0", "upper": "999999999999"}
+    (found,) = run(table(age=[1e12] * 3), asked(big, epsilon="0.000000001"))["answers"]
+    assert abs(found["value"]) <= private_query.MAX_FIGURE
+    assert found["within"] == private_query.MAX_FIGURE
+
+
+def test_an_answer_of_other_words_than_were_agreed_does_not_leave() -> None:
+    said = schema_of(private_query.schemas(asked({**COUNT, "by": BY}))["answers"])
+    other = run(table(), asked({**COUNT, "by": {**BY, "categories": ["north", "west"]}}))
+    other["answers"] = {"people": other["answers"][0]}
+    with pytest.raises(OutputRefused):
+        enforce("values", OutputRule(ANY_PARTY, 1 << 20, 1, 15, schema=said), json.dumps(other).encode())
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------------
 
 
@@ -314,7 +347,7 @@ def test_there_is_no_log_beside_the_answers() -> None:
         (text(b"age,age\n1,2\n"), TableColumns),
         (text(b""), TableUnreadable),
         (Input("text/plain", 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
-        (Input(private_answers.PARQUET[0], 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
+        (Input(rows.PARQUET[0], 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
         (table(age=[[1], [2]]), TableNotNumeric),
     ],
 )
@@ -336,7 +369,7 @@ def test_only_the_columns_that_are_asked_about_are_read() -> None:
             read_bytes += len(found)
             return found
 
-    source = Input(private_answers.PARQUET[0], len(data.getvalue()), lambda: Counting(data.getvalue()))
+    source = Input(rows.PARQUET[0], len(data.getvalue()), lambda: Counting(data.getvalue()))
     run(source, asked(SUM))
     assert 0 < read_bytes < len(data.getvalue()) / 4
 
@@ -357,5 +390,5 @@ def test_it_answers_from_inside_a_sandbox() -> None:
         opened = OpenInput(source.media_type, source.size, source.open())
         outputs = {"answers": OutputSpec("values", 1 << 20, 1, 15)}
         written = room.run(asked(COUNT, epsilon="50"), {"data": opened}, outputs, Limits(60, 1 << 30, 1 << 20))
-    (found,) = json.loads(written["answers"])["answers"]
+    (found,) = json.loads(written["answers"])["answers"].values()
     assert abs(found["value"] - 120) <= 1

@@ -67,7 +67,10 @@ CLAIMS: Final[Mapping[str, type[ProgramError]]] = {
 """The failures that a program may claim. Those of time, size and protocol are for the parent alone to find."""
 
 _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
-    "code": tuple(f"programs/{file}" for file in ("code.py", "analysis.py", "handed.py", "loaded.py", "returned.py")),
+    "code": (
+        *(f"programs/{file}.py" for file in ("code", "analysis", "handed", "loaded", "returned")),
+        *(f"programs/{file}.py" for file in ("joined", "keyed", "keys", "rows")),  # for the code itself to call
+    ),
     "evaluate": tuple(
         f"programs/{file}"
         for file in ("evaluate.py", "evaluation.py", "graph.py", "measure.py", "model.py", "picture.py", "table.py")
@@ -76,7 +79,18 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
         *(f"programs/{file}" for file in ("evaluate_llm.py", "asked.py", "inspected.py", "questions.py")),
         *(f"lm/{file}" for file in ("__init__.py", "engine.py", "gguf.py", "llama.py", "request.py", "seated.py")),
     ),
-    "private-query": ("programs/private_query.py", "programs/private_answers.py"),
+    "intersection-size": tuple(
+        f"programs/{file}.py" for file in ("intersection_size", "keyed", "keys", "private_answers", "private_query", "rows")
+    ),
+    "joint-histogram": tuple(
+        f"programs/{file}.py"
+        for file in (
+            *("joint_histogram", "intersection_size", "joint_counts", "keyed", "keys"),
+            *("private_answers", "private_query", "rows"),
+        )
+    ),
+    "match-report": tuple(f"programs/{file}.py" for file in ("match_report", "keyed", "keys", "rows")),
+    "private-query": tuple(f"programs/{file}.py" for file in ("private_query", "private_answers", "rows")),
     "serve-llm": (
         "programs/serve_llm.py",
         "programs/serving.py",
@@ -232,6 +246,18 @@ def charges(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any] | Non
     program.check(parameters)
     said = getattr(program, "charges", None)
     return None if said is None else cast("Mapping[str, Any]", said(parameters))
+
+
+def schemas(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the outputs of a program hold under these parameters, where it says so: name -> schema in JSON.
+
+    Raises:
+        BadParameters: there is none of this name, or it cannot use its parameters.
+    """
+    program = load(name)
+    program.check(parameters)
+    said = getattr(program, "schemas", None)
+    return {} if said is None else cast("Mapping[str, Any]", said(parameters))
 
 
 def modules(name: str) -> tuple[str, ...]:

@@ -12,96 +12,39 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import opendp.prelude as dp
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.ipc
-import pyarrow.parquet
 from numpy.typing import NDArray
 
-from strongroom.errors import TableColumns, TableNotNumeric, TableUnreadable
+from strongroom.errors import TableNotNumeric
 
 from . import Input, Step
-from .private_query import CONFIDENCE, GRID, Parameters, Query, decimal, sensitivity
+from .private_query import (
+    CONFIDENCE,
+    FORMAT,
+    GRID,
+    MAX_FIGURE,
+    Parameters,
+    Query,
+    bands,
+    decimal,
+    sensitivity,
+)
+from .rows import CSV, batches, rows, texts
 
-CSV = ("text/csv",)
-PARQUET = ("application/vnd.apache.parquet", "application/x-parquet")
-ARROW = ("application/vnd.apache.arrow.file",)
-FORMAT = "strongroom.answers.v1"
-
-_BATCH_ROWS = 8192
-_BLOCK_BYTES = 1 << 20
 _MOST = 2**62  # sums are put within it: noise is added in 64 bits
 _IS_NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\s*$"
 
 dp.enable_features("contrib")
-pa.set_cpu_count(1)
-pa.set_io_thread_count(1)
-pa.set_memory_pool(pa.system_memory_pool())  # the others reserve address space by the gigabyte
 
 
 # --- reading ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
-        raise TableUnreadable("the table is not what its media type says", step="read table") from error
-
-
-def _skip(_row: Any) -> str:
-    return "skip"
-
-
-def batches(source: Input, wanted: list[str]) -> Iterator[Any]:
-    """The rows of some columns, as Arrow's record batches.
-
-    Raises:
-        TableColumns: one is missing. TableUnreadable: the file is not what its media type says.
-    """
-    with source.open() as file, _reading():
-        if source.media_type in PARQUET:
-            with pa.parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BLOCK_BYTES) as parquet:
-                _require(wanted, parquet.schema_arrow.names)
-                yield from parquet.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False)
-        elif source.media_type in ARROW:
-            with pa.ipc.open_file(file) as arrow:
-                _require(wanted, arrow.schema.names)
-                yield from (arrow.get_batch(n).select(wanted) for n in range(arrow.num_record_batches))
-        elif source.media_type in CSV:
-            with _open_csv(file, pa.csv.ConvertOptions(check_utf8=False)) as reader:
-                _require(wanted, reader.schema.names)
-            file.seek(0)
-            types = dict.fromkeys(wanted, pa.binary())  # whatever stands in a cell can be read
-            options = pa.csv.ConvertOptions(column_types=types, include_columns=wanted, check_utf8=False)
-            with _open_csv(file, options) as reader:
-                yield from reader
-        else:
-            raise TableUnreadable("the table's media type is neither Parquet, Arrow nor CSV", step="read table")
-
-
-def _open_csv(file: Any, convert: Any) -> Any:
-    return pa.csv.open_csv(
-        file,
-        read_options=pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=pa.csv.ParseOptions(invalid_row_handler=_skip),
-        convert_options=convert,
-    )
-
-
-def _require(wanted: list[str], there: list[str]) -> None:
-    if any(there.count(name) != 1 for name in wanted):
-        raise TableColumns("a column that the parameters name is missing, or there twice", step="read table")
 
 
 def numbers(column: Any) -> NDArray[np.float64]:
@@ -118,15 +61,6 @@ def numbers(column: Any) -> NDArray[np.float64]:
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise TableNotNumeric("a column holds something else where numbers must be", step="read table") from None
-
-
-def texts(column: Any) -> Any:
-    """A column as bytes, whatever it holds; missing stays missing."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_binary(column.type):
-        return column
-    return column.cast(pa.string()).cast(pa.binary())
 
 
 class Units:
@@ -235,30 +169,16 @@ def answer(source: Input, parameters: Parameters, step: Step) -> bytes:
     units = Units(parameters.rows) if parameters.unit else None
     wanted = {name for q in parameters.queries for name in (q.column, q.by) if name}
     wanted |= {parameters.unit} if parameters.unit else set()
-    for batch in batches(source, sorted(wanted)) if wanted else _rows(source):
+    for batch in batches(source, sorted(wanted)) if wanted else rows(source):
         kept = np.ones(batch.num_rows, dtype=bool) if units is None else units.keep(batch.column(parameters.unit))
         for tally in tallies:
             tally.add(batch, kept)
     step("measure", 900)
-    answers = [told(query, tally, parameters.rows) for query, tally in zip(parameters.queries, tallies, strict=True)]
+    pairs = zip(parameters.queries, tallies, strict=True)
+    answers = {query.name: told(query, tally, parameters.rows) for query, tally in pairs}
     unit = {"column": parameters.unit, "rows": parameters.rows} if parameters.unit else None
     found = {"answers": answers, "confidence": CONFIDENCE, "epsilon": decimal(parameters.epsilon), "format": FORMAT}
     return json.dumps({**found, "unit": unit}, sort_keys=True).encode()
-
-
-def _rows(source: Input) -> Iterator[Any]:
-    """Rows of whatever column comes first: all that is asked is how many."""
-    with source.open() as file, _reading():
-        if source.media_type in PARQUET:
-            with pa.parquet.ParquetFile(file) as parquet:
-                first = parquet.schema_arrow.names[:1]
-        elif source.media_type in ARROW:
-            with pa.ipc.open_file(file) as arrow:
-                first = arrow.schema.names[:1]
-        else:
-            with _open_csv(file, pa.csv.ConvertOptions(check_utf8=False)) as reader:
-                first = reader.schema.names[:1]
-    return batches(source, first)
 
 
 # --- noise --------------------------------------------------------------------------------------------------------------
@@ -301,7 +221,7 @@ def within(scale: float, miss: float = 0.05) -> int:
 
 def told(query: Query, tally: Tally, rows: int) -> dict[str, Any]:
     """The answer to one query, with noise."""
-    found: dict[str, Any] = {"ask": query.ask, "epsilon": decimal(query.epsilon), "name": query.name}
+    found: dict[str, Any] = {"ask": query.ask, "epsilon": decimal(query.epsilon)}
     if query.ask == "quantile":
         return {**found, **_quantile(query, tally.counts, rows)}
     if query.ask == "mean":
@@ -310,18 +230,17 @@ def told(query: Query, tally: Tally, rows: int) -> dict[str, Any]:
         exact = tally.sums if query.ask == "sum" else tally.counts
         noisy, scale = laplace(exact, sensitivity(query, rows), query.epsilon)
         step = float(query.step) if query.ask == "sum" else 1
-        cells = [{"value": value * step, "within": within(scale) * step} for value in noisy]
+        cells = [{"value": _figure(value * step), "within": _figure(within(scale) * step)} for value in noisy]
     if query.ask == "histogram":
-        return {**found, "bands": [{**cell, "band": name} for cell, name in zip(cells, _bands(query), strict=True)]}
+        return {**found, "bands": [{**cell, "band": name} for cell, name in zip(cells, bands(query), strict=True)]}
     if query.by:
         return {**found, "groups": [{**cell, "group": name} for cell, name in zip(cells, query.categories, strict=True)]}
     return {**found, **cells[0]}
 
 
-def _bands(query: Query) -> list[str]:
-    edges = [f"{float(edge):.12g}" for edge in query.edges]
-    between = [f"{low} to {high}" for low, high in pairwise(edges)]
-    return [f"below {edges[0]}", *between, f"{edges[-1]} and above"]
+def _figure(value: float) -> float:
+    """A figure that a number in JSON can be."""
+    return max(-MAX_FIGURE, min(MAX_FIGURE, value))
 
 
 def _means(query: Query, tally: Tally, rows: int) -> list[dict[str, Any]]:
@@ -354,7 +273,7 @@ def _quantile(query: Query, counts: list[int], rows: int) -> dict[str, Any]:
     place = int(mechanism(scores.tolist()))
     grid = (query.upper - query.lower) / GRID
     off = math.ceil(scale * math.log((GRID + 1) / 0.05) / den)
-    return {"grid": float(grid), "value": float(query.lower + place * grid), "within_rows": off}
+    return {"grid": float(grid), "value": float(query.lower + place * grid), "within_rows": _figure(off)}
 
 
 def rehearse() -> None:

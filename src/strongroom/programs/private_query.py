@@ -33,6 +33,8 @@ CONFIDENCE: Final = "0.95"
 LN_20: Final = Fraction(299573227356, 10**11)  # rounded up: noise is beyond scale * ln 20 once in twenty times
 GRID: Final = 1024  # candidates of a quantile, and one
 STEPS_OF_A_RANGE: Final = 10_000  # at least as many whole steps lie between the bounds of a sum
+FORMAT: Final = "strongroom.answers.v1"
+MAX_FIGURE: Final = 2**53 - 1  # of an answer: what a number in JSON can be
 MAX_STEPS: Final = 2**40  # and no bound is further from nought: sums of millions of rows stay exact
 
 _MAX_QUERIES, _MAX_EDGES, _MAX_CATEGORIES, _MAX_ROWS, _MAX_SHARE = 64, 256, 1024, 1_000_000, 1_000_000
@@ -237,6 +239,54 @@ def charges(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 def check(parameters: Mapping[str, Any]) -> None:
     """Raises BadParameters."""
     read(parameters)
+
+
+def bands(query: Query) -> list[str]:
+    """The names of a histogram's bands."""
+    edges = [f"{float(edge):.12g}" for edge in query.edges]
+    between = [f"{low} to {high}" for low, high in pairwise(edges)]
+    return [f"below {edges[0]}", *between, f"{edges[-1]} and above"]
+
+
+def _object(**members: Any) -> dict[str, Any]:
+    return {"properties": members, "type": "object"}
+
+
+def _one_of(*texts: str) -> dict[str, Any]:
+    return {"enum": sorted(set(texts)), "type": "string"}
+
+
+def _list(item: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"items": item, "maxItems": most, "type": "array"}
+
+
+def _schema(query: Query) -> dict[str, Any]:
+    """What the answer to one query holds."""
+    whole = query.ask in ("count", "histogram")
+    figure = {"maximum": MAX_FIGURE, "minimum": -MAX_FIGURE, "type": "integer" if whole else "number"}
+    beside = {"ask": _one_of(query.ask), "epsilon": _one_of(decimal(query.epsilon))}
+    if query.ask == "quantile":
+        rows = {"maximum": MAX_FIGURE, "minimum": 0, "type": "integer"}
+        return _object(**beside, grid=figure, value=figure, within_rows=rows)
+    cell = {"value": figure, "within": figure}
+    if query.ask == "histogram":
+        names = bands(query)
+        return _object(**beside, bands=_list(_object(band=_one_of(*names), **cell), len(names)))
+    if query.by:
+        groups = _list(_object(group=_one_of(*query.categories), **cell), len(query.categories))
+        return _object(**beside, groups=groups)
+    return _object(**beside, **cell)
+
+
+def schemas(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the answers hold: every name and text of them follows from the parameters. Raises BadParameters."""
+    said = read(parameters)
+    unit: dict[str, Any] = {"type": "null"}
+    if said.unit:
+        unit = _object(column=_one_of(said.unit), rows={"maximum": said.rows, "minimum": said.rows, "type": "integer"})
+    answers = _object(**{query.name: _schema(query) for query in said.queries})
+    beside = {"confidence": _one_of(CONFIDENCE), "epsilon": _one_of(decimal(said.epsilon)), "format": _one_of(FORMAT)}
+    return {"answers": _object(**beside, answers=answers, unit=unit)}
 
 
 def load(_outputs: Collection[str]) -> None:

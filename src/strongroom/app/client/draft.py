@@ -20,6 +20,7 @@ from strongroom.observation import Observed
 from strongroom.party import Party
 from strongroom.policy import ANY_SCHEMA, MAX_DECIMALS, Airlock, AnyParty, OutputRule, Policy, Recipients
 from strongroom.schema import Allowed
+from strongroom.schema import from_json as schema_of
 from strongroom.serving import Serving
 from strongroom.wire import JSON
 
@@ -138,9 +139,10 @@ def _changed(old: _T, new: _T | None) -> _T:
 
 
 def _outputs(draft: Draft, parameters: Mapping[str, JSON]) -> tuple[Output, ...]:
-    from strongroom.programs import OutputKind, outputs
+    from strongroom.programs import OutputKind, outputs, schemas
 
     written, found = outputs(draft.program, parameters), []
+    said = {name: schema_of(form) for name, form in schemas(draft.program, parameters).items()}
     success = OutputKind("success", "text/plain")  # no program writes it
     for name, wanted in sorted(draft.outputs.items()):
         spec = success if name == success.kind else written.get(name)
@@ -151,7 +153,7 @@ def _outputs(draft: Draft, parameters: Mapping[str, JSON]) -> tuple[Output, ...]
             max_bytes=_changed(_changed(MAX_BYTES[spec.kind], draft.max_bytes), wanted.max_bytes),
             min_group=_changed(draft.min_group, wanted.min_group),
             decimals=_changed(draft.decimals, wanted.decimals),
-            schema=wanted.schema,
+            schema=said.get(name) if wanted.schema is None else wanted.schema,
             release=wanted.release,
         )
         found.append(_possible(Output(name, spec.kind, rule)))
