@@ -26,7 +26,8 @@ dp = pytest.importorskip("opendp.prelude")
 pa = pytest.importorskip("pyarrow")
 
 
-from strongroom.programs import private_answers, rows  # noqa: E402
+from strongroom.programs import private_answers  # noqa: E402
+from strongroom.programs import rows as tables  # noqa: E402
 
 PEOPLE = {
     "person": [f"p{n % 40}" for n in range(120)],
@@ -56,7 +57,7 @@ def table(kind: str = "parquet", **columns: Any) -> Input:
             writer.write_table(made, max_chunksize=50)
     else:
         pa.csv.write_csv(made, sink)
-    media = {"parquet": rows.PARQUET, "arrow": rows.ARROW, "csv": rows.CSV}[kind][0]
+    media = {"parquet": tables.PARQUET, "arrow": tables.ARROW, "csv": tables.CSV}[kind][0]
     data = sink.getvalue()
     return Input(media, len(data), lambda: io.BytesIO(data))
 
@@ -82,7 +83,7 @@ def exact(source: Input, query: dict[str, Any], unit: Any = None) -> private_ans
     tally = private_answers.Tally(parameters.queries[0])
     units = private_answers.Units(parameters.rows) if parameters.unit else None
     wanted = sorted({n for n in (query.get("column"), parameters.unit, query.get("by", {}).get("column")) if n})
-    for batch in rows.batches(source, wanted or ["age"]):
+    for batch in tables.batches(source, wanted or ["age"]):
         kept = np.ones(batch.num_rows, dtype=bool) if units is None else units.keep(batch.column(parameters.unit))
         tally.add(batch, kept)
     return tally
@@ -347,7 +348,7 @@ def test_there_is_no_log_beside_the_answers() -> None:
         (text(b"age,age\n1,2\n"), TableColumns),
         (text(b""), TableUnreadable),
         (Input("text/plain", 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
-        (Input(rows.PARQUET[0], 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
+        (Input(tables.PARQUET[0], 3, lambda: io.BytesIO(b"abc")), TableUnreadable),
         (table(age=[[1], [2]]), TableNotNumeric),
     ],
 )
@@ -369,7 +370,7 @@ def test_only_the_columns_that_are_asked_about_are_read() -> None:
             read_bytes += len(found)
             return found
 
-    source = Input(rows.PARQUET[0], len(data.getvalue()), lambda: Counting(data.getvalue()))
+    source = Input(tables.PARQUET[0], len(data.getvalue()), lambda: Counting(data.getvalue()))
     run(source, asked(SUM))
     assert 0 < read_bytes < len(data.getvalue()) / 4
 
