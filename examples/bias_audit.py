@@ -6,6 +6,7 @@ consumer data, CC BY 4.0); that two owners hold them is supposed. See examples/R
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,16 +21,14 @@ from strongroom.policy import ANY_SCHEMA
 from strongroom.programs import joined
 
 DATA = Path(__file__).parent / "data"
-FILES = {"platform": "ratings.csv", "office": "people.csv"}
 INPUTS = {"logs": "platform/table", "people": "office/table"}
 RULE = {"max_bytes": 10_000, "min_group": 10, "decimals": 2}
-TABLE = strongroom.OutputRule(strongroom.ANY_PARTY, schema=ANY_SCHEMA, **RULE)
 REPORT = strongroom.OutputRule(strongroom.ANY_PARTY, **RULE)
-TERMS = strongroom.Policy(uses={"analyse", "match-report"}, outputs={"table": TABLE, "report": REPORT})
+RULES = {"table": replace(REPORT, schema=ANY_SCHEMA), "report": REPORT}
+TERMS = strongroom.Policy(uses={"analyse", "match-report"}, outputs=RULES)
 BANDS = ["1988 or before", "1989 or 1990", "1991 or after"]
 SHARE = {"maximum": 1, "minimum": 0, "nullable": True, "type": "number"}
-COUNT = {"maximum": 1000, "minimum": 0, "type": "integer"}
-BAND = {"enum": BANDS, "type": "string"}
+COUNT, BAND = {"maximum": 1000, "minimum": 0, "type": "integer"}, {"enum": BANDS, "type": "string"}
 COLUMNS = {"born": BAND, "people": COUNT, "welcome": SHARE, "rejected": SHARE}
 SCHEMA = {"columns": COLUMNS, "count": "people", "key": ["born"], "maxRows": 3, "type": "table"}
 
@@ -39,8 +38,15 @@ def audit(logs: pd.DataFrame, people: pd.DataFrame, bands: list[str]) -> dict[st
     both = joined.join(logs, people, on="person", rules=["id"])
     both["born"] = pd.cut(both["born"], [0, 1988, 1990, 9999], labels=bands).astype(str)
     both = both.assign(welcome=both["rating"] == 2, rejected=both["rating"] == 0)
-    by_band = both.groupby("born").agg(people=("key", "nunique"), welcome=("welcome", "mean"), rejected=("rejected", "mean"))
-    return {"bias": by_band.reindex(bands).fillna({"people": 0}).astype({"people": "int64"})}
+    found = both.groupby("born").agg(people=("key", "nunique"), welcome=("welcome", "mean"), rejected=("rejected", "mean"))
+    return {"bias": found.reindex(bands).fillna({"people": 0}).astype({"people": "int64"})}
+
+
+def tables(folder: Path) -> dict[str, Path]:
+    """The platform keeps logs of those who rate seven times or more; the office has a register of one state."""
+    logs = pd.read_csv(DATA / "ratings.csv")
+    logs[logs.groupby("person")["rating"].transform("size") >= 7].to_csv(folder / "logs.csv", index=False)
+    return {"platform": folder / "logs.csv", "office": DATA / "people.csv"}
 
 
 def told(auditor: strongroom.Room, owners: list[strongroom.Room], proposal: Proposal) -> Path:
@@ -53,17 +59,17 @@ def told(auditor: strongroom.Room, owners: list[strongroom.Room], proposal: Prop
 
 
 def main() -> None:
-    with TemporaryDirectory() as folder, together(*FILES, "auditor") as rooms:
-        auditor, owners = rooms["auditor"], [rooms[name] for name in FILES]
-        for owner, file in FILES.items():  # sealed, with a mock of nothing but names and types
-            rooms[owner].offer(Offering(DATA / file), terms=TERMS, name="table", out=Path(folder, owner))
+    with TemporaryDirectory() as folder, together("platform", "office", "auditor") as rooms:
+        *owners, auditor = rooms.values()
+        for owner, path in tables(Path(folder)).items():  # sealed, with a mock of nothing but names and types
+            rooms[owner].offer(Offering(path), terms=TERMS, name="table", out=Path(folder, owner))
         assets = {role: auditor.asset(name) for role, name in INPUTS.items()}
         keys = {"inputs": {role: ["person"] for role in assets}, "rules": ["id"]}
-        wanted = {"report": strongroom.Wanted(("auditor",))}
-        draft = strongroom.Draft("Do they fit?", "match-report", assets, wanted, keys, **RULE)
+        outputs = {"report": strongroom.Wanted(("auditor",))}
+        draft = strongroom.Draft("Do they fit?", "match-report", assets, outputs, keys, **RULE)
         found = json.loads(told(auditor, owners, auditor.propose(draft)).read_bytes())
         for group in found["tables"][0]["groups"]:
-            print(f"  {group['group']:16}", group.get("records", "suppressed"), "people")
+            print(f"  {group['group']:16}", group["records"], "people")
         mocks = {role: auditor.assets[name] for role, name in INPUTS.items()}
         says = {"outputs": {"bias": "table:auditor"}, "schemas": {"bias": SCHEMA}, "arguments": {"bands": BANDS}}
         tried = auditor.try_(audit, inputs=mocks, **says)

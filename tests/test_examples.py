@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import ast
+import csv
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from stage import ROOT, Stage, call, spawn
-from strongroom.app.cli.fleet import Fleet
-from strongroom.app.cli.parties import make
-from strongroom.app.client.home import Home
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SIMULATED = "platform: simulated (no hardware protection)"
 
 
-def python(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def python(*words: object, cwd: Path, seconds: int = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=cwd,
@@ -30,13 +28,15 @@ def python(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
-        timeout=120,
+        timeout=seconds,
         env={**os.environ, "PYTHONWARNINGS": "error::ResourceWarning"},
     )
 
 
 def test_there_are_examples():
-    assert {"joined.py", "story.py", "tamper.py"} <= {p.name for p in EXAMPLES}
+    assert {"bias_audit.py", "private_statistics.py", "story.py", "tamper.py", "what_we_eat.py"} <= {
+        p.name for p in EXAMPLES
+    }
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
@@ -56,21 +56,55 @@ def test_the_story_in_python(stranger):
     assert re.search(r"report \{.*'accuracy': 0\.9\d*", done.stdout)
 
 
-def test_two_owners_tables_are_joined_in_the_room_alone(tmp_path):
-    pytest.importorskip("pandas", reason="pandas is not installed: pip install 'strongroom[data]'")
-    place = Home(tmp_path / "room")
-    for name in ("platform", "office", "researcher"):
-        make(place, name)
-    with Fleet(place, extras=("data",)) as fleet:
-        fleet.start()
-        fleet.reference()
-        done = python(ROOT / "examples/joined.py", "room", cwd=tmp_path)
+def alone(name: str, cwd: Path) -> str:
+    """What an example prints that starts everything that it needs."""
+    for extra in ("pandas", "opendp", "dp_accounting"):
+        pytest.importorskip(extra, reason=f"{extra} is not installed: pip install 'strongroom[data,review]'")
+    before = {p.name for p in (ROOT / "examples" / "data").iterdir()}
+    done = python(ROOT / "examples" / name, cwd=cwd, seconds=480)  # a minute, where nothing else is going on
     assert done.returncode == 0, done.stderr
-    assert "on the mocks it runs" in done.stdout
     assert f"{SIMULATED}; 13 checks passed" in done.stdout
-    found = ast.literal_eval(done.stdout.splitlines()[-1].removeprefix("bias "))
-    assert found["under 50"] > 1.5 * found["50 and over"] > 0.2
-    assert found == {band: round(share, 3) for band, share in found.items()}
+    assert {p.name for p in (ROOT / "examples" / "data").iterdir()} == before
+    assert not list(cwd.iterdir())
+    return done.stdout
+
+
+def test_two_owners_tables_are_joined_in_the_room_alone(tmp_path):
+    told = alone("bias_audit.py", tmp_path)
+    report, audit = told.split("on the mocks it runs\n")
+    assert re.search(r"in all +75 people\n +people alone +11 people\n +logs alone +17 people", report)
+    rows = {line[:14].strip(): [float(n) for n in line[14:].split()] for line in audit.splitlines()[2:]}
+    logs, people = (
+        csv.DictReader((ROOT / "examples/data" / name).read_text().splitlines()) for name in ("ratings.csv", "people.csv")
+    )
+    born, rows_of = {row["person"]: int(row["born"]) for row in people}, list(logs)
+    often = Counter(row["person"] for row in rows_of)
+    old = [row for row in rows_of if often[row["person"]] >= 7 and born.get(row["person"], 9999) <= 1988]
+    welcome = round(sum(row["rating"] == "2" for row in old) / len(old), 2)
+    rejected = round(sum(row["rating"] == "0" for row in old) / len(old), 2)
+    assert rows["1988 or before"] == [len({row["person"] for row in old}), rejected, welcome]
+    assert sum(row[0] for row in rows.values()) == 75
+
+
+def test_statistics_of_records_carry_their_accuracy_and_are_paid_from_the_budget(tmp_path):
+    told = alone("private_statistics.py", tmp_path)
+    answers = {line[:14].strip(): json.loads(line[14:]) for line in told.splitlines() if '"epsilon"' in line}
+    assert set(answers) == {"by_diagnosis", "median_radius", "radius", "records", "sizes"}
+    records = answers["records"]
+    assert abs(records["value"] - 569) < 20 * records["within"]  # beyond: e^-50
+    assert all("within" in str(answer) for answer in answers.values())
+    assert "epsilon 2.000000 used, 1.000000 left" in told
+    assert "the same once more: broker.refused" in told
+    assert "budget.exceeded" in told
+
+
+def test_six_people_learn_what_all_of_them_eat(tmp_path):
+    exact, noisy = alone("what_we_eat.py", tmp_path).split("With noise\n")
+    assert "(of few people)" in exact
+    assert "within" not in exact
+    assert re.search(r"Mexican +24 ", exact)
+    assert "epsilon 3.000000 used, 1.000000 left" in noisy
+    assert noisy.count("within") == 9
 
 
 def test_tampering_with_a_receipt_is_found_by_its_number(stage: Stage, tmp_path):

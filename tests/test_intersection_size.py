@@ -30,12 +30,12 @@ def size(min_group: int = 1, **more: Any) -> dict[str, Any]:
 
 
 def test_owners_with_files_of_different_kinds_learn_one_figure() -> None:
-    found = size(30)
+    found = size(10)
     assert (found["records"], found["metrics"], found["tables"]) == (37, {"size": 37}, [])
 
 
 def test_a_figure_is_rounded_as_agreed() -> None:
-    assert size(30, round=10)["metrics"] == {"size": 30}
+    assert size(10, round=10)["metrics"] == {"size": 30}
 
 
 def test_what_is_smaller_than_agreed_does_not_leave() -> None:
@@ -51,6 +51,16 @@ def test_owners_with_nothing_in_common_learn_that() -> None:
     assert (found["metrics"], found["records"]) == ({"size": 0}, 1)
     with pytest.raises(OutputRefused):
         run("intersection-size", nothing, THREE, 2)
+
+
+def test_an_owner_does_not_learn_that_nearly_all_of_its_keys_are_anothers() -> None:
+    """It knows how many it has: a size near that says how few of its people the other does not know."""
+    inputs = {"a": source(k=people(range(40))), "b": source(k=people(range(3, 400)))}
+    said = {"inputs": {"a": ["k"], "b": ["k"]}, "rules": ["email"]}
+    assert run("intersection-size", inputs, said)["metrics"] == {"size": 37}
+    assert run("intersection-size", inputs, said, 3)["metrics"] == {"size": 37}
+    with pytest.raises(OutputRefused):
+        run("intersection-size", inputs, said, 4)
 
 
 # --- noise ----------------------------------------------------------------------------------------------------------------

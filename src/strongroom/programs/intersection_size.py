@@ -1,7 +1,8 @@
 """``intersection-size``: how many keys several owners have in common, and nothing else.
 
 Inputs: one for each owner (CSV, Parquet, Arrow or plain text), in roles that the parameters name. Output: ``report``, whose
-one figure is exact, rounded, or differentially private. What is smaller than the rule's ``min_group`` does not leave.
+one figure is exact, rounded, or differentially private. What is smaller than the rule's ``min_group`` does not leave,
+nor what would tell an owner that fewer of its keys than that are not shared.
 Parameters and output are written down in ``spec/programs.md``.
 """
 
@@ -132,10 +133,13 @@ def run(
             step("read table", n * 900 // len(said.keyed.inputs))
             yield reading.scan(inputs[role], columns, said.keyed.keying)
 
-    size = reading.shared(each())
+    size, others = reading.shared(each())
     step("measure", 900)
+    least = outputs["report"].min_group if "report" in outputs else 1
     if said.epsilon is None:
         metrics = {"size": size - size % said.keyed.round}
+        if 1 < least > others:  # who brought that input knows how many keys it has
+            metrics = {"size": 0}  # which its rule does not let through
     else:
         (noisy,), scale = private_answers.laplace([size], 1, said.epsilon)
         metrics = {"size": noisy, "within": private_answers.within(scale)}

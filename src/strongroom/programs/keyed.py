@@ -203,12 +203,17 @@ def cells(inputs: Mapping[str, Keys]) -> dict[tuple[str, ...], int]:
     }
 
 
-def shared(inputs: Iterator[Keys]) -> int:
-    """How many keys are in all inputs. No more than two of them are held at a time."""
+def shared(inputs: Iterator[Keys]) -> tuple[int, int]:
+    """How many keys are in all inputs, and how many others the input has that has the fewest others.
+
+    No more than two inputs are held at a time.
+    """
     common = next(inputs).keys.ordered
+    fewest = len(common)
     for other in inputs:
+        fewest = min(fewest, other.distinct)
         common = np.intersect1d(common, other.keys.ordered, assume_unique=True)
-    return len(common)
+    return len(common), fewest - len(common)
 
 
 def rehearse() -> None:

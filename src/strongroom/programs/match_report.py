@@ -65,7 +65,7 @@ def _told(figures: Mapping[str, int], least: int) -> bool:
 
 
 def report(cells: Mapping[tuple[str, ...], int], inputs: Mapping[str, Mapping[str, int]], least: int, step: int) -> bytes:
-    """The report (``spec/output.md``). Its rule hides small sets, and here nothing is told that would give them away.
+    """The report (``spec/output.md``): every set, or none where one of them is small.
 
     Args:
         cells: keys by the inputs in which they are.
@@ -74,7 +74,7 @@ def report(cells: Mapping[tuple[str, ...], int], inputs: Mapping[str, Mapping[st
         step: figures are whole multiples of it, rounded down.
     """
     rounded = {found: count - count % step for found, count in cells.items()}
-    hidden = least > 1 and any(count < least for count in rounded.values())  # figures of an input are sums of sets
+    hidden = least > 1 and any(count < least for count in rounded.values())
     metrics = {
         f"{name}_{role}": count - count % step
         for role, figures in inputs.items()
@@ -83,14 +83,15 @@ def report(cells: Mapping[tuple[str, ...], int], inputs: Mapping[str, Mapping[st
     }
     groups = [{"group": _named(found, len(inputs)), "records": count, "values": {}} for found, count in rounded.items()]
     table = {"by": "where a key is", "groups": groups, "name": "keys", "public": True}
-    total = sum(rounded.values())
+    # Whoever brought an input knows how many keys it has, and would find a hidden set from any other, or from their sum.
+    total = 0 if hidden else sum(rounded.values())
     found = {
         "classes": [],
         "format": FORMAT,
         "matrices": {},
-        "metrics": metrics,
+        "metrics": {**metrics, "told": int(not hidden)},
         "positive": None,
-        "records": max(1, total),  # a report is of something
+        "records": total or least,  # a report is of something
         "tables": [table] if total else [],
         "task": NAME,
     }
