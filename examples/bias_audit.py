@@ -24,8 +24,7 @@ DATA = Path(__file__).parent / "data"
 INPUTS = {"logs": "platform/table", "people": "office/table"}
 RULE = {"max_bytes": 10_000, "min_group": 10, "decimals": 2}
 REPORT = strongroom.OutputRule(strongroom.ANY_PARTY, **RULE)
-RULES = {"table": replace(REPORT, schema=ANY_SCHEMA), "report": REPORT}
-TERMS = strongroom.Policy(uses={"analyse", "match-report"}, outputs=RULES)
+TERMS = strongroom.Policy({"analyse", "match-report"}, {"table": replace(REPORT, schema=ANY_SCHEMA), "report": REPORT})
 BANDS = ["1988 or before", "1989 or 1990", "1991 or after"]
 SHARE = {"maximum": 1, "minimum": 0, "nullable": True, "type": "number"}
 COUNT, BAND = {"maximum": 1000, "minimum": 0, "type": "integer"}, {"enum": BANDS, "type": "string"}
@@ -67,12 +66,10 @@ def main() -> None:
         keys = {"inputs": {role: ["person"] for role in assets}, "rules": ["id"]}
         outputs = {"report": strongroom.Wanted(("auditor",))}
         draft = strongroom.Draft("Do they fit?", "match-report", assets, outputs, keys, **RULE)
-        found = json.loads(told(auditor, owners, auditor.propose(draft)).read_bytes())
-        for group in found["tables"][0]["groups"]:
+        for group in json.loads(told(auditor, owners, auditor.propose(draft)).read_bytes())["tables"][0]["groups"]:
             print(f"  {group['group']:16}", group["records"], "people")
-        mocks = {role: auditor.assets[name] for role, name in INPUTS.items()}
         says = {"outputs": {"bias": "table:auditor"}, "schemas": {"bias": SCHEMA}, "arguments": {"bands": BANDS}}
-        tried = auditor.try_(audit, inputs=mocks, **says)
+        tried = auditor.try_(audit, inputs={role: auditor.assets[name] for role, name in INPUTS.items()}, **says)
         print("on the mocks", "it runs" if tried.passed else tried.failure or tried.refused)
         path = told(auditor, owners, auditor.submit(audit, inputs=INPUTS, **says, **RULE))
         print(pa.ipc.open_file(path).read_pandas().to_string(index=False))
