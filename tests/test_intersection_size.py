@@ -13,7 +13,8 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("opendp.prelude")
 
 from owners import people, run, source
-from strongroom.budget import events_of, spent
+from strongroom.budget.charge import events_of
+from strongroom.budget.composition import spent
 from strongroom.errors import BadParameters, OutputRefused
 from strongroom.programs import OutputSpec, charges, intersection_size, private_answers
 

@@ -15,7 +15,8 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("opendp.prelude")
 
 from owners import groups, raw, run, source  # noqa: E402
-from strongroom.budget import events_of, spent  # noqa: E402
+from strongroom.budget.charge import events_of  # noqa: E402
+from strongroom.budget.composition import spent  # noqa: E402
 from strongroom.errors import (  # noqa: E402
     BadParameters,
     ProgramError,
