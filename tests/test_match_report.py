@@ -329,3 +329,24 @@ def test_lines_are_read_without_holding_a_long_one() -> None:
     data = b"a\n" + b"x" * (1 << 20) + b"\nb\r\nc"
     found = [value for part in keyed.lines(Input("text/plain", len(data), lambda: io.BytesIO(data))) for value in part]
     assert found == ["a", None, "b", "c"]
+
+
+def test_columns_of_every_type_that_can_hold_a_key_are_texts() -> None:
+    import datetime as dt
+
+    day = dt.date(1989, 2, 28)
+    for column, found in (
+        (pa.nulls(2), [None, None]),
+        (pa.array([day, None]), ["1989-02-28", None]),
+        (pa.array([b"a", b"\xff"], pa.large_binary()), ["a", None]),
+        (pa.array(["a", None], pa.string_view()), ["a", None]),
+        (pa.array([2**62, -1]), [str(2**62), "-1"]),
+        (pa.array([float("inf"), -0.0]), [None, "0"]),
+    ):
+        assert keyed.texts(column) == found
+
+
+def test_more_lines_than_are_held_at_once() -> None:
+    data = b"".join(b"%d\n" % n for n in range(20_000))
+    found = keyed.scan(Input("text/plain", len(data), lambda: io.BytesIO(data)), ["line"], Keying(("id",)))
+    assert (found.rows, found.distinct, found.unusable) == (20_000, 20_000, 0)

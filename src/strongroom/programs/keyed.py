@@ -113,6 +113,8 @@ def texts(column: Any) -> list[str | None]:
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_string_view(column.type):  # as Polars writes it
+        column = column.cast(pa.large_string())
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return [_decoded(value) for value in column.to_pylist()]
