@@ -19,7 +19,7 @@ LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --fork-strategy
 	--generate-hashes --no-emit-index-url --no-header --annotation-style line
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-.PHONY: help demo test lint bench soak web lock clean
+.PHONY: help demo test cluster lint bench soak web lock clean
 
 help: ## what can be made
 	@echo 'make TARGET, where TARGET is'
@@ -35,6 +35,9 @@ test: lint ## lint, types and every test, with the branch coverage of the core
 	@$(BIN)/python -m pytest -n $(WORKERS) --cov --cov-branch --cov-report=term:skip-covered \
 		--cov-fail-under=$(CORE_COVERAGE) $(ARGS)
 	@echo 'make test: all passed'
+
+cluster: $(VENV)/ray.stamp ## the test of jobs on two Ray nodes; installs 220 MB, which no other test needs
+	@$(BIN)/python -m pytest tests/test_jobs_ray.py -p no:randomly $(ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff and mypy
 	@echo 'Linting ...'
@@ -62,6 +65,7 @@ lock: $(VENV)/setup.stamp ## resolve the locks again; ARGS=--upgrade takes newer
 	@$(LOCK) -c locks/dev.txt -o locks/core.txt
 	@$(LOCK) -c locks/dev.txt --extra room -o locks/room.txt
 	@$(LOCK) -c locks/dev.txt --extra demo -o locks/demo.txt
+	@$(LOCK) -c locks/dev.txt --extra ray -o locks/ray.txt $(ARGS)
 	@$(subst pyproject.toml,,$(LOCK)) -c locks/dev.txt --group setup -o locks/setup.txt $(ARGS)
 	@if grep -nE '://' locks/*.txt; then echo 'a lock names a host' >&2; exit 1; fi
 	@wc -l locks/*.txt
@@ -84,6 +88,11 @@ $(VENV)/setup.stamp: locks/setup.txt
 web/node_modules/.package-lock.json: web/package-lock.json
 	@echo 'Installing what web/package-lock.json names, each by its hash ...'
 	@cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+$(VENV)/ray.stamp: locks/ray.txt $(VENV)/dev.stamp
+	@echo 'Installing Ray beside what the tests need ...'
+	@$(INSTALL) --quiet --require-hashes -r $<
 	@touch $@
 
 $(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: locks/%.txt pyproject.toml $(VENV)/setup.stamp

@@ -27,7 +27,7 @@ from strongroom.app.cli.contracts import value as _value
 from strongroom.app.cli.parties import make
 from strongroom.app.client.draft import Change
 from strongroom.app.client.home import Home
-from strongroom.app.enclave.server import Runner, enclave
+from strongroom.app.enclave.server import Going, Runner, enclave
 from strongroom.app.http import Client, listen
 from strongroom.contract import Payment
 from strongroom.errors import Usage, leaves
@@ -699,12 +699,11 @@ def listening(stage: Stage, contract: str, said: list[str]) -> Iterator[str]:
         found = going(data)
         runner._going.clear()
         if said:
-            run: dict[str, JSON] = {"contract": contract, "detail": said.pop(0), "run_id": "0" * 32, "step": "program"}
-            runner._going["0" * 32] = run
+            runner._going[contract, "0" * 32] = Going("program", "evaluate-llm", said.pop(0))
         return found
 
     runner.going = further  # type: ignore[method-assign]
-    runner._going["0" * 32] = {"contract": contract, "detail": said.pop(0), "run_id": "0" * 32, "step": "program"}
+    runner._going[contract, "0" * 32] = Going("program", "evaluate-llm", said.pop(0))
     sock = listen("127.0.0.1", 0)
     serving = uvicorn.Server(uvicorn.Config(enclave(runner), log_config=None, lifespan="off"))
     thread = Thread(target=lambda: serving.run(sockets=[sock]), daemon=True)

@@ -19,7 +19,7 @@ from strongroom import wire
 from strongroom.app.enclave import server as module
 from strongroom.app.enclave.client import going, run_contract
 from strongroom.app.enclave.going import REQUEST_SECONDS, GoingRequest
-from strongroom.app.enclave.server import Confined, HttpBroker, PatientExchange, Runner, Standby, enclave
+from strongroom.app.enclave.server import Confined, Going, HttpBroker, PatientExchange, Runner, Standby, enclave
 from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
 from strongroom.app.stores.exchange import ExchangeStore
@@ -36,6 +36,7 @@ from strongroom.errors import (
     NotVerified,
     ProgramNotApproved,
     ReleaseRefused,
+    RunEnded,
     TooLarge,
     Unreachable,
 )
@@ -167,7 +168,7 @@ def test_a_copy_of_a_request_begins_nothing(runner, contract, monkeypatch):
     monkeypatch.setattr(module, "run", note)
     list(runner.start(asked(contract)))
     for _ in range(3):
-        with pytest.raises(Conflict, match="begun already"):
+        with pytest.raises(RunEnded, match="begun already"):
             runner.start(asked(contract))
     assert begun == [RUN]
 
@@ -479,8 +480,7 @@ def hears(agreed: Contract, party: str = "hospital", signer: str = "", **changes
 def listening(runner: Runner, contract: Contract) -> Iterator[Any]:
     """An enclave where a run of the contract goes on, and one of another."""
     for run_id, digest, detail in (("0", contract.digest, "40 of 200 questions"), ("1", f"sha256:{'1' * 64}", SECRET)):
-        told: dict[str, Any] = {"contract": digest, "detail": detail, "run_id": run_id * 32, "step": "program"}
-        runner._going[run_id * 32] = told
+        runner._going[digest, run_id * 32] = Going("program", "evaluate-llm", detail)
     with in_process(enclave(runner)) as web:
         yield web
 

@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"asset", "attest", "ledger", "budget"},
     {"trust"},
     {"contract"},
-    {"delivery", "output", "failure", "release"},
+    {"delivery", "output", "failure", "job", "release"},
     {"broker", "airlock"},
     {"receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served", "carry"},

@@ -46,6 +46,7 @@ from strongroom.contract import (
 from strongroom.delivery import Delivery
 from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.errors import Conflict, NotFound, ReleaseRefused, Unreachable
+from strongroom.job import Cancel
 from strongroom.ledger import LoggedProof, MemoryNodes, Tree
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
@@ -152,6 +153,7 @@ class _State:
     ended: dict[str, str] = field(default_factory=dict)
     withdrawn: set[tuple[str, str]] = field(default_factory=set)
     grants: dict[tuple[str, str], int] = field(default_factory=dict)
+    cancelled: set[tuple[str, str, str]] = field(default_factory=set)
     runs: dict[tuple[str, str], str] = field(default_factory=dict)
     releases: dict[Slot, tuple[Kept, int]] = field(default_factory=dict)
     budgets: dict[str, Envelope] = field(default_factory=dict)
@@ -209,6 +211,10 @@ class MemoryBook:
             withdrawn_by=frozenset(party for c, party in s.withdrawn if c == contract),
             runs={run_id: keyset for (c, run_id), keyset in s.runs.items() if c == contract},
             granted=sum(runs for (c, _), runs in s.grants.items() if c == contract),
+            cancelled={
+                run: frozenset(party for c, r, party in s.cancelled if (c, r) == (contract, run))
+                for _, run, _ in s.cancelled
+            },
         )
 
     def earlier(self, slot: Slot) -> Kept | None:
@@ -267,6 +273,9 @@ class MemoryBook:
 
     def withdraw(self, withdrawal: Withdrawal, envelope: Envelope) -> None:
         self._state.withdrawn.add((withdrawal.contract, withdrawal.party))
+
+    def cancel(self, cancel: Cancel, _envelope: Envelope) -> None:
+        self._state.cancelled.add((cancel.contract, cancel.run_id, cancel.party))
 
     def grant(self, grant: Grant, envelope: Envelope) -> None:
         self._state.grants.setdefault((grant.contract, grant.nonce), grant.runs)

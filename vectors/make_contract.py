@@ -20,6 +20,7 @@ from strongroom import wire  # noqa: E402 - the world is found first
 from strongroom.attest.evidence import Measurement  # noqa: E402
 from strongroom.contract import (  # noqa: E402
     GRANT_TYPE,
+    MAX_QUEUED_SECONDS,
     PROPOSAL_TYPE,
     RUN_REQUEST_SECONDS,
     RUN_TYPE,
@@ -446,6 +447,17 @@ def withdrawal_cases() -> Cases:
         ("in-the-future", NOW - RUN_REQUEST_SECONDS - 1, "wire.bad_field"),
     ):
         add("run", name, f"asked for at {NOW}, heard at {at}", expect, run, at=at)
+    queued, until = said["run"][0], NOW + MAX_QUEUED_SECONDS
+    for name, last, at, expect in (
+        ("queued", until, until, "ok"),
+        ("queued-too-late", until, until + 1, "wire.bad_field"),
+        ("queued-too-early", until, NOW - RUN_REQUEST_SECONDS - 1, "wire.bad_field"),
+        ("queued-too-long", until + 1, NOW, "wire.bad_field"),
+        ("queued-for-no-time", NOW - 1, NOW - 1, "wire.bad_field"),
+        ("queued-shortly", NOW + 1, NOW + 2, "wire.bad_field"),
+    ):
+        envelope = replace(queued, until=last).sign(HOSPITAL.signing)
+        add("run", name, f"asked for at {NOW} until {last}, heard at {at}", expect, envelope, at=at)
     return cases
 
 

@@ -35,12 +35,14 @@ from .errors import (
     NotApproved,
     NotMyContract,
     NotPermitted,
+    RunCancelled,
     RunTaken,
     StrongroomError,
     Superseded,
     UnknownAsset,
     Withdrawn,
 )
+from .job import cancelled
 from .party import SigningKey
 from .policy import explain
 from .release import RELEASE_TYPE, ReleaseRequest, ReleaseStatement, Slot, run_subject
@@ -140,6 +142,7 @@ class Standing:
         withdrawn_by: parties that withdrew.
         runs: run id -> digest of the keyset that has it.
         granted: runs granted beyond the contract's limit.
+        cancelled: run id -> parties of the contract that cancelled it.
     """
 
     approved: bool = False
@@ -147,6 +150,7 @@ class Standing:
     withdrawn_by: frozenset[str] = frozenset()
     runs: Mapping[str, str] = field(default_factory=dict)
     granted: int = 0
+    cancelled: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,7 +345,11 @@ class _Decision:
             standing = page.standing(contract.digest)
             self.check("D12", standing.approved, code=NotApproved.code)
             self.check("D13", standing.ended_by is None, standing.ended_by or "", code=Superseded.code)
-            self.check("D14", not standing.withdrawn_by, ", ".join(sorted(standing.withdrawn_by)), code=Withdrawn.code)
+            if not standing.withdrawn_by:  # a cancel withdraws one run
+                over = cancelled(contract.proposal, RunRequest.peek(self.request.run).party, run_id, standing.cancelled)
+                self.check("D14", not over, "this run was cancelled" if over else "", code=RunCancelled.code)
+            else:
+                self.check("D14", False, ", ".join(sorted(standing.withdrawn_by)), code=Withdrawn.code)
             holder = standing.runs.get(run_id)
             self.check("D15", holder in (None, result.keyset_digest), run_id, code=RunTaken.code)
             allowed = contract.proposal.limits.runs + standing.granted

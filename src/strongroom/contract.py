@@ -42,6 +42,7 @@ WITHDRAWAL_TYPE = wire.media_type("withdrawal")
 GRANT_TYPE = wire.media_type("grant")
 RUN_TYPE = wire.media_type("run")
 RUN_REQUEST_SECONDS = 600
+MAX_QUEUED_SECONDS = 7 * 24 * 3600  # how long a run may be asked for ahead of it
 
 MAX_RUNS = 1_000_000
 MAX_SECONDS = 7 * 24 * 3600
@@ -653,15 +654,19 @@ class RunRequest:
     Attributes:
         run_id: 16 fresh bytes in hex.
         at: Unix seconds, as the party says; the enclave refuses what is older than :data:`RUN_REQUEST_SECONDS`.
+        until: of a run that may wait in a queue the last second at which it may begin, Unix: whoever has the request decides
+            when before that. ``None``: now.
     """
 
     contract: str
     party: str
     run_id: str
     at: int
+    until: int | None = None
 
     def encode(self) -> bytes:
-        return wire.encode({"at": self.at, "contract": self.contract, "party": self.party, "run_id": self.run_id})
+        until: dict[str, JSON] = {} if self.until is None else {"until": self.until}
+        return wire.encode({**until, "at": self.at, "contract": self.contract, "party": self.party, "run_id": self.run_id})
 
     def sign(self, key: SigningKey) -> Envelope:
         return key.sign(RUN_TYPE, self.encode())
@@ -670,7 +675,13 @@ class RunRequest:
     def peek(cls, envelope: Envelope) -> RunRequest:
         """What the request says, **unverified**: to find the contract that says who may ask."""
         f = Fields(wire.decode(envelope.expect(RUN_TYPE), max_bytes=4096), "run")
-        found = cls(f.digest("contract"), f.name("party"), f.hex("run_id", size=16).hex(), f.integer("at"))
+        found = cls(
+            f.digest("contract"),
+            f.name("party"),
+            f.hex("run_id", size=16).hex(),
+            at := f.integer("at"),
+            f.integer("until", low=at, high=at + MAX_QUEUED_SECONDS) if f.has("until") else None,
+        )
         f.end()
         return found
 
@@ -678,11 +689,15 @@ class RunRequest:
     def verify(cls, envelope: Envelope, proposal: Proposal, at: int) -> RunRequest:
         """Raises NotAParty, BadSignature, BadField (another contract's, or too old), WireError.
 
-        A request is good for 600 seconds; under a standing contract for as long as a room may be open.
+        A request is good for 600 seconds, or until it says; under a standing contract for as long as a room may be open.
         """
         found = cls.peek(envelope)
         # a room that stays open renews its leases under the request that opened it
         lasts = max(RUN_REQUEST_SECONDS, proposal.limits.seconds) if proposal.standing else RUN_REQUEST_SECONDS
+        if found.until is not None:
+            if proposal.standing:
+                raise BadField("request.until is of a room, which opens now")
+            lasts = found.until - found.at
         require_asked(envelope, RUN_TYPE, proposal, found, at, seconds=RUN_REQUEST_SECONDS, lasts=lasts)
         return found
 

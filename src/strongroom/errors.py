@@ -20,6 +20,7 @@
     ├── OutputError          outputs that their rule does not let through
     ├── EhbpError            encrypted HTTP bodies
     ├── CarryError           bundles that are carried between sites by hand
+    ├── JobError             runs that wait in a queue for their turn
     └── AppError             files, addresses and usage at the edge
 
 A leaf has a stable ``code`` (``noun.what``), a message of one line that says what failed and why, and a ``hint`` that says
@@ -628,6 +629,11 @@ class RunTaken(BrokerError):
     hint = "Another enclave has this run; ask for a run of its own."
 
 
+class RunCancelled(BrokerError):
+    code = "broker.run_cancelled"
+    hint = "Who asked for the run, or an owner of what it reads, cancelled it; ask for a run of its own."
+
+
 class NoRunLeft(BrokerError):
     code = "broker.no_run_left"
     hint = "Failed runs count too; the inputs' owners may grant another: strongroom grant CONTRACT"
@@ -910,6 +916,11 @@ class ProgramError(EnclaveError):
 class OutOfTime(ProgramError):
     code = "program.out_of_time"
     hint = "Propose a longer limit: --seconds"
+
+
+class Cancelled(ProgramError):
+    code = "program.cancelled"
+    hint = "Who asked for the run, or an owner of what it reads, cancelled it; it counts as a run all the same."
 
 
 class OutOfMemory(ProgramError):
@@ -1381,6 +1392,66 @@ class NoCarryPolicy(CarryError):
 
     code = "carry.no_policy"
     hint = "Say it first: strongroom carry allow OTHER-SITE --here THIS-SITE --party NAME --lets-in … --lets-out …"
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+class JobError(StrongroomError):
+    """A run that waits in a queue for its turn, or that an enclave is asked for once more."""
+
+    code = "job"
+
+
+class QueueFull(JobError):
+    code = "job.queue_full"
+    hint = "Wait until some of your jobs are over, or cancel one: strongroom jobs"
+
+
+class JobTooLarge(JobError):
+    code = "job.too_large"
+    hint = "Propose a smaller limit: --memory; or ask the queue's operator for a larger one: strongroom jobs serve --memory"
+
+
+class JobOver(JobError):
+    code = "job.over"
+    hint = "strongroom jobs show JOB says how it ended."
+
+
+class JobLost(JobError):
+    """Its enclave ended after a key had been released."""
+
+    code = "job.lost"
+    hint = "The run is used, and its charge stands. If the contract has another: strongroom jobs retry JOB --another"
+
+
+class JobExpired(JobError):
+    code = "job.expired"
+    hint = "Ask for it again, for longer: strongroom jobs retry JOB --hours N"
+
+
+class JobCancelled(JobError):
+    code = "job.cancelled"
+    hint = "It was cancelled before it had every key; ask for a run of its own."
+
+
+class RunBegun(JobError):
+    """An enclave was asked again for a run that it has begun."""
+
+    code = "job.begun"
+    hint = "It goes on; its receipt comes when it is over."
+
+
+class RunEnded(JobError):
+    """An enclave was asked again for a run that it has ended, by the request that began it."""
+
+    code = "job.ended"
+    hint = "If it left no receipt, ask for it once more: strongroom jobs retry JOB. It is free where no key was released."
+
+
+class NoCluster(JobError):
+    code = "job.no_cluster"
+    hint = "Is it running, with its port for clients? ray start --head --ray-client-server-port 10001 (docs/jobs.md)"
 
 
 # --- app ------------------------------------------------------------------------------------------------------------

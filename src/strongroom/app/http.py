@@ -24,6 +24,7 @@ from strongroom.errors import (
     BrokerError,
     Conflict,
     Internal,
+    JobError,
     LimitReached,
     NoCredential,
     NoSpace,
@@ -161,6 +162,7 @@ def status_of(error: StrongroomError) -> int:
     for cls, status in (
         (NotFound, 404),
         (Conflict, 409),
+        (JobError, 409),
         (NoSpace, 507),
         (NoCredential, 401),
         (Unauthorised, 403),

@@ -28,7 +28,9 @@ from strongroom.asset import (
 from strongroom.contract import Contract, Limits, Output, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.errors import (
+    Cancelled,
     Internal,
+    JobCancelled,
     NoSandbox,
     NotPermitted,
     OutputMissing,
@@ -103,11 +105,16 @@ class Surroundings(Around):
         confine: starts a sandbox of the contract's kind with the program ready in it.
         spends: what a program says it would spend of budgets, in events; by default none says anything.
         wait: returns after so many seconds. Without it no contract is run that says how finely its time is told.
+        cancelled: whether somebody who may has cancelled the run by now.
+        leaves: asked once, when nothing but the delivery is left: whether what the run wrote may leave. From then on nobody
+            cancels it.
     """
 
     confine: Callable[[Contract], Confinement]
     spends: Spends = says_nothing
     wait: Callable[[float], None] | None = None
+    cancelled: Callable[[], bool] = lambda: False
+    leaves: Callable[[], bool] = lambda: True
 
 
 class _Run:
@@ -249,15 +256,31 @@ class _Run:
         except Exception:  # noqa: BLE001 - a program may have brought it about, at a moment of its choice
             return {}, Note(Failure("output", Internal.code))
 
+    def go_on(self) -> None:
+        """No key is asked for a run that was cancelled. Raises JobCancelled."""
+        if self.around.cancelled():
+            raise JobCancelled("the run was cancelled before it had every key")
+
+    def outcome(self, released: Mapping[str, Released], confinement: Confinement) -> tuple[Mapping[str, bytes], Note | None]:
+        """The same, when everybody outside is to see it; of a run that was cancelled that alone."""
+        written, note = self.attempt(released, confinement)
+        self.hold()
+        # Only now, and whatever came of it: when the program ended is nothing that a cancel may tell.
+        if not self.around.leaves():
+            return {}, Note(Failure("program", Cancelled.code))
+        return written, note
+
     def complete(self, confinement: Confinement) -> Bundle:
         """Every step after the contract was accepted."""
         proposal = self.contract.proposal
         manifests = self.keyring.manifests()
-        released = {ref.role: self.keyring.obtain(ref, *manifests[ref.role]) for ref in proposal.assets}
+        released = {}
+        for ref in proposal.assets:
+            self.go_on()
+            released[ref.role] = self.keyring.obtain(ref, *manifests[ref.role])
         deliveries: list[Delivery | Box] = []
         delivered: list[Delivered] = []
-        written, note = self.attempt(released, confinement)
-        self.hold()
+        written, note = self.outcome(released, confinement)
         if note is None:
             self.around.progress("deliver", ", ".join(written))
             for output in proposal.outputs:
@@ -346,6 +369,7 @@ def run(contract: Contract, request: Envelope, around: Surroundings) -> Bundle:
         ContractError, ProgramNotApproved, CodeMismatch, EnvironmentMismatch, NoSandbox, ManifestMismatch, NotPermitted,
         UnderCharged: before any key was asked for.
         ReleaseRefused, BadRelease: a broker refused, or answered something else.
+        JobCancelled: before it had every key.
         Unreachable: a broker did not answer, or the exchange did not take an output.
     """
     around.progress("contract", contract.digest)

@@ -23,6 +23,7 @@ from typing import Self
 from strongroom import wire
 from strongroom.errors import (
     BadParameters,
+    Cancelled,
     MissingExtra,
     ModelShape,
     ModelUnreadable,
@@ -67,6 +68,7 @@ _BOOT = "programs/boot.py"
 
 _SAYINGS: Mapping[type[ProgramError], str] = {
     BadParameters: "it cannot use its parameters",
+    Cancelled: "it was cancelled",
     ModelShape: "the model's inputs or outputs do not fit",
     ModelUnreadable: "the model cannot be loaded",
     OutOfMemory: "it asked for more memory than agreed",
@@ -150,6 +152,7 @@ class Sandbox:
         self._steps, self._permille = 0, 0
         self._most, self._half = 0, 0  # bytes of address space: the most that was seen in use, and half of what was agreed
         self._spent, self._ready, self._talks = False, False, True
+        self._cancelled = False
         self._in_memory = frozenset(in_memory)
         self._passed: list[int] = []  # descriptors that go with what is unsent
         self._frames = frames.Frames(frames.FROM_CHILD)
@@ -194,6 +197,10 @@ class Sandbox:
             self._said = -1
             self._channel.close()
             self._close_passed()
+
+    def cancel(self) -> None:
+        """Have a run end, from any thread: the one that uses it kills the child, within a tick, and raises Cancelled."""
+        self._cancelled = True
 
     def wait(self, seconds: float = START_SECONDS) -> None:
         """Wait until the child has loaded its libraries. ``run`` does this too.
@@ -332,7 +339,7 @@ class Sandbox:
             ceiling: the most bytes of memory, or ``None`` before the job is given.
 
         Raises:
-            OutOfTime, OutOfMemory, ProgramCrashed, ProtocolBroken: and the child is gone.
+            Cancelled, OutOfTime, OutOfMemory, ProgramCrashed, ProtocolBroken: and the child is gone.
         """
         watched = 0.0
         while True:
@@ -345,6 +352,8 @@ class Sandbox:
                 if found:
                     return found
             now = time.monotonic()
+            if self._cancelled:
+                raise self._end(Cancelled)
             if now >= deadline:
                 raise self._end(OutOfTime)
             if ceiling is not None and now - watched >= _TICK_SECONDS:

@@ -21,9 +21,7 @@ from typing import Any
 from strongroom.errors import ProgramCrashed
 
 from . import Input, OutputSpec, Step, Write, loaded, returned
-from .code import FILE, FORMS, PANDAS, POLARS, Parameters
-
-_PROGRESS_FROM, _PROGRESS_TO = 50, 950  # thousandths: before and after are reading and writing
+from .code import BEGINS, ENDS, FILE, FORMS, PANDAS, POLARS, Parameters
 
 
 def prepare(parts: Collection[str]) -> None:
@@ -74,7 +72,7 @@ def run(inputs: Mapping[str, Input], said: Parameters, outputs: Mapping[str, Out
     """Run it. Raises ProgramCrashed at step ``program``, TableUnreadable at ``read table``."""
     step("read table", 0)
     given = {role: _handed(inputs[role], form) for role, form in said.inputs.items()}
-    step("program", _PROGRESS_FROM)
+    step("program", BEGINS)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         loaded.lay_out(Path(place))
         os.chdir(place)
@@ -87,7 +85,7 @@ def run(inputs: Mapping[str, Input], said: Parameters, outputs: Mapping[str, Out
             raise ProgramCrashed("the code raised an error", step="program") from error
         finally:
             os.chdir("/")
-    step("write", _PROGRESS_TO)
+    step("write", ENDS)
     for name, data in written.items():
         write(name, data)
     step("write", 1000)
@@ -96,7 +94,7 @@ def run(inputs: Mapping[str, Input], said: Parameters, outputs: Mapping[str, Out
 def _progress(step: Step) -> Any:
     def progress(fraction: float) -> None:
         """How much of the whole is done, from 0 to 1."""
-        step("program", _PROGRESS_FROM + int((_PROGRESS_TO - _PROGRESS_FROM) * min(1.0, max(0.0, float(fraction)))))
+        step("program", BEGINS + int((ENDS - BEGINS) * min(1.0, max(0.0, float(fraction)))))
 
     return progress
 

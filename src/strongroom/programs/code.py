@@ -53,11 +53,26 @@ KINDS: Final[Mapping[str, OutputKind]] = {
 }
 """What can come back, by the policy's word for it."""
 
+BEGINS: Final = 50
+ENDS: Final = 950
+"""Thousandths at which the code begins and ends: before and after are reading and writing."""
+
+MAX_PROGRESS: Final = 100
+"""How often progress may be told in one run: when it is, the code chooses, and so it is a way out for what it read."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,150}(?::[A-Za-z_][A-Za-z0-9_]{0,60})?\Z")
 _WORD = re.compile(r"[a-z_][a-z0-9_]{0,63}\Z")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z")
 _MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Who hears how far the code says it is, and in how many parts of the whole."""
+
+    parties: tuple[str, ...]
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,7 @@ class Parameters:
         inputs: how each is wanted, by role.
         outputs: the kind of each, by name.
         arguments: further values, by name.
+        progress: who hears how far it is; ``None`` for nobody.
     """
 
     bundle: str
@@ -80,6 +96,7 @@ class Parameters:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     arguments: Mapping[str, Any]
+    progress: Progress | None = None
 
 
 def _bad(why: str) -> NoReturn:
@@ -101,7 +118,7 @@ def read(parameters: Mapping[str, Any]) -> Parameters:
         BadParameters: see ``spec/code.md`` for what they must be.
     """
     wanted = {"arguments", "bundle", "entry", "environment", "inputs", "outputs"}
-    if not isinstance(parameters, Mapping) or set(parameters) != wanted:
+    if not isinstance(parameters, Mapping) or set(parameters) - {"progress"} != wanted:
         _bad(f"the parameters are not exactly {', '.join(sorted(wanted))}")
     given = parameters
     for name in ("bundle", "environment"):
@@ -124,8 +141,32 @@ def read(parameters: Mapping[str, Any]) -> Parameters:
         _bad("an argument or input has a name that is taken")
     module, _, function = given["entry"].partition(":")
     return Parameters(
-        given["bundle"], module, function or None, given["environment"], dict(inputs), dict(outputs), dict(arguments)
+        given["bundle"],
+        module,
+        function or None,
+        given["environment"],
+        dict(inputs),
+        dict(outputs),
+        dict(arguments),
+        _progress(given["progress"]) if "progress" in given else None,
     )
+
+
+def _progress(value: object) -> Progress:
+    """Who hears how far it is, and in how many parts. Absent where nobody does."""
+    if not isinstance(value, Mapping) or set(value) != {"parties", "steps"}:
+        _bad("progress is not exactly parties and steps")
+    parties, steps = value["parties"], value["steps"]
+    if type(steps) is not int or not 2 <= steps <= MAX_PROGRESS:
+        _bad(f"progress is not told in 2 to {MAX_PROGRESS} parts")
+    if (
+        not isinstance(parties, list | tuple)
+        or not 1 <= len(parties) <= _MAX
+        or not all(isinstance(party, str) and _NAME.match(party) for party in parties)
+        or list(parties) != sorted(set(parties))
+    ):
+        _bad("progress is not told to parties, sorted and each once")
+    return Progress(tuple(parties), steps)
 
 
 def check(parameters: Mapping[str, Any]) -> None:

@@ -15,8 +15,9 @@ from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.entry import ENTRY_TYPE
 from strongroom.app.http import Client, application, blocking, body, json_answer
 from strongroom.broker import Owner, Release, decide
-from strongroom.contract import PROPOSAL_TYPE, Proposal, Withdrawal
+from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal
 from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
+from strongroom.job import Cancel
 from strongroom.ledger import Entry
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, verify
 from strongroom.release import MAX_REQUEST_BYTES, ReleaseRequest
@@ -166,6 +167,14 @@ def broker(  # noqa: C901 - the table of routes reads whole
         _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
         book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
 
+    def accept_cancel(data: bytes) -> None:
+        f = Fields(wire.decode(data), "body")
+        envelope = Envelope.from_json(f.any("cancel"))
+        contract = Contract.verify(Envelope.from_json(f.any("contract")))  # as D2 and D3: its parties are who they are
+        f.end()
+        _read(owner).trust.check(contract.proposal.parties)
+        book.cancel(Cancel.verify(envelope, contract.proposal, int(now())), envelope)
+
     def accept_receipt(data: bytes) -> None:
         bundle = Bundle.parse(data)
         statement = verify(bundle, trust=_read(owner).trust).statement
@@ -183,6 +192,10 @@ def broker(  # noqa: C901 - the table of routes reads whole
         await blocking(accept_withdrawal)(await body(request, MAX_REQUEST_BYTES))
         return json_answer({})
 
+    async def post_cancel(request: Request) -> Response:
+        await blocking(accept_cancel)(await body(request, MAX_REQUEST_BYTES))
+        return json_answer({})
+
     async def health(_request: Request) -> Response:
         found = await blocking(_read)(owner)
         return json_answer({"broker": found.broker.public.keyid, "party": found.name, "role": "broker"})
@@ -194,5 +207,6 @@ def broker(  # noqa: C901 - the table of routes reads whole
             Route("/v1/release", post_release, methods=["POST"]),
             Route("/v1/receipts", post_receipt, methods=["POST"]),
             Route("/v1/withdrawals", post_withdrawal, methods=["POST"]),
+            Route("/v1/cancels", post_cancel, methods=["POST"]),
         ]
     )

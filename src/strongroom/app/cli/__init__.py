@@ -44,6 +44,7 @@ VERBS = {
     "grant": ("contracts", "let your broker give keys for more runs"),
     "budget": ("budget", "say what may be spent of an asset in total, and see what was"),
     "run": ("runs", "have the enclave run a contract"),
+    "jobs": ("jobs", "have runs wait for their turn; list, follow, cancel and retry them"),
     "progress": ("runs", "hear where a run is that another party asked for"),
     "outputs": ("runs", "open what was delivered to you"),
     "airlock": ("airlock", "read what waits for you, and pass or refuse it"),

@@ -92,6 +92,9 @@ strongroom submit study/ --entry main --input census=hospital/census.parquet:pol
     )
     _analysis(parser, "ROLE=OWNER/NAME[:FORM]", "NAME=KIND:PARTY[,PARTY]")
     parser.add_argument("--title", default="", help="one line for people")
+    parser.add_argument(
+        "--progress", metavar="PARTS:PARTY[,PARTY]", help="who hears how far the code is, in so many parts (nobody)"
+    )
     parser.add_argument("--runs", type=int, default=1, help="how many runs (1)")
     parser.add_argument("--days", type=int, default=7, help="how long it stands (7)")
     parser.add_argument("--among", action="append", default=[], metavar="PARTY", help="a party without another role")
@@ -102,7 +105,7 @@ def submit(args: Namespace, screen: Screen) -> int:
     from .contracts import tell
 
     here = room(args)
-    more = {"title": args.title, "runs": args.runs, "days": args.days, "among": tuple(args.among)}
+    more = {"title": args.title, "progress": args.progress, "runs": args.runs, "days": args.days, "among": tuple(args.among)}
     found = here.submit(args.analysis, **_said(args), **more)
     bundle = here.submitted(found)
     tell(found, screen)

@@ -150,6 +150,15 @@ class Fleet:
             arguments += ["--with", extra]
         return self._spawn("enclave", arguments)
 
+    def start_queue(self, *words: str) -> Role:
+        """Keep a queue of runs for the enclave, at the address used before or at a free one. ``words``: further ones."""
+        if self.config.queue is None:
+            self.config = Config(self.config.exchange, self.config.enclave, f"http://127.0.0.1:{free_port()}")
+            self.home.save_config(self.config)
+        assert self.config.queue is not None
+        arguments = ["jobs", "serve", "--port", self.config.queue.rpartition(":")[2], "--enclave-url", self.config.enclave]
+        return self._spawn("queue", [*arguments, "--exchange-url", self.config.exchange, *words])
+
     def start_proxy(self, party: str, contract: str, port: int) -> Role:
         """A local server for clients of the room that is open here. ``port``: a free one instead, where it is taken."""
         try:

@@ -27,7 +27,8 @@ def declare(verb: str, parser: ArgumentParser) -> None:
     {"up": _declare_up, "exchange": _declare_exchange, "broker": _declare_broker, "enclave": _declare_enclave}[verb](parser)
 
 
-def _serving(parser: ArgumentParser) -> None:
+def serving(parser: ArgumentParser) -> None:
+    """What every role that answers is told."""
     parser.add_argument("--host", default="127.0.0.1", help="(127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="0 chooses a free one")
     parser.add_argument(
@@ -35,7 +36,9 @@ def _serving(parser: ArgumentParser) -> None:
     )
 
 
-def _announce(args: Namespace, screen: Screen, role: str) -> Callable[[str], None]:
+def announced(args: Namespace, screen: Screen, role: str) -> Callable[[str], None]:
+    """How a role says where it answers."""
+
     def said(url: str) -> None:
         if args.announce:
             print(json.dumps({"role": role, "url": url}), flush=True)  # noqa: T201 - for the parent process
@@ -64,23 +67,26 @@ strongroom up --chat --model model.gguf    # a model behind a chat page and an O
     )
     parser.add_argument("--chat", action="store_true", help="serve a model to this machine's own user, with a chat page")
     parser.add_argument("--model", type=Path, metavar="FILE", help="the GGUF file to serve (the embedded one)")
+    parser.add_argument("--queue", action="store_true", help="also keep a queue of runs: strongroom jobs")
     extras(parser)
     parser.set_defaults(run=up)
 
 
 def up(args: Namespace, screen: Screen) -> int:
-    from . import serving
+    from . import serving as models
 
     place = home(args)
     if args.model and not args.chat:
         raise Usage("--model is served with --chat")
-    served = serving.model_file(args.model) if args.chat else None
-    for name in [*args.names, *([serving.OWNER, serving.USER] if served else [])]:
+    served = models.model_file(args.model) if args.chat else None
+    for name in [*args.names, *([models.OWNER, models.USER] if served else [])]:
         if name not in [p.name for p in place.parties()]:
             make(place, name)
     began = time.monotonic()
     with Fleet(place, sorted({*args.extras, *(["chat"] if args.chat else [])})) as fleet:
         screen.note("starting an exchange, an enclave and a broker for each party …")
+        if args.queue:
+            fleet.start_queue()
         fleet.start(
             on_ready=lambda role: screen.said(role.name, f"{role.url}   ({role.seconds:.1f} s)"),
             on_wait=lambda names: screen.note(f"waiting for the {names} (the first start compiles what it measured) …"),
@@ -93,7 +99,7 @@ def up(args: Namespace, screen: Screen) -> int:
             f"{time.monotonic() - began:.1f} s; parties made from now on get a broker at once. Ctrl-C ends all.",
         )
         if served is not None:
-            page = serving.chat(place, fleet, served, screen)
+            page = models.chat(place, fleet, served, screen)
             screen.said("chat page", f"{page.url}/")
             screen.said("OpenAI base_url", f"{page.url}/v1")
         screen.result({"reference": str(path), "roles": {n: r.url for n, r in fleet.roles.items()}})
@@ -119,7 +125,7 @@ def _watch(fleet: Fleet, screen: Screen) -> None:
 
 def _declare_exchange(parser: ArgumentParser) -> None:
     example(parser, "strongroom exchange --home /srv/strongroom --host 0.0.0.0 --port 8470")
-    _serving(parser)
+    serving(parser)
     parser.add_argument(
         "--receipts-a-day",
         type=int,
@@ -140,14 +146,14 @@ def serve_exchange(args: Namespace, screen: Screen) -> int:
     store = ExchangeStore(folder, log_key(folder), batched=args.receipts_a_day)
     sock = listen(args.host, args.port)
     store.sweep()  # only now: an exchange that has this address is not running already
-    serve(exchange(store), sock, announce=_announce(args, screen, "exchange"), until_eof=args.announce)
+    serve(exchange(store), sock, announce=announced(args, screen, "exchange"), until_eof=args.announce)
     store.close()
     return 0
 
 
 def _declare_broker(parser: ArgumentParser) -> None:
     example(parser, "strongroom broker --as hospital --exchange-url http://127.0.0.1:8470")
-    _serving(parser)
+    serving(parser)
     parser.set_defaults(run=serve_broker, port=None, host=None)
 
 
@@ -163,7 +169,7 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
     outbox.start()
     sock = listen(args.host or party.broker.host, party.broker.port if args.port is None else args.port)
     app = broker(party.book, party.owner, outbox)
-    serve(app, sock, announce=_announce(args, screen, f"broker of {party.name}"), until_eof=args.announce)
+    serve(app, sock, announce=announced(args, screen, f"broker of {party.name}"), until_eof=args.announce)
     outbox.stop()
     party.book.close()
     return 0
@@ -180,7 +186,7 @@ strongroom enclave --exchange-url http://127.0.0.1:8470   # on confidential hard
 strongroom enclave --platform simulated                   # anywhere; protects nothing from this machine's owner
 """,
     )
-    _serving(parser)
+    serving(parser)
     parser.add_argument(
         "--platform",
         metavar="NAME",

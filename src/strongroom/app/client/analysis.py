@@ -94,10 +94,23 @@ def _wanted(outputs: Mapping[str, str]) -> dict[str, tuple[str, tuple[str, ...]]
     return found
 
 
+def _heard(progress: str) -> dict[str, Any]:
+    """``PARTS:PARTY[,PARTY]``: in how many parts it is told how far the code is, and to whom. Raises Usage."""
+    steps, _, parties = progress.partition(":")
+    if not (steps.isascii() and steps.isdigit() and parties):
+        raise Usage(f"progress {progress[:40]!r} is not a number of parts and parties", hint="For one: --progress 10:lab")
+    return {"progress": {"parties": sorted(set(parties.split(","))), "steps": int(steps[:9])}}
+
+
 def _parameters(
-    found: Analysis, forms: Mapping[str, str], kinds: Mapping[str, str], arguments: Mapping[str, Any] | None
+    found: Analysis,
+    forms: Mapping[str, str],
+    kinds: Mapping[str, str],
+    arguments: Mapping[str, Any] | None,
+    progress: str | None = None,
 ) -> dict[str, Any]:
     return {
+        **(_heard(progress) if progress else {}),
         "arguments": dict(arguments or {}),
         "bundle": found.bundle.digest,
         "entry": str(found.entry),
@@ -118,6 +131,7 @@ def submit(
     lock: Path | str | None = None,
     schemas: Mapping[str, Any] | None = None,
     title: str = "",
+    progress: str | None = None,
     **limits: Any,
 ) -> Proposal:
     """Publish the code at the exchange under its digest, and propose to run it.
@@ -133,6 +147,7 @@ def submit(
         schemas: what each output of kind ``values``, ``table`` or ``tensors`` may hold: a schema, its JSON, or a file of it.
             ``Tried.drafts`` of a try is a beginning.
         title: one line for people.
+        progress: ``PARTS:PARTY[,PARTY]``: who hears how far the code says it is, and in how many parts; ``None``: nobody.
         limits: further members of :class:`~strongroom.app.client.draft.Draft`, such as ``runs`` or ``min_group``.
 
     Raises:
@@ -152,6 +167,7 @@ def submit(
             {role: form for role, (_, form) in assets.items()},
             {name: kind for name, (kind, _) in wanted.items()},
             arguments,
+            progress,
         ),
         **limits,
     )

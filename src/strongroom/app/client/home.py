@@ -273,10 +273,11 @@ def _fill(home: PartyHome, name: str, broker: BrokerPlace, url: str) -> None:
 
 @dataclass(frozen=True)
 class Config:
-    """Addresses: of the exchange and of the enclave."""
+    """Addresses: of the exchange, of the enclave, and of the queue where there is one."""
 
     exchange: str
     enclave: str
+    queue: str | None = None
 
 
 class Home:
@@ -323,13 +324,14 @@ class Home:
             )
         with reading(path):
             f = Fields(loads(path), "config")
-            found = Config(f.text("exchange"), f.text("enclave"))
+            found = Config(f.text("exchange"), f.text("enclave"), f.text("queue") if f.has("queue") else None)
             f.end()
         return found
 
     def save_config(self, config: Config) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write(self.folder / "config.json", pretty({"enclave": config.enclave, "exchange": config.exchange}))
+        queue = {} if config.queue is None else {"queue": config.queue}
+        write(self.folder / "config.json", pretty({"enclave": config.enclave, "exchange": config.exchange, **queue}))
 
 
 def trust_file(path: Path) -> Trust:

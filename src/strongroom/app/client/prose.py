@@ -212,6 +212,8 @@ def _who(p: Proposal) -> Iterator[Clause]:
 
 def _what(p: Proposal) -> Iterator[Clause]:
     yield Clause("program", f"{p.program.name}, which makes the use {p.program.use!r}, digest {p.program.digest}")
+    if isinstance(progress := p.program.parameters.get("progress"), Mapping):  # of submitted code
+        yield Clause("how far it is", _heard(progress))
     for name, value in sorted(p.program.parameters.items()):
         yield Clause(f"parameter {_shown(name)}", _spelled(json.dumps(value, ensure_ascii=False, sort_keys=True)))
     for asset in p.assets:
@@ -224,6 +226,11 @@ def _what(p: Proposal) -> Iterator[Clause]:
     yield Clause(
         "nothing else leaves", "no other output, no messages, no network" if _no_log(p) else "but the outputs above"
     )
+
+
+def _heard(progress: Mapping[str, object]) -> str:
+    said = json.dumps([progress.get("parties"), progress.get("steps")], ensure_ascii=False)
+    return _shown(f"is told to parties, in parts: {said}; when it is, the code chooses by what it reads")
 
 
 def _limits(p: Proposal) -> Iterator[Clause]:

@@ -16,9 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -36,9 +37,22 @@ from strongroom.delivery import Delivery
 from strongroom.enclave import sandbox
 from strongroom.enclave.obtain import BrokerLine
 from strongroom.enclave.run import OpenInput, Surroundings, run
-from strongroom.errors import BadRelease, Conflict, Internal, MissingExtra, ReleaseRefused, StrongroomError, Unreachable
+from strongroom.errors import (
+    BadRelease,
+    Conflict,
+    Internal,
+    JobOver,
+    MissingExtra,
+    NotFound,
+    ReleaseRefused,
+    RunBegun,
+    RunEnded,
+    StrongroomError,
+    Unreachable,
+)
+from strongroom.job import Cancel, require_may_cancel
 from strongroom.party import Party
-from strongroom.programs import NAMES, OutputSpec, charges, evaluate_llm, load
+from strongroom.programs import NAMES, OutputSpec, charges, load
 from strongroom.receipt import Bundle
 from strongroom.release import ReleaseRequest
 from strongroom.wire import JSON, Envelope, Fields
@@ -47,7 +61,9 @@ from . import platforms
 from .environments import Environments
 from .going import GoingRequest
 from .hardware import Gather, Hardware
+from .stop import Stop
 from .submitted import Submitted
+from .told import counted, hear
 from .wheels import Place
 
 if TYPE_CHECKING:
@@ -153,31 +169,6 @@ def _whole_reads(file: BinaryIO) -> BinaryIO:
     return io.BufferedReader(cast("io.RawIOBase", file), 1 << 16)
 
 
-def counted(contract: Contract, told: Callable[[str], None]) -> Callable[[str, int], None] | None:
-    """Tells how many questions are answered, each time that the contract agreed on; ``None`` where it agreed on no time,
-    or that times are told less finely.
-
-    Args:
-        contract: whose program says how far it is, in thousandths.
-        told: called with the count, in words.
-    """
-    program = contract.proposal.program
-    if program.name != evaluate_llm.NAME or contract.proposal.policy.observed is not None:
-        return None
-    agreed = evaluate_llm.read(program.parameters)
-    told_last = 0
-
-    def on_progress(step: str, permille: int) -> None:
-        # Whatever the child says, no more leaves than which multiple of what was agreed is reached.
-        nonlocal told_last
-        count = permille * agreed.questions // 1000 // agreed.progress * agreed.progress
-        if step == "ask" and told_last < count < agreed.questions:
-            told_last = count
-            told(f"{count:,} of {agreed.questions:,} questions")
-
-    return on_progress if agreed.progress else None
-
-
 def _told_nobody(_count: str) -> None:
     pass
 
@@ -223,6 +214,10 @@ class Confined:
         whole = {role: OpenInput(i.media_type, i.size, _whole_reads(i.file)) for role, i in inputs.items()}
         on_progress = counted(contract, self._told)
         return self._sandbox.run(contract.proposal.program.parameters, whole, outputs, most, on_progress)
+
+    def cancel(self) -> None:
+        """Have a run end; from any thread."""
+        self._sandbox.cancel()
 
     def close(self) -> None:
         self._sandbox.close()
@@ -273,6 +268,22 @@ class Standby:
             self._submitted.close()
 
 
+_RunKey: TypeAlias = tuple[str, str]
+"""A contract's digest and a run's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Going:
+    """Where a run is: its step, a word of detail, and how far the program is, for those who hear that."""
+
+    step: str
+    said: str
+    count: str = ""
+
+    def detail(self, hears: bool) -> str:
+        return self.count if hears and self.count else self.said
+
+
 class Runner:
     """Runs contracts, each in a thread of its own.
 
@@ -294,8 +305,9 @@ class Runner:
         self.standby = Standby(None if environments is None else Submitted(self._exchange.code, environments))
         self._places = threading.BoundedSemaphore(MAX_RUNS)
         self._lock = threading.Lock()
-        self._begun: dict[str, None] = {}
-        self._going: dict[str, dict[str, JSON]] = {}  # by run id
+        self._begun: dict[_RunKey, int] = {}  # when the request that began it was signed
+        self._going: dict[_RunKey, Going] = {}
+        self._stops: dict[_RunKey, Stop] = {}
         self._contracts: dict[str, Contract] = {}  # by digest
 
     def going(self, data: bytes) -> list[JSON]:
@@ -309,9 +321,37 @@ class Runner:
         """
         envelope = Envelope.parse(data, max_bytes=64 << 10)
         contract = self._known(GoingRequest.peek(envelope).contract)
-        GoingRequest.verify(envelope, contract.proposal, int(time.time()))
+        party, hears = GoingRequest.verify(envelope, contract.proposal, int(time.time())).party, hear(contract)
         with self._lock:
-            return [dict(run) for run in self._going.values() if run["contract"] == contract.digest]
+            found = [(run_id, run) for (digest, run_id), run in self._going.items() if digest == contract.digest]
+        return [
+            {"contract": contract.digest, "detail": run.detail(party in hears), "run_id": run_id, "step": run.step}
+            for run_id, run in found
+        ]
+
+    def cancel(self, data: bytes) -> str:
+        """Cancel a run that goes on here: its program is killed, and nothing leaves.
+
+        Args:
+            data: a party's signed word.
+
+        Returns:
+            the run's id.
+
+        Raises:
+            WireError, NotFound, ContractError, PartyError: not by somebody who may. JobOver: it is being delivered.
+        """
+        envelope = Envelope.parse(data, max_bytes=64 << 10)
+        contract = self._known(Cancel.peek(envelope).contract)
+        said = Cancel.verify(envelope, contract.proposal, int(time.time()))
+        with self._lock:
+            stop = self._stops.get((contract.digest, said.run_id))
+        if stop is None:
+            raise NotFound("no such run goes on here")
+        require_may_cancel(contract.proposal, said.party, stop.asked_by)
+        if not stop.cancel():
+            raise JobOver("the run is being delivered")
+        return said.run_id
 
     def _known(self, digest: str) -> Contract:
         """A contract, which those who listen ask for again and again."""
@@ -327,20 +367,27 @@ class Runner:
         """Begin the run that a party asks for; lines of JSON, the last with ``bundle`` or ``error``.
 
         Raises:
-            WireError, NotFound, ContractError: before anything begins. Conflict when too many runs are going on.
+            WireError, NotFound, ContractError: before anything begins. Conflict when too many runs are going on. RunBegun:
+            this one does. RunEnded: it did, and this is the request that began it, or an older one.
         """
         envelope = Envelope.parse(data, max_bytes=64 << 10)
         asked = RunRequest.peek(envelope)
         contract = Contract.verify(self._exchange.proposal(asked.contract).envelope)
         asked = RunRequest.verify(envelope, contract.proposal, int(time.time()))
+        key = contract.digest, asked.run_id
         with self._lock:
-            if asked.run_id in self._begun:  # a copy of the request; another keyset would only be refused by the brokers
-                raise Conflict("this run was begun already", hint="Ask for a new one.")
-            self._begun = {asked.run_id: None, **dict(islice(self._begun.items(), MAX_BEGUN))}
-        if not self._places.acquire(blocking=False):
-            raise Conflict(f"{MAX_RUNS} runs are going on here", hint="Ask again when one has ended.")
+            if key in self._stops:
+                raise RunBegun("this run goes on here")
+            # A copy of the request begins nothing. Its party may sign another for the same run: whether a key was released
+            # for the first, so that this is another keyset's, the brokers know.
+            if self._begun.get(key, -1) >= asked.at:
+                raise RunEnded("this run was begun already")
+            if not self._places.acquire(blocking=False):
+                raise Conflict(f"{MAX_RUNS} runs are going on here", hint="Ask again when one has ended.")
+            self._begun = {key: asked.at, **dict(islice(self._begun.items(), MAX_BEGUN))}
+            self._stops[key] = stop = Stop(asked.party)
         events: queue.Queue[dict[str, Any]] = queue.Queue()
-        threading.Thread(target=self._work, args=(contract, envelope, events), daemon=True).start()
+        threading.Thread(target=self._work, args=(contract, envelope, stop, events), daemon=True).start()
         return self._lines(events)
 
     @staticmethod
@@ -356,16 +403,17 @@ class Runner:
                 return
             last = event["step"]
 
-    def _work(self, contract: Contract, asked: Envelope, events: queue.Queue[dict[str, Any]]) -> None:
-        run_id = RunRequest.peek(asked).run_id
+    def _work(self, contract: Contract, asked: Envelope, stop: Stop, events: queue.Queue[dict[str, Any]]) -> None:
+        key, hears = (contract.digest, RunRequest.peek(asked).run_id), stop.asked_by in hear(contract)
 
-        def progress(step: str, detail: str) -> None:
+        def progress(step: str, detail: str, count: str = "") -> None:
             with self._lock:
-                self._going[run_id] = {"contract": contract.digest, "detail": detail, "run_id": run_id, "step": step}
-            events.put({"detail": detail, "step": step})
+                self._going[key] = run = Going(step, detail, count)
+            if hears or not count:
+                events.put({"detail": run.detail(hears), "step": step})
 
         try:
-            bundle = self._run(contract, asked, progress)
+            bundle = self._run(contract, asked, stop, progress)
             events.put({"bundle": bundle.to_json()})
         except StrongroomError as error:
             events.put({"error": error.to_json()})
@@ -375,11 +423,18 @@ class Runner:
             events.put({"error": Internal("the enclave failed").to_json()})
         finally:
             with self._lock:
-                self._going.pop(run_id, None)
+                self._going.pop(key, None)
+                self._stops.pop(key, None)
             self._places.release()
             self.standby.prepare()
 
-    def _run(self, contract: Contract, asked: Envelope, progress: Callable[[str, str], None]) -> Bundle:
+    def _run(self, contract: Contract, asked: Envelope, stop: Stop, progress: Callable[..., None]) -> Bundle:
+        def confine(contract: Contract) -> Confined:
+            name = contract.proposal.program.name
+            found = self.standby.take(contract, lambda count: progress("program", name, count))
+            stop.at(found.cancel)
+            return found
+
         with ExitStack() as lines:
 
             def broker(party: Party) -> BrokerLine:
@@ -391,7 +446,9 @@ class Runner:
                 platform=self._platform,
                 exchange=self._exchange,
                 broker=broker,
-                confine=lambda contract: self.standby.take(contract, lambda count: progress("program", count)),
+                confine=confine,
+                cancelled=stop.cancelled,
+                leaves=stop.leaves,
                 now=lambda: int(time.time()),
                 entropy=secrets.token_bytes,
                 progress=progress,
@@ -412,6 +469,9 @@ def enclave(runner: Runner) -> Any:
     async def post_going(request: Request) -> Response:
         return json_answer({"runs": await blocking(runner.going)(await body(request, 64 << 10))})
 
+    async def post_cancel(request: Request) -> Response:
+        return json_answer({"run_id": await blocking(runner.cancel)(await body(request, 64 << 10))})
+
     async def health(_request: Request) -> Response:
         return json_answer({"programs": list(NAMES), "role": "enclave"})
 
@@ -420,6 +480,7 @@ def enclave(runner: Runner) -> Any:
             Route("/v1/health", health),
             Route("/v1/runs", post_run, methods=["POST"]),
             Route("/v1/going", post_going, methods=["POST"]),
+            Route("/v1/cancels", post_cancel, methods=["POST"]),
         ]
     )
 

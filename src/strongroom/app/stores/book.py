@@ -22,12 +22,15 @@ from strongroom.broker import NONCE_SECONDS, Charged, Held, Kept, Refusal, Relea
 from strongroom.budget.charge import Charge, Used, settled
 from strongroom.budget.document import BUDGET_TYPE, Budget, follows
 from strongroom.contract import Grant, Withdrawal
+from strongroom.errors import Conflict
+from strongroom.job import Cancel
 from strongroom.release import ReleaseRequest, Slot
 from strongroom.wire import JSON, Envelope
 
 from .sqlite import Database, blob, integer, text
 
 STRANGERS_KEPT = 1000
+MAX_CANCELLED = 1000  # runs of one contract that one party can cancel: it can withdraw, which is one word
 _STRANGERS = frozenset({"D1", "D2", "D3", "D4"})  # checks that anybody can fail, with a contract of nobody here
 
 _SCHEMA = """
@@ -40,6 +43,8 @@ CREATE TABLE IF NOT EXISTS approved (contract TEXT PRIMARY KEY, at INTEGER NOT N
 CREATE TABLE IF NOT EXISTS ended (contract TEXT PRIMARY KEY, by TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS withdrawn (contract TEXT, party TEXT, envelope BLOB NOT NULL, PRIMARY KEY (contract, party))
 STRICT;
+CREATE TABLE IF NOT EXISTS cancelled (contract TEXT, run_id TEXT, party TEXT, envelope BLOB NOT NULL,
+    PRIMARY KEY (contract, run_id, party)) STRICT;
 CREATE TABLE IF NOT EXISTS grants (contract TEXT, nonce TEXT, runs INTEGER NOT NULL, envelope BLOB NOT NULL,
     PRIMARY KEY (contract, nonce)) STRICT;
 CREATE TABLE IF NOT EXISTS runs (contract TEXT, run_id TEXT, keyset TEXT NOT NULL, PRIMARY KEY (contract, run_id)) STRICT;
@@ -72,7 +77,14 @@ class _Page:
             withdrawn_by=frozenset(text(r[0]) for r in one("SELECT party FROM withdrawn WHERE contract = ?", (contract,))),
             runs={text(r): text(k) for r, k in one("SELECT run_id, keyset FROM runs WHERE contract = ?", (contract,))},
             granted=integer(one("SELECT coalesce(sum(runs), 0) FROM grants WHERE contract = ?", (contract,)).fetchone()[0]),
+            cancelled=self._cancelled(contract),
         )
+
+    def _cancelled(self, contract: str) -> dict[str, frozenset[str]]:
+        found: dict[str, frozenset[str]] = {}
+        for run_id, party in self._c.execute("SELECT run_id, party FROM cancelled WHERE contract = ?", (contract,)):
+            found[text(run_id)] = found.get(text(run_id), frozenset()) | {text(party)}
+        return found
 
     def earlier(self, slot: Slot) -> Kept | None:
         row = self._c.execute(
@@ -291,6 +303,18 @@ class SqliteBook:
         with self._db.write() as c:
             row = (withdrawal.contract, withdrawal.party, envelope.encode())
             c.execute("INSERT OR IGNORE INTO withdrawn VALUES (?, ?, ?)", row)
+
+    def cancel(self, cancel: Cancel, envelope: Envelope) -> None:
+        """No key is released for this run from now on, if that party may cancel it. Raises Conflict: too many."""
+        with self._db.write() as c:
+            where = (cancel.contract, cancel.party)
+            said = integer(c.execute("SELECT count(*) FROM cancelled WHERE contract = ? AND party = ?", where).fetchone()[0])
+            if said >= MAX_CANCELLED:
+                raise Conflict(
+                    f"{cancel.party!r} cancelled {said:,} runs", hint="Stop them all: strongroom withdraw CONTRACT"
+                )
+            row = (cancel.contract, cancel.run_id, cancel.party, envelope.encode())
+            c.execute("INSERT OR IGNORE INTO cancelled VALUES (?, ?, ?, ?)", row)
 
     def grant(self, grant: Grant, envelope: Envelope) -> None:
         with self._db.write() as c:
