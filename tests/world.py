@@ -23,6 +23,7 @@ from typing import Any
 from strongroom import wire
 from strongroom.airlock import Box
 from strongroom.asset import About, AssetKey, BytesSource, Manifest, RangeSource, seal, sign_manifest
+from strongroom.asset.approvers import Approver, Quorum
 from strongroom.attest.evidence import Endorsements, Evidence, Measurement
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, AttestationReport, KeyEntry, Keyset, report_data
 from strongroom.attest.simulated import PLATFORM, Claims, PlatformEndorsement
@@ -489,6 +490,7 @@ class FakeConfinement:
 RULE = OutputRule(frozenset({"hospital", "lab"}), 1 << 20, 10, 4)
 TERMS = Policy(frozenset({"evaluate"}), {"report": OutputRule(ANY_PARTY, 1 << 20, 10, 4)})
 PLAINTEXTS = {"data": b"age,benign\n41,1\n" + CANARY * 200, "model": b"weights " + CANARY * 200}
+REVIEWERS = ("ann", "ben", "cas", "dpo")
 OWNERS = {"data": "hospital", "model": "lab"}
 KINDS = {"data": ("dataset", "text/csv"), "model": ("model", "application/vnd.onnx")}
 RUN = seed("the first run", 16).hex()
@@ -535,6 +537,21 @@ class World:
         for role, (_, envelope, sealed, key) in self.assets.items():
             self.brokers[OWNERS[role]].book.hold(envelope, key)
             self.exchange.put(envelope, sealed)
+
+    def ask_approval(self, role: str, *groups: tuple[int, Mapping[str, str]]) -> None:
+        """The owner's terms for an asset name who must approve: so many of these, key ids by name."""
+        old, _, sealed, key = self.assets[role]
+        quorums = (Quorum(n, tuple(Approver(name, of[name]) for name in sorted(of))) for n, of in groups)
+        manifest = replace(old, approvers=tuple(quorums))
+        envelope = sign_manifest(manifest, keys_of(OWNERS[role]).signing)
+        self.assets[role] = (manifest, envelope, sealed, key)
+        self.brokers[OWNERS[role]].book.hold(envelope, key)
+        self.exchange.put(envelope, sealed)
+
+    def pin(self, *others: str) -> None:
+        """Both owners pin these too."""
+        for broker in self.brokers.values():
+            broker.owner = replace(broker.owner, trust=self.trust(*others))
 
     @staticmethod
     def trust(*others: str) -> Trust:
@@ -624,6 +641,24 @@ def allow(world: World, epsilon: str | None = "1", *, version: int = 1, owner: s
 def sign_all(proposal: Proposal) -> Contract:
     """Every party signs."""
     return Contract.verify(proposal.envelope(proposal.sign(keys_of(p.name)) for p in proposal.parties))
+
+
+def reviewed(*parties: str, pinned: Sequence[str] | None = None, moved: str = "") -> tuple[World, dict[str, Any]]:
+    """A world where two of three reviewers and a data protection officer must approve what uses the hospital's records.
+
+    Args:
+        parties: who is a party beside the lab and the hospital.
+        pinned: whom the owners pinned; all of those.
+        moved: whose key is another one than the terms name.
+
+    Returns:
+        the world, and what a proposal in it says otherwise.
+    """
+    world = World()
+    keys = {name: keys_of(f"{name}, before" if name == moved else name).signing.public.keyid for name in REVIEWERS}
+    world.ask_approval("data", (2, {name: keys[name] for name in ("ann", "ben", "cas")}), (1, {"dpo": keys["dpo"]}))
+    world.pin(*(parties if pinned is None else pinned))
+    return world, {"parties": tuple(card(name) for name in sorted({"hospital", "lab", *parties}))}
 
 
 # --- an enclave, step by step ----------------------------------------------------------------------------------------

@@ -58,11 +58,13 @@ from world import (  # noqa: E402
     card,
     charge,
     keys_of,
+    reviewed,
     seed,
     sign_all,
 )
 
 KEPT = HERE / "make_release.kept.json"
+APPROVER_MISSING = "contract.approver_missing"
 OTHER_RUN = seed("another run", 16).hex()
 OTHER = wire.digest(b"another")
 
@@ -210,6 +212,19 @@ def _this_run_charged(world: World, contract: Contract) -> None:
     _took("enclave", RUN)(world, contract)
     manifest = world.assets["data"][0].digest
     world.brokers["hospital"].book.charge(Charged(contract.digest, RUN, manifest, "lab", NOW, charge()))
+
+
+def approved(*parties: str, **said: Any) -> dict[str, Any]:
+    world, changes = reviewed(*parties, **said)
+    return {"world": world, **changes}
+
+
+def _approval_of_other_bytes(_: World, contract: Contract, enclave: Asker, nonce: bytes) -> ReleaseRequest:
+    """A reviewer signed the proposal with one run; this one says two."""
+    more = replace(contract.proposal, limits=Limits(2, 300, 1 << 30))
+    others = [more.sign(keys_of(p.name)) for p in more.parties if p.name != "ben"]
+    old = next(s for s in contract.envelope.signatures if s.keyid == card("ben").signing_key.keyid)
+    return enclave.request(nonce=nonce, contract=more.envelope([*others, old]))
 
 
 def _without(missing: str) -> Twist:
@@ -370,6 +385,35 @@ def decide_cases() -> Cases:
             "the manifest is not signed by its owner", "wire.bad_signature", "D6", prepare=_unsigned_manifest
         ),
         "d7-terms": _decide("the asset's terms allow another use", "policy.not_permitted", "D7", world=narrow),
+        "ok-approved": _decide(
+            "two of three reviewers approved, and the data protection officer", "ok", "", **approved("ann", "cas", "dpo")
+        ),
+        "d7-approver-missing": _decide(
+            "one of the two reviewers who must approve is no party", APPROVER_MISSING, "D7", **approved("ann", "dpo")
+        ),
+        "d7-approver-of-another-group": _decide(
+            "three reviewers make up for no data protection officer", APPROVER_MISSING, "D7", **approved("ann", "ben", "cas")
+        ),
+        "d7-approver-proposes": _decide(
+            "a reviewer's approval of their own proposal", APPROVER_MISSING, "D7", **approved("ann", "ben", "dpo"),
+            proposer="ann",
+        ),
+        "d7-approver-under-two-names": _decide(
+            "one reviewer's second key, as a party that the terms do not name", APPROVER_MISSING, "D7",
+            **approved("ann", "ann-2", "dpo"),
+        ),
+        "d7-approver-under-another-key": _decide(
+            "a party by a reviewer's name, under another key than the terms name", APPROVER_MISSING, "D7",
+            **approved("ann", "ben", "dpo", moved="ben"),
+        ),
+        "d3-approver-unpinned": _decide(
+            "a reviewer whom the owner has unpinned since", "party.not_pinned", "D3",
+            **approved("ann", "ben", "dpo", pinned=("ann", "dpo")),
+        ),
+        "d2-approver-of-other-bytes": _decide(
+            "a reviewer's approval of other bytes", "contract.signature_invalid", "D2", _approval_of_other_bytes,
+            **approved("ann", "ben", "dpo"),
+        ),
         "d8-stranger": _decide(
             "a stranger asked for the run", "contract.not_a_party", "D8",
             _asked(lambda _w, c: RunRequest(c.digest, "stranger", RUN, NOW).sign(STRANGER.signing)),

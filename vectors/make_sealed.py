@@ -342,6 +342,13 @@ def with_member(value: dict[str, Any], member: Any, *path: str) -> dict[str, Any
 MOCK = {"bytes": 12, "digest": "sha256:" + hashlib.sha256(b"size,grade\n\n").hexdigest(), "media_type": "text/csv"}
 
 
+def asked(at_least: int, *names: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """So many of these must approve; each under a key of that name, or under those."""
+    digests = ["sha256:" + hashlib.sha256(seeded(key, 32)).hexdigest() for key in keys or names]
+    of = [{"keyid": keyid, "name": name} for keyid, name in zip(digests, names, strict=True)]
+    return {"at_least": at_least, "of": of}
+
+
 def signature_attacks(m: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     payload = rfc8785.dumps(m)
     good = signature(payload, OWNER)
@@ -400,6 +407,20 @@ def field_attacks(m: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         ("content-prefixed", bad, {"sha256": "sha256:" + "00" * 32}, ("content",)),
         ("mock-without-digest", bad, {"bytes": 12, "media_type": "text/csv"}, ("mock",)),
         ("mock-list", bad, [MOCK], ("mock",)),
+        ("approvers-empty", bad, [], ("approvers",)),
+        ("approvers-null", bad, None, ("approvers",)),
+        ("approvers-of-nobody", bad, [asked(1)], ("approvers",)),
+        ("approvers-none-needed", bad, [asked(0, "ann", "ben")], ("approvers",)),
+        ("approvers-more-than-there-are", bad, [asked(3, "ann", "ben")], ("approvers",)),
+        ("approvers-unsorted", bad, [asked(1, "ben", "ann")], ("approvers",)),
+        ("approvers-groups-unsorted", bad, [asked(1, "cas"), asked(1, "ann")], ("approvers",)),
+        ("approvers-one-name-under-two-keys", bad, [asked(2, "ann", "ann", keys=("ann", "ann-2"))], ("approvers",)),
+        ("approvers-one-key-under-two-names", bad, [asked(2, "ann", "ben", keys=("ann", "ann"))], ("approvers",)),
+        ("approvers-one-name-in-two-groups", bad, [asked(1, "ann"), asked(1, "ann", "ben")], ("approvers",)),
+        ("approvers-one-key-in-two-groups", bad, [asked(1, "ann"), asked(1, "ben", keys=("ann",))], ("approvers",)),
+        ("approvers-the-owner", bad, [asked(1, m["owner"])], ("approvers",)),
+        ("approvers-unknown-member", bad, [{**asked(1, "ann"), "or": "anybody"}], ("approvers",)),
+        ("approvers-without-keyid", bad, [{"at_least": 1, "of": [{"name": "ann"}]}], ("approvers",)),
         ("terms-null", bad, None, ("terms",)),
         ("terms-unknown-dimension", "policy.unknown_dimension", {**TERMS, "sunlight": []}, ("terms",)),
     ]
@@ -426,6 +447,11 @@ def manifest_vectors() -> dict[str, dict[str, Any]]:
         "ok-commitment": manifest_case("the content as a salted commitment", "ok", m),
         "ok-plain-digest": manifest_case("the content as its plain SHA-256", "ok", manifest(file, reveal=True)),
         "ok-mock": manifest_case("with a mock", "ok", {**m, "mock": MOCK}),
+        "ok-approvers": manifest_case(
+            "two of three reviewers, and the data protection officer, must approve",
+            "ok",
+            {**m, "approvers": [asked(2, "ann", "ben", "cas"), asked(1, "dpo")]},
+        ),
         "ok-empty": manifest_case("an asset of no bytes", "ok", manifest(sealed(b""), b"")),
     }
     for group in (signature_attacks(m), field_attacks(m), spelling_attacks(m)):

@@ -25,6 +25,7 @@ from .budget.charge import Charge
 from .budget.document import Budget
 from .contract import Contract, RunRequest
 from .errors import (
+    ApproverMissing,
     BadBudget,
     BadField,
     EnclaveNotNamed,
@@ -64,7 +65,7 @@ STEPS = Steps(
         "this broker is the owner's broker in the contract",
         "the contract is in force",
         "the asset is the contract's, and this broker holds its key",
-        "the asset's own terms permit the contract's policy",
+        "the asset's own terms permit the contract's policy, and whom they name approved it",
         "a party of the contract asked for exactly this run",
         "the enclave's evidence is affirmed under the owner's policy",
         "the enclave's keyset was made for this contract and this run",
@@ -298,6 +299,8 @@ class _Decision:
             code=UnknownAsset.code,
         )
         wider = explain(manifest.terms, contract.proposal.policy)
+        if not wider and (lacks := manifest.lacking(contract.approvals)):
+            raise self.stop("D7", ApproverMissing("; ".join(lacks)))
         self.check("D7", not wider, "; ".join(wider), code=NotPermitted.code)
         return manifest, held.key
 

@@ -374,6 +374,16 @@ class Proposal:
                 return party
         raise NotAParty(f"{name!r} is not a party to {self.title!r}")
 
+    def approvals(self, signed: Iterable[str]) -> Mapping[str, str]:
+        """The key ids of signing keys, by party, of the approvals that count where an asset's terms ask for some.
+
+        Not the proposer's: nobody reviews what they themselves wrote.
+
+        Args:
+            signed: the parties that validly signed, as :meth:`open` says.
+        """
+        return {name: self.party(name).signing_key.keyid for name in signed if name != self.proposer}
+
     def asset(self, manifest: str) -> AssetRef | None:
         """The asset with this manifest digest."""
         return next((a for a in self.assets if a.manifest == manifest), None)
@@ -522,6 +532,11 @@ class Contract:
         if missing:
             raise SignatureMissing(f"the approval of {', '.join(sorted(missing))} is missing")
         return cls(proposal, envelope, _MAKER)
+
+    @property
+    def approvals(self) -> Mapping[str, str]:
+        """Whose approvals count where an asset's terms ask for some; see :meth:`Proposal.approvals`."""
+        return self.proposal.approvals(p.name for p in self.proposal.parties)
 
     @property
     def digest(self) -> str:

@@ -300,6 +300,13 @@ class WrongState(ContractError):
     hint = "See where it stands: strongroom show. What is spent can be granted again: strongroom grant"
 
 
+class ApproverMissing(ContractError):
+    """Somebody whose approval an asset's terms ask for did not approve."""
+
+    code = "contract.approver_missing"
+    hint = "See whom the asset's terms name: strongroom assets OWNER/NAME. Name them as parties: --among NAME"
+
+
 class ChargesOnStanding(ContractError):
     code = "contract.charges_on_standing"
     hint = (

@@ -20,7 +20,16 @@ from .attest.keyset import AttestationReport, Keyset, report_data
 from .attest.result import AttestationResult
 from .budget.charge import Used
 from .contract import AssetRef, Contract, Output, Payment
-from .errors import BadProof, BadReceipt, EnclaveNotNamed, NotAffirming, NotPermitted, NotVerified, StrongroomError
+from .errors import (
+    ApproverMissing,
+    BadProof,
+    BadReceipt,
+    EnclaveNotNamed,
+    NotAffirming,
+    NotPermitted,
+    NotVerified,
+    StrongroomError,
+)
 from .failure import NOT_TOLD, Failure
 from .ledger import Entry, LoggedProof
 from .observation import WITHHELD
@@ -46,7 +55,7 @@ STEPS = Steps(
         "the receipt is signed by the run-receipt key of the attested keyset",
         "the receipt is of this contract and its program, by a keyset made for this run",
         "the inputs are the contract's assets, each manifest signed by its owner",
-        "every asset's terms permit the contract's policy",
+        "every asset's terms permit the contract's policy, and whom they name approved it",
         "every input was released for this run and keyset by its owner's broker",
         "the contract was in force at every release",
         "the evidence for every release is affirmed under the verifier's trust",
@@ -369,7 +378,9 @@ class _Check:
             raise self.stop("V5", error) from error
         self.check("V5", True, ", ".join(f"{a.role}: {m.name}" for a, m in zip(p.assets, manifests, strict=True)))
         wider = [line for m in manifests for line in explain(m.terms, p.policy)]
-        self.check("V6", not wider, "; ".join(wider), code=NotPermitted.code)
+        lacks = [line for m in manifests for line in m.lacking(contract.approvals)]
+        code = NotPermitted.code if wider else ApproverMissing.code
+        self.check("V6", not (wider or lacks), "; ".join(wider or lacks), code=code)
 
     def releases(self, contract: Contract, statement: Statement, keyset: Keyset) -> list[ReleaseStatement]:
         """V7 and V8."""

@@ -11,6 +11,7 @@ See ``spec/manifest.md``.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from strongroom.party import SigningKey, VerifyKey
 from strongroom.policy import Policy
 from strongroom.wire import JSON, Envelope, Fields
 
+from .approvers import MAX_GROUPS, Quorum, lacking, require_sound
 from .format import MAX_CHUNK_BYTES, MAX_CHUNKS, MIN_CHUNK_BYTES, SALT_BYTES, AssetKey, Header, Layout
 
 if TYPE_CHECKING:
@@ -157,6 +159,7 @@ class About:
         mock: a public stand-in, or ``None``.
         reveal_digest: whether the manifest shows the plain SHA-256. Say yes for what is public or long and random, such as
             weights that should be recognised; whoever can guess the plaintext can otherwise confirm the guess.
+        approvers: who must approve a use of it beside the owner; nobody where it is empty.
 
     Raises:
         BadField: a name, media type or time that no manifest can hold. Found here, not after sealing for an hour.
@@ -170,6 +173,7 @@ class About:
     terms: Policy
     mock: Mock | None = None
     reveal_digest: bool = False
+    approvers: tuple[Quorum, ...] = ()
 
     def __post_init__(self) -> None:
         f = Fields(
@@ -189,6 +193,7 @@ class About:
         f.integer("created_at")
         if self.mock is not None:
             Mock.from_json(self.mock.to_json())
+        require_sound(self.approvers, self.owner)
 
     @property
     def scheme(self) -> Scheme:
@@ -211,9 +216,11 @@ class Manifest:
         key_commitment: :meth:`AssetKey.commitment` of the asset's key; 32 bytes.
         terms: what the owner lets anybody do with it.
         mock: a public stand-in, or ``None``.
+        approvers: who must approve a use of it beside the owner.
 
     Raises:
-        BadField: the sealed file's length or its number of chunks do not follow from the plaintext's length.
+        BadField: the sealed file's length or its number of chunks do not follow from the plaintext's length; or somebody is
+            named twice among the approvers.
         TooLarge: more chunks than a sealed file may have.
     """
 
@@ -228,8 +235,10 @@ class Manifest:
     key_commitment: bytes
     terms: Policy
     mock: Mock | None
+    approvers: tuple[Quorum, ...] = ()
 
     def __post_init__(self) -> None:
+        require_sound(self.approvers, self.owner)
         layout = self.layout
         if (self.sealed.size, self.sealed.chunks) != (layout.sealed_bytes, layout.chunks):
             raise BadField("manifest.sealed has other sizes than follow from plaintext_bytes and chunk_bytes")
@@ -244,8 +253,18 @@ class Manifest:
         """The header that the sealed file must have."""
         return Header(self.sealed.chunk_bytes, self.sealed.salt)
 
+    def lacking(self, approvals: Mapping[str, str]) -> tuple[str, ...]:
+        """Whose approval is missing that the asset's terms name, in words.
+
+        Args:
+            approvals: key ids of signing keys by party, as ``Contract.approvals`` says.
+        """
+        return lacking(self.approvers, approvals)
+
     def to_json(self) -> dict[str, JSON]:
+        named: dict[str, JSON] = {"approvers": [q.to_json() for q in self.approvers]} if self.approvers else {}
         return {
+            **named,
             "content": self.content.to_json(),
             "created_at": self.created_at,
             "key_commitment": self.key_commitment.hex(),
@@ -275,6 +294,8 @@ class Manifest:
             key_commitment=f.hex("key_commitment", size=32),
             terms=Policy.from_json(f.any("terms")),
             mock=f.optional("mock", Mock.from_json),
+            # absent where nobody is named, so that manifests without it stay as they were
+            approvers=f.items("approvers", Quorum.from_json, low=1, high=MAX_GROUPS) if f.has("approvers") else (),
         )
         f.end()
         return found

@@ -85,6 +85,7 @@ def seal(
         key_commitment=key.commitment(salt),
         terms=about.terms,
         mock=about.mock,
+        approvers=about.approvers,
     )
 
 

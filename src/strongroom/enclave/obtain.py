@@ -32,6 +32,7 @@ from strongroom.contract import AssetRef, Contract, RunRequest
 from strongroom.delivery import Delivery
 from strongroom.ehbp import KEYSET_ALGO, PrivateKey
 from strongroom.errors import (
+    ApproverMissing,
     CodeMismatch,
     EnvironmentMismatch,
     ManifestMismatch,
@@ -236,6 +237,9 @@ class Obtainer:
             wider = explain(manifest.terms, proposal.policy)
             if wider:
                 raise NotPermitted(f"the terms of {ref.role!r} do not permit the contract's policy: {wider[0]}")
+            lacks = manifest.lacking(self.contract.approvals)
+            if lacks:
+                raise ApproverMissing(f"the terms of {ref.role!r} name others who must approve: {lacks[0]}")
             found[ref.role] = (envelope, manifest)
         return found
 

@@ -31,6 +31,7 @@ export async function verifyManifest(envelope: Envelope, owner: VerifyKey): Prom
   f.hex("key_commitment", 32);
   readPolicy(f.any("terms"));
   f.optional("mock", readMock);
+  if (f.has("approvers")) requireApprovers(f.items("approvers", readQuorum, { low: 1, high: 8 }), named);
   f.end();
   return { owner: named, sha256 };
 }
@@ -61,6 +62,44 @@ function requireSealed(value: unknown, plaintextBytes: number): void {
   if (chunks !== due || size !== HEADER_BYTES + plaintextBytes + due * (TAG_BYTES + HASH_BYTES)) {
     const said = "manifest.sealed has other sizes than follow from plaintext_bytes and chunk_bytes";
     throw new StrongroomError("wire.bad_field", said);
+  }
+}
+
+interface Approver {
+  readonly name: string;
+  readonly keyid: string;
+}
+
+/** So many of these must approve; sorted by name. */
+function readQuorum(value: unknown): readonly Approver[] {
+  const f = new Fields(value, "approvers");
+  const atLeast = f.integer("at_least", { low: 1 });
+  const of = f.items("of", readApprover, { low: 1, high: 32 });
+  f.end();
+  const sorted = of.every((who, place) => place === 0 || (of[place - 1]?.name ?? "") < who.name);
+  if (!sorted || atLeast > of.length) {
+    const said = "approvers.of is not sorted and distinct, or has fewer names than must approve";
+    throw new StrongroomError("wire.bad_field", said);
+  }
+  return of;
+}
+
+function readApprover(value: unknown): Approver {
+  const f = new Fields(value, "approver");
+  const found = { keyid: f.digest("keyid"), name: f.name("name") };
+  f.end();
+  return found;
+}
+
+/** One order, and nobody twice: by name, by key or in two groups; and not the owner. */
+function requireApprovers(groups: readonly (readonly Approver[])[], owner: string): void {
+  const first = groups.map((of) => of[0]?.name ?? "");
+  const all = groups.flat();
+  const once =
+    new Set(all.map((who) => who.name)).size === all.length && new Set(all.map((who) => who.keyid)).size === all.length;
+  const sorted = first.every((name, place) => place === 0 || (first[place - 1] ?? "") <= name);
+  if (!sorted || !once || all.some((who) => who.name === owner)) {
+    throw new StrongroomError("wire.bad_field", "manifest.approvers is not sorted, or names somebody twice, or the owner");
   }
 }
 

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 
 from strongroom import wire
+from strongroom.app.client import approvers
 from strongroom.app.client.draft import MAX_BYTES
 from strongroom.app.client.home import loads, private, read, reading
 from strongroom.app.client.prose import clauses
@@ -91,6 +92,13 @@ def declare_terms(parser: ArgumentParser) -> None:
         "--review", action="append", default=[], metavar="PARTY", help="who must read and pass every output before it leaves"
     )
     parser.add_argument("--reasons", action="store_true", help="recipients are told why a reviewer refused")
+    parser.add_argument(
+        "--must-approve",
+        action="append",
+        default=[],
+        metavar="[N:]PARTY,PARTY",
+        help="who must approve every use beside you: all of them, or N; said again for a further group",
+    )
     parser.add_argument("--observed", metavar="SECONDS", help="the time of a run is told in multiples, or withheld")
     parser.add_argument("--terms", type=Path, metavar="FILE", help="terms as JSON, instead of the flags above")
     standing.declare(parser)
@@ -151,6 +159,7 @@ def seal(args: Namespace, screen: Screen) -> int:
                 media_type=args.media_type,
                 mock=args.mock,
                 reveal_digest=args.reveal_digest,
+                approvers=approvers.read(here, args.must_approve),
                 out=out,
                 threads=args.threads,
                 progress=progress,
@@ -338,6 +347,8 @@ def _envelope(data: bytes, screen: Screen) -> object:
                 f"permits {kind}",
                 f"to {who}, groups from {rule.min_group}, {rule.decimals} decimal places, at most {rule.max_bytes:,} bytes",
             )
+        for quorum in manifest.approvers:
+            screen.said("must approve", str(quorum))
         screen.said("mock", manifest.mock.digest if manifest.mock else "none")
         return {"kind": "manifest", **manifest.to_json()}
     if envelope.payload_type == PROPOSAL_TYPE:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from strongroom import schema, wire
+from strongroom.app.client import approvers
 from strongroom.app.client.draft import Change, Draft, Wanted, models_of
 from strongroom.app.client.home import loads
 from strongroom.app.client.prose import Difference, clauses, differences
@@ -285,7 +286,11 @@ def show(args: Namespace, screen: Screen) -> int:
     spending = tell_spending(here.home, view.proposal, screen)
     screen.line()
     _stands(view, screen)
-    screen.result({**_standing(view), "budgets": spending, "proposal": view.proposal.to_json()})
+    named = approvers.standing(here, view.proposal, view.history.approved_by)
+    for clause in named:
+        screen.said(clause.about, clause.text)
+    must = [{"about": c.about, "text": c.text} for c in named]
+    screen.result({**_standing(view), "budgets": spending, "must_approve": must, "proposal": view.proposal.to_json()})
     return 0
 
 

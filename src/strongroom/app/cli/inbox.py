@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import threading
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from strongroom.app.client.audit import audit
 from strongroom.app.client.changes import FileDiff, Mark
 from strongroom.app.client.inbox import Filter, Inbox, Row, Sheet, day_of
 from strongroom.app.client.inspection import AID, Report, Severity
+from strongroom.app.client.prose import Clause
 from strongroom.app.client.room import LeftOut
 from strongroom.contract import State
 from strongroom.errors import Usage
@@ -213,10 +215,10 @@ def _tried_json(tried: Tried) -> dict[str, Any]:
 
 
 def _tell(sheet: Sheet, screen: Screen) -> None:
-    for clause in sheet.said:
-        screen.said(clause.about, clause.text)
+    _tell_clauses(sheet.said, screen)
     screen.said("state", sheet.view.state.value)
     screen.said("approved by", ", ".join(sorted(sheet.view.history.approved_by)) or "nobody")
+    _tell_clauses(sheet.approvers, screen)
     if sheet.code:
         screen.heading("Code")
         screen.said("bundle", sheet.code.digest)
@@ -232,12 +234,16 @@ def _tell(sheet: Sheet, screen: Screen) -> None:
         screen.said("none", f"{sheet.unreported.code}: {sheet.unreported}")
     if sheet.costs:
         screen.heading("What a run would spend")
-        for clause in sheet.costs:
-            screen.said(clause.about, clause.text)
+        _tell_clauses(sheet.costs, screen)
     if sheet.notes:
         screen.heading("Notes")
         for note in sheet.notes:
             screen.said(f"{note.party}, {note.kind.value}", _note(note))
+
+
+def _tell_clauses(clauses: Iterable[Clause], screen: Screen) -> None:
+    for clause in clauses:
+        screen.said(clause.about, clause.text)
 
 
 def _beside(sheet: Sheet) -> str:
@@ -311,6 +317,7 @@ def sheet_json(sheet: Sheet) -> dict[str, Any]:
     view = sheet.view
     return {
         "approved_by": sorted(view.history.approved_by),
+        "approvers": [{"about": c.about, "text": c.text} for c in sheet.approvers],
         "before": sheet.before[0] if sheet.before else None,
         "before_was_shown": sheet.known,
         "bundle": sheet.bundle,

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from strongroom.app.client import approvers
 from strongroom.app.client.home import pretty, read, reading, write
 from strongroom.app.client.room import TABLES, manifest_path, name_of
 from strongroom.asset import MANIFEST_TYPE, Manifest
@@ -132,6 +133,7 @@ def offer(args: Namespace, screen: Screen) -> int:
             screen.result({"fits": True, "mock": _mock_said(offered), **offered.report.to_json()})
         return 0
     wanted, here = terms(args), room(args, offline=args.no_upload)
+    named = approvers.read(here, args.must_approve)
     if out.exists():
         raise Conflict(f"{out} is already there", hint="Move it away, or choose another place with --out.")
     with _Steps(screen) as steps, prepared(offering, beside=out.parent, steps=steps) as offered:
@@ -139,7 +141,7 @@ def offer(args: Namespace, screen: Screen) -> int:
         kept = keep_mock(offered, args.mock_out or mock_path(args.table)) if offering.mock is None else offering.mock
         progress = steps(f"sealing {args.table.name}", args.table.stat().st_size)
         name = args.name or name_of(args.table.stem)
-        manifest = seal_offer(here, offered, terms=wanted, name=name, out=out, progress=progress)
+        manifest = seal_offer(here, offered, terms=wanted, name=name, out=out, approvers=named, progress=progress)
         envelope = manifest_in(manifest_path(out))
         if not args.no_upload:
             upload(here, out, envelope, offered.mock, screen)
@@ -150,6 +152,8 @@ def offer(args: Namespace, screen: Screen) -> int:
     screen.said("sealed", f"{out} ({manifest.sealed.size:,} bytes)")
     screen.said("manifest", f"{manifest_path(out)}   {manifest.digest}")
     screen.said("asset", asset)
+    for quorum in manifest.approvers:
+        screen.said("must approve", f"{quorum}, beside you")
     screen.said("key", "with your broker, and nowhere else")
     screen.said("exchange", "not uploaded" if args.no_upload else "holds the sealed file, the manifest and the mock")
     value = {

@@ -208,6 +208,7 @@ class Asset:
             "manifest": m.digest,
             "mock": mock,
             "who approves": f"{m.owner}, and every other party of a contract; each signs exactly what runs",
+            **({"must approve": "; ".join(map(str, m.approvers))} if m.approvers else {}),
             **self.terms.clauses,
         }
 

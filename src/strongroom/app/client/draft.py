@@ -24,6 +24,8 @@ from strongroom.schema import from_json as schema_of
 from strongroom.serving import Serving
 from strongroom.wire import JSON
 
+from .approvers import joined, require
+
 MAX_BYTES: Mapping[str, int] = {
     "log": 1 << 20,
     "picture": 4 << 20,
@@ -79,7 +81,7 @@ class Draft:
         walls: those of ``contract.WALLS`` without which nothing may run.
         payments: what a completed run costs.
         serve: what may be asked, of a contract that keeps a room open for requests; it has no outputs then.
-        among: parties who have no other role, and sign too.
+        among: parties who have no other role, and sign too. Whom an asset's terms name without a choice is there anyway.
         charges: role -> rows that may leave, of assets whose budgets a run is charged to although the program does not say
             what it spends.
         observed: how finely time and failure are told; ``None``: as is usual for the program.
@@ -236,6 +238,7 @@ def proposal(
 
     Raises:
         BadParameters: the program does not take these parameters, roles or outputs.
+        ApproverMissing: the terms of an asset leave a choice of who must approve, and nobody made it.
         Usage: somebody has a role and is not pinned, there is no expected measurement, or no output could keep to its rule.
         WireError, ContractError, PolicyError: as :meth:`Proposal.parse`.
     """
@@ -258,6 +261,7 @@ def proposal(
         )
     names = {proposer, *draft.among} | {m.owner for m in draft.assets.values()} | {r for o in outputs for r in o.recipients}
     names |= {name for p in draft.payments for name in (p.payer, p.payee)} | {r for o in outputs for r in o.rule.reviewers}
+    names |= joined(draft.assets, names, proposer)
     strangers = names - set(parties)
     if strangers:
         raise Usage(f"{min(strangers)!r} is not pinned", hint="Pin its card first: strongroom party trust CARD")
@@ -279,6 +283,7 @@ def proposal(
         payments=_sorted(draft.payments),
         charges=_charges(draft.program, parameters, draft.charges, outputs),
     )
+    require(found, draft.assets)
     return _in_normal_form(found)
 
 

@@ -20,6 +20,7 @@ from strongroom.errors import BadField, NotFound, NotPermitted, StrongroomError,
 from strongroom.review import Kind, Note, bundle_of
 from strongroom.wire import Envelope
 
+from . import approvers
 from .analysis import Tried, try_proposal
 from .budgets import costs
 from .changes import FileDiff, PackageChange, diff, packages
@@ -159,6 +160,7 @@ class Sheet:
         unreported: why there is no report, where there should be one.
         notes: verified, oldest first.
         costs: what a run would spend of this party's own budgets.
+        approvers: of those whom the assets' terms name, who has approved and who has not.
     """
 
     view: View
@@ -172,6 +174,7 @@ class Sheet:
     unreported: StrongroomError | None
     notes: tuple[Note, ...]
     costs: tuple[Clause, ...]
+    approvers: tuple[Clause, ...]
 
     @property
     def bundle(self) -> str | None:
@@ -357,6 +360,7 @@ class Inbox:
             unreported=failed,
             notes=notes,
             costs=tuple(costs(self.room.home, view.proposal)),
+            approvers=tuple(approvers.standing(self.room, view.proposal, view.history.approved_by)),
         )
         self.store.show(digest, bundle or "", report.digest if report else "", self.now())
         return sheet

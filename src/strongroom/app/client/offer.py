@@ -23,6 +23,8 @@ from .home import private, read, write
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from strongroom.asset.approvers import Quorum
+
     from .mock.report import Report
     from .mock.reveal import Reveal
     from .mock.suggesting import Suggestion
@@ -248,6 +250,7 @@ def seal_offer(
     terms: Policy,
     name: str,
     out: Path,
+    approvers: tuple[Quorum, ...] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Seal what was prepared, as any asset is sealed, with its mock in the manifest. ``Room.publish`` uploads it.
@@ -258,6 +261,7 @@ def seal_offer(
         terms: what the owner lets anybody do with it.
         name: the asset's.
         out: where to write the sealed file.
+        approvers: who must approve a use of it beside the owner.
         progress: called with the bytes sealed so far.
 
     Raises:
@@ -271,6 +275,7 @@ def seal_offer(
         media_type=offered.media_type,
         mock=offered.mock,
         out=out,
+        approvers=approvers,
         progress=progress,
         upload=False,
     )

@@ -53,6 +53,7 @@ from strongroom.contract import (
 )
 from strongroom.delivery import Delivery
 from strongroom.errors import (
+    ApproverMissing,
     BadAnswer,
     BadCheckpoint,
     BadKey,
@@ -83,6 +84,7 @@ from strongroom.receipt import Bundle, Receipt, verify
 from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
+from . import approvers
 from .budgets import adopt
 from .draft import Change, Draft, countered, proposal
 from .home import Home, PartyHome, private, read, write
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
 
     from strongroom.app.enclave.client import OpenRoom
     from strongroom.app.stores.book import Decision
+    from strongroom.asset.approvers import Quorum
 
     from .analysis import Analysis, Tried
     from .assets import Assets
@@ -216,6 +219,7 @@ class Room:
         media_type: str | None = None,
         mock: Path | None = None,
         reveal_digest: bool = False,
+        approvers: tuple[Quorum, ...] = (),
         out: Path | None = None,
         threads: int = 1,
         progress: Progress | None = None,
@@ -230,6 +234,7 @@ class Room:
             kind, media_type: by the file's suffix by default.
             mock: a public stand-in of the same shape.
             reveal_digest: show the plain SHA-256 in the manifest.
+            approvers: who must approve a use of it beside this party.
             out: where to write the sealed file; beside the plain one by default. The manifest lies beside it.
             threads: 1 or 2.
             progress: called with the number of bytes done so far.
@@ -253,6 +258,7 @@ class Room:
             terms=terms,
             mock=self._mock(mock) if mock else None,
             reveal_digest=reveal_digest,
+            approvers=approvers,
         )
         key = AssetKey(fresh(32))
         partial = out.with_name(f".{out.name}.{fresh(6).hex()}")
@@ -312,7 +318,15 @@ class Room:
         """The ids of the keys that this party relies on: what others put on an exchange is not even asked for."""
         return {p.signing_key.keyid for p in (*self.trust.parties, self.home.card)}
 
-    def offer(self, offering: Offering, *, terms: Policy, name: str | None = None, out: Path | None = None) -> Manifest:
+    def offer(
+        self,
+        offering: Offering,
+        *,
+        terms: Policy,
+        name: str | None = None,
+        out: Path | None = None,
+        approvers: tuple[Quorum, ...] = (),
+    ) -> Manifest:
         """Offer a table: make or check its mock, seal the table, and publish both (``app.client.offer``).
 
         Args:
@@ -320,6 +334,7 @@ class Room:
             terms: what this party lets anybody do with it.
             name: the asset's; by default the file's without its suffix.
             out: where to write the sealed file; beside the plain one by default.
+            approvers: who must approve a use of it beside this party.
 
         Raises:
             MockMisfit, MockReveals, NotATable, and as :meth:`seal`.
@@ -328,7 +343,8 @@ class Room:
 
         out = out or offering.table.with_name(offering.table.name + ".sealed")
         with prepared(offering, beside=out.parent) as offered:
-            manifest = seal_offer(self, offered, terms=terms, name=name or name_of(offering.table.stem), out=out)
+            named = name or name_of(offering.table.stem)
+            manifest = seal_offer(self, offered, terms=terms, name=named, out=out, approvers=approvers)
             self.publish(out, Envelope.parse(read(manifest_path(out))), mock=offered.mock)
         return manifest
 
@@ -392,6 +408,7 @@ class Room:
         require("counter", old.state)
         new = countered(old.proposal, change, proposer=self.name, nonce=fresh(16), at=int(time.time()))
         counters(new, old.proposal)
+        approvers.require(new, approvers.manifests_of(self, new))
         self._sayable(new)
         self.home.book.end(digest, new.digest)  # first: the old one is refused even if nothing else gets through
         return self._propose(new)
@@ -590,6 +607,9 @@ class Room:
             wider = explain(manifest.terms, found.policy)
             if wider:
                 raise NotPermitted(f"your own terms for {manifest.name!r} do not permit it: {wider[0]}")
+            lacks = manifest.lacking(found.approvals(p.name for p in found.parties))
+            if lacks:
+                raise ApproverMissing(f"your own terms for {manifest.name!r} name who must be a party: {lacks[0]}")
 
     def withdraw(self, digest: str, reason: str = "") -> list[str]:
         """Withdraw: at once at this party's own broker, then wherever the word can be brought.
