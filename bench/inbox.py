@@ -27,8 +27,9 @@ from stage import Rehearsal  # noqa: E402
 from strongroom import wire  # noqa: E402
 from strongroom.app.client.code import read_code  # noqa: E402
 from strongroom.app.client.draft import proposal as drawn  # noqa: E402
-from strongroom.app.client.inbox import Filter, Inbox  # noqa: E402
+from strongroom.app.client.inbox import Inbox  # noqa: E402
 from strongroom.app.client.inspection import inspect  # noqa: E402
+from strongroom.app.client.listed import Filter  # noqa: E402
 from strongroom.app.client.room import Room  # noqa: E402
 from strongroom.app.exchange.server import exchange  # noqa: E402
 from strongroom.app.http import listen, url_of  # noqa: E402

@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"errors", "merkle"},
     {"wire"},
     {"lock"},
-    {"code"},
+    {"code", "trial"},
     {"transcript", "party", "ehbp", "serving", "schema", "observation"},
     {"rule"},
     {"policy", "checkpoint"},

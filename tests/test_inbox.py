@@ -19,7 +19,8 @@ from inbox_case import bundle as made_of
 from strongroom import wire
 from strongroom.app.client import budgets
 from strongroom.app.client.audit import audit
-from strongroom.app.client.inbox import Filter, Inbox, News
+from strongroom.app.client.inbox import Inbox
+from strongroom.app.client.listed import Filter, News
 from strongroom.app.client.room import Room
 from strongroom.contract import Proposal, State
 from strongroom.errors import (

@@ -227,6 +227,8 @@ def rules() -> dict[str, tuple[str, str, Envelope]]:
             "contract.charges_on_standing",
             a(charges=[spent], outputs=[], policy={**policy, "outputs": {}, "serve": SERVING.to_json()}),
         ),
+        "rule-trial-of-no-code": ("a trial, and no code that was tried", bad, a(trial=OTHER)),
+        "rule-trial-null": ("a trial, and none in it", field, a(program__name="code", trial=None)),
         "rule-title-control": (
             "a title with a character that a screen obeys",
             bad,
@@ -282,6 +284,14 @@ def contract_cases() -> Cases:
         "ok",
         sign_all(charged).envelope,
         digest=charged.digest,
+    )
+    tried = WORLD.proposal(program=replace(PROPOSAL.program, name="code"), trial=OTHER)
+    verify(
+        "tried",
+        "code that was tried on mocks, with the digest of what it did there",
+        "ok",
+        sign_all(tried).envelope,
+        digest=tried.digest,
     )
     missing, stranger = "contract.signature_missing", "contract.signature_from_stranger"
     doubled, invalid = "contract.signature_doubled", "contract.signature_invalid"

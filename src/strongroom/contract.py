@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from . import wire
 from .attest.evidence import Measurement
 from .budget.charge import Charge
+from .code import PROGRAM as CODE
 from .errors import (
     BadField,
     BadProposal,
@@ -252,6 +253,7 @@ class Proposal:
         parties: full cards, sorted by name.
         program, assets, outputs, enclave, policy, limits, payments: see their types.
         charges: what a run spends of the budgets of assets (``spec/budget.md``), sorted by role.
+        trial: digest of what the proposer says that the code did on mocks (``spec/trial.md``), or ``None``.
 
     Raises:
         BadProposal: a rule of ``spec/contract.md`` is broken.
@@ -276,6 +278,7 @@ class Proposal:
     limits: Limits
     payments: tuple[Payment, ...] = ()
     charges: tuple[Charge, ...] = ()
+    trial: str | None = None
 
     def __post_init__(self) -> None:
         self._check_parties()
@@ -294,6 +297,8 @@ class Proposal:
             raise BadProposal("not_before is not earlier than not_after")
         self._check_lists()
         self._check_charges()
+        if self.trial is not None and self.program.name != CODE:
+            raise BadProposal("a trial is of submitted code, and the proposal runs none")
         self.policy.require()
         if self.program.use not in self.policy.uses:
             raise NotPermitted(f"the policy does not allow the use {self.program.use!r} that the program makes")
@@ -394,8 +399,10 @@ class Proposal:
 
     def to_json(self) -> dict[str, JSON]:
         charges: dict[str, JSON] = {"charges": [c.to_json() for c in self.charges]} if self.charges else {}
+        trial: dict[str, JSON] = {} if self.trial is None else {"trial": self.trial}
         return {
             **charges,
+            **trial,
             "assets": [a.to_json() for a in self.assets],
             "created_at": self.created_at,
             "enclave": self.enclave.to_json(),
@@ -435,6 +442,7 @@ class Proposal:
             payments=f.items("payments", Payment.from_json, high=64),
             # absent where there are none, so that proposals without them stay as they were
             charges=f.items("charges", Charge.from_json, low=1, high=64) if f.has("charges") else (),
+            trial=f.digest("trial") if f.has("trial") else None,
         )
         f.end()
         if _UNSHOWN.search(found.title):

@@ -13,7 +13,7 @@ const chosen = (folder: string, ...operations: readonly string[]): readonly Case
 };
 
 // What only runs have, and never a room: the page knows none of it, and refuses it.
-const OF_RUNS = /"(charges|observed|release|schema|success|table|tensors|values)"/;
+const OF_RUNS = /"(charges|observed|release|schema|success|table|tensors|trial|values)"/;
 const payload = (one: Case) => new TextDecoder().decode(fromB64(one.envelope.payload));
 
 async function expectRefused(work: () => unknown): Promise<void> {

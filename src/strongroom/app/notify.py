@@ -28,7 +28,7 @@ from strongroom.party import SigningKey, VerifyKey
 from strongroom.wire import JSON, Envelope, Fields
 
 if TYPE_CHECKING:
-    from strongroom.app.client.inbox import News
+    from strongroom.app.client.listed import News
     from strongroom.app.stores.inbox import InboxStore
 
 NOTICE_TYPE = wire.media_type("notice")

@@ -39,7 +39,7 @@ VERBS = {
     "approve": ("contracts", "sign exactly what a proposal says"),
     "inbox": ("inbox", "what waits for your decision: read the code, comment, ask, approve, refuse"),
     "notify": ("notify", "be told by webhook or e-mail when something waits for you"),
-    "audit": ("inbox", "who decided what, when and why, from the ledger and the signed documents"),
+    "audit": ("audit", "who decided what, when and why, from the ledger and the signed documents"),
     "withdraw": ("contracts", "stop every later release"),
     "grant": ("contracts", "let your broker give keys for more runs"),
     "budget": ("budget", "say what may be spent of an asset in total, and see what was"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from strongroom import wire
+from strongroom.app.client import trials
 from strongroom.app.client.analysis import Tried, try_
 from strongroom.app.client.prose import code_clauses
 from strongroom.app.client.room import Room, is_whole
@@ -98,6 +99,7 @@ strongroom submit study/ --entry main --input census=hospital/census.parquet:pol
     parser.add_argument("--runs", type=int, default=1, help="how many runs (1)")
     parser.add_argument("--days", type=int, default=7, help="how long it stands (7)")
     parser.add_argument("--among", action="append", default=[], metavar="PARTY", help="a party without another role")
+    parser.add_argument("--tried", type=Path, metavar="FILE", help="what it did on the mocks, as `try --keep FILE` wrote it")
     parser.set_defaults(run=submit)
 
 
@@ -106,6 +108,7 @@ def submit(args: Namespace, screen: Screen) -> int:
 
     here = room(args)
     more = {"title": args.title, "progress": args.progress, "runs": args.runs, "days": args.days, "among": tuple(args.among)}
+    more = {"title": args.title, "runs": args.runs, "days": args.days, "among": tuple(args.among), "tried": args.tried}
     found = here.submit(args.analysis, **_said(args), **more)
     bundle = here.submitted(found)
     tell(found, screen)
@@ -141,6 +144,7 @@ strongroom try analysis.py --entry analysis:summarise --input census=office/cens
     parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="wheels of the lock's packages")
     parser.add_argument("--index", metavar="URL", help="a package index to take them from (none)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the outputs there")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="write down what it did, for `submit --tried FILE`")
     parser.set_defaults(run=tried)
 
 
@@ -150,6 +154,8 @@ def tried(args: Namespace, screen: Screen) -> int:
     found = try_(args.analysis, **_said(args), **more, keep=keep)
     if args.out:
         _write(found, args)
+    if args.keep:
+        trials.keep(found, args.keep)
     if found.log:
         screen.heading("What it printed (in a room nobody sees it, unless the contract names an output of kind log)")
         screen.line(found.log.rstrip("\n"))
@@ -164,6 +170,8 @@ def tried(args: Namespace, screen: Screen) -> int:
         screen.said(f"schema {name}", f"none was said; a draft that this fits is {where}, for submit --schema")
     if found.failure:
         screen.said("ended with", f"{found.failure}; in a room that is all that anybody would learn")
+    if args.keep:
+        screen.said("kept", f"{args.keep}: reviewers see it with the proposal, if you submit with --tried {args.keep}")
     screen.result(
         {
             "drafts": dict(found.drafts),

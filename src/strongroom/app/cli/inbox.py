@@ -1,39 +1,26 @@
-"""inbox, audit: what waits for a decision, everything about it, and who decided what."""
+"""inbox: what waits for a decision, everything about it, and what one says of it."""
 
 from __future__ import annotations
 
-import base64
 import threading
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from strongroom.app.client.analysis import Tried
-from strongroom.app.client.audit import Line as Decision
-from strongroom.app.client.audit import audit
-from strongroom.app.client.changes import FileDiff, Mark
-from strongroom.app.client.inbox import Filter, Inbox, Row, Sheet, day_of
-from strongroom.app.client.inspection import AID, Report, Severity
-from strongroom.app.client.prose import Clause
+from strongroom.app.client.inbox import Inbox
+from strongroom.app.client.listed import Filter, Row, day_of
 from strongroom.app.client.room import LeftOut
 from strongroom.contract import State
 from strongroom.errors import Usage
-from strongroom.review import Kind, Note
+from strongroom.review import Kind
 
 from .place import example, room
+from .reviewed import sheet_json, short, tell_claim, tell_sheet, tell_tried, time_said, tried_json
 from .screen import QUIET_SECONDS, Screen
 
-COLOURS = {Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "dim"}
-MAX_LOG = 40  # lines that code printed, the last ones
-SHOWN_BYTES = 2000  # of an output
-MAX_SHOWN = 4000  # lines of code on a screen; the whole of it with --json
 
-
-def declare(verb: str, parser: ArgumentParser) -> None:
-    {"inbox": _declare_inbox, "audit": _declare_audit}[verb](parser)
+def declare(_verb: str, parser: ArgumentParser) -> None:
+    _declare_inbox(parser)
 
 
 def _declare_inbox(parser: ArgumentParser) -> None:
@@ -71,8 +58,8 @@ strongroom inbox --web --as hospital                # as a page in your browser
     place.add_argument("--line", type=int, metavar="N", help="the line in it")
     place.add_argument("--bundle", metavar="DIGEST", help="approve: the whole digest of the code that you read")
     place.add_argument("--run-mock", action="store_true", help="show: run the code on the mocks, here, in the sandbox")
-    place.add_argument("--wheels", type=Path, metavar="FOLDER", help="with --run-mock: wheels of the lock's packages")
-    place.add_argument("--index", metavar="URL", help="with --run-mock: a package index to take them from (none)")
+    place.add_argument("--wheels", type=Path, metavar="FOLDER", help="--run-mock, --web: wheels of a lock's packages")
+    place.add_argument("--index", metavar="URL", help="--run-mock, --web: a package index to take them from (none)")
     web = parser.add_argument_group("page")
     web.add_argument("--web", action="store_true", help="serve the inbox as a page on this machine, for your browser")
     web.add_argument("--port", type=int, default=0, help="of the page; a free one where it is not said")
@@ -85,15 +72,6 @@ def inbox(args: Namespace, screen: Screen) -> int:
     with closing(Inbox(room(args))) as here:
         action = {"list": _list, "show": _show, "comment": _say, "ask": _say, "approve": _approve, "refuse": _refuse}
         return action[args.action](args, here, screen)
-
-
-def _time(at: int | None) -> str:
-    if at is None:
-        return "time not said"
-    try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
-    except (OverflowError, ValueError, OSError):
-        return f"second {at}"
 
 
 def wanted(args: Namespace) -> Filter:
@@ -114,7 +92,7 @@ def _list(args: Namespace, here: Inbox, screen: Screen) -> int:
     rows, at = here.rows(wanted(args)), here.now()
     screen.table(
         ["proposal", "state", "proposed", "by", "notes", "title"],
-        [[_short(r.digest), _stands(r, at), _time(r.created_at), r.proposer, _notes(r), r.title] for r in rows],
+        [[short(r.digest), _stands(r, at), time_said(r.created_at), r.proposer, _notes(r), r.title] for r in rows],
     )
     if not rows:
         screen.line("  nothing waits for you" if wanted(args).waiting else "  nothing like that")
@@ -142,11 +120,7 @@ def _refreshed(here: Inbox, screen: Screen) -> list[LeftOut]:
 
 def _left_out(left_out: list[LeftOut], screen: Screen) -> None:
     for left in left_out:
-        screen.said("left out", f"{_short(left.digest)} names you; {left.error.code}: {left.error}")
-
-
-def _short(digest: str) -> str:
-    return f"{digest[:19]}…"
+        screen.said("left out", f"{short(left.digest)} names you; {left.error.code}: {left.error}")
 
 
 def _stands(row: Row, at: int) -> str:
@@ -170,181 +144,17 @@ def _named(args: Namespace, here: Inbox, screen: Screen) -> str:
 
 def _show(args: Namespace, here: Inbox, screen: Screen) -> int:
     sheet = here.show(_named(args, here, screen))
-    _tell(sheet, screen)
+    tell_sheet(sheet, screen)
+    if sheet.claim:
+        tell_claim(sheet.claim, screen)
     tried = here.run_mock(sheet, wheels=args.wheels, index=args.index) if args.run_mock else None
     if tried is not None:
-        _tell_tried(tried, screen)
+        tell_tried(tried, sheet.claim, screen)
     screen.line()
     bundle = f" --bundle {sheet.bundle}" if sheet.bundle else ""
     screen.said("to approve", f"strongroom inbox approve {sheet.view.proposal.digest}{bundle} --as {here.room.name}")
-    screen.result(sheet_json(sheet) | ({"mock": _tried_json(tried)} if tried else {}))
+    screen.result(sheet_json(sheet) | ({"mock": tried_json(tried, sheet.claim)} if tried else {}))
     return 0
-
-
-def _tell_tried(tried: Tried, screen: Screen) -> None:
-    screen.heading("On the mocks, run here")
-    screen.said("ran in", f"{tried.sandbox}, {tried.seconds:.2f} s; mocks are made up, and so are these figures")
-    for name, data in sorted(tried.outputs.items()):
-        screen.said(name, f"would leave, {len(data):,} bytes: {_beginning(data)}")
-    for name, why in sorted(tried.refused.items()):
-        screen.said(name, f"would not leave: {_visible(why)}")
-    if tried.failure:
-        screen.said("ended with", f"{tried.failure}; of a run in a room nobody would learn more")
-    for line in tried.log.splitlines()[-MAX_LOG:]:
-        screen.said("printed", _visible(line))
-
-
-def _beginning(data: bytes) -> str:
-    """Of an output: as text where it is text."""
-    start = data[:SHOWN_BYTES]
-    try:
-        text = start.decode("ascii")
-    except UnicodeDecodeError:
-        return repr(start[:40])
-    return _visible(" ".join(text.split())) + (" …" if len(data) > SHOWN_BYTES else "")
-
-
-def _tried_json(tried: Tried) -> dict[str, Any]:
-    return {
-        "failure": tried.failure,
-        "log": tried.log,
-        "outputs": {name: base64.b64encode(data).decode() for name, data in tried.outputs.items()},
-        "refused": dict(tried.refused),
-        "sandbox": tried.sandbox,
-    }
-
-
-def _tell(sheet: Sheet, screen: Screen) -> None:
-    _tell_clauses(sheet.said, screen)
-    screen.said("state", sheet.view.state.value)
-    screen.said("approved by", ", ".join(sorted(sheet.view.history.approved_by)) or "nobody")
-    _tell_clauses(sheet.approvers, screen)
-    if sheet.code:
-        screen.heading("Code")
-        screen.said("bundle", sheet.code.digest)
-        screen.said("beside", _beside(sheet))
-        left = MAX_SHOWN
-        for file in sheet.files:
-            left = _tell_file(file, sheet, left, screen)
-        _tell_packages(sheet, screen)
-    if sheet.report:
-        _tell_report(sheet.report, screen)
-    elif sheet.unreported:
-        screen.heading("Static report")
-        screen.said("none", f"{sheet.unreported.code}: {sheet.unreported}")
-    if sheet.costs:
-        screen.heading("What a run would spend")
-        _tell_clauses(sheet.costs, screen)
-    if sheet.notes:
-        screen.heading("Notes")
-        for note in sheet.notes:
-            screen.said(f"{note.party}, {note.kind.value}", _note(note))
-
-
-def _tell_clauses(clauses: Iterable[Clause], screen: Screen) -> None:
-    for clause in clauses:
-        screen.said(clause.about, clause.text)
-
-
-def _beside(sheet: Sheet) -> str:
-    if sheet.before is None:
-        return "nothing: it is the first version"
-    known = "which was shown to you" if sheet.known else "which was never shown to you here, so that everything is shown"
-    return f"the code of {sheet.before[0]}, {known}"
-
-
-def _note(note: Note) -> str:
-    where = f"{note.file}:{note.line}: " if note.file else ""
-    return f"{_time(note.at)} {where}{note.text}".rstrip()
-
-
-def _tell_file(file: FileDiff, sheet: Sheet, left: int, screen: Screen) -> int:
-    """One file: whole where it is compared with nothing that you know, else what changed. What is left of the screen."""
-    screen.line()
-    screen.line(f"  {file.path} ({file.status})", "bold")
-    lines = file.changed if sheet.known else file.lines
-    comments: dict[int | None, list[Note]] = {}
-    for note in sheet.notes:
-        if note.file == file.path:
-            comments.setdefault(note.line, []).append(note)
-    for line in lines[:left]:
-        text = f"  {line.new or '':>5} {line.mark.value} {_visible(line.text)}"
-        colour = {Mark.ADDED: ("green",), Mark.GONE: ("red",)}.get(line.mark, ())
-        screen.line(text, *(colour if sheet.before else ()))
-        for note in comments.get(line.new, ()) if line.new else ():
-            screen.line(f"        > {note.party}, {note.kind.value}: {_visible(note.text)}", "cyan")
-    if len(lines) > left:
-        screen.line(f"  … {len(lines) - left:,} lines more (the rest: --json)")
-    return max(0, left - len(lines))
-
-
-def _visible(text: str) -> str:
-    """A line of a stranger's: tabs as blanks; what a screen would obey is spelled out, so that no two lines look alike."""
-    shown = text.replace("\t", "    ")
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown)
-
-
-def _tell_packages(sheet: Sheet, screen: Screen) -> None:
-    screen.heading("Packages")
-    if sheet.code and sheet.code.lock is None:
-        screen.said("none", "it uses what the enclave has")
-    for change in sheet.packages:
-        version = (
-            change.package.version
-            if change.before in (None, change.package.version)
-            else (f"{change.before} -> {change.package.version}")
-        )
-        files = ", ".join(change.package.hashes) or "without a hash"
-        screen.said(f"{change.status}", f"{change.package.name} {version}: {files}")
-
-
-def _tell_report(report: Report, screen: Screen) -> None:
-    screen.heading("Static report")
-    counts = ", ".join(f"{report.count(severity)} {severity.name.lower()}" for severity in reversed(Severity))
-    screen.said("findings", f"{counts}; report {report.digest}")
-    screen.said("", AID)
-    for finding in sorted(report.findings, key=lambda f: (-f.severity, f.place)):
-        screen.line(
-            f"  {finding.severity.name.lower():<6} {finding.file or 'bundle'}:{finding.line} {finding.rule}",
-            COLOURS[finding.severity],
-        )
-        screen.line(f"         {finding.what}")
-        screen.line(f"         ask: {finding.ask}")
-
-
-def sheet_json(sheet: Sheet) -> dict[str, Any]:
-    """Everything about one proposal, for machines."""
-    view = sheet.view
-    return {
-        "approved_by": sorted(view.history.approved_by),
-        "approvers": [{"about": c.about, "text": c.text} for c in sheet.approvers],
-        "before": sheet.before[0] if sheet.before else None,
-        "before_was_shown": sheet.known,
-        "bundle": sheet.bundle,
-        "costs": [{"about": c.about, "text": c.text} for c in sheet.costs],
-        "digest": view.proposal.digest,
-        "files": dict(sheet.code.files) if sheet.code else {},
-        "changes": [
-            {"path": f.path, "status": f.status, "lines": [[x.mark.value, x.old, x.new, x.text] for x in f.changed]}
-            for f in sheet.files
-        ],
-        "notes": [note.to_json() for note in sheet.notes],
-        "packages": [
-            {
-                "before": p.before,
-                "hashes": list(p.package.hashes),
-                "name": p.package.name,
-                "status": p.status,
-                "version": p.package.version,
-            }
-            for p in sheet.packages
-        ],
-        "proposal": view.proposal.to_json(),
-        "report": {"digest": sheet.report.digest, **sheet.report.to_json()} if sheet.report else None,
-        "state": view.state.value,
-        "unreported": sheet.unreported.to_json() if sheet.unreported else None,
-        "words": [{"about": c.about, "text": c.text} for c in sheet.said],
-    }
 
 
 # --- what is said of it -------------------------------------------------------------------------------------------------
@@ -391,48 +201,9 @@ def _serve(args: Namespace, screen: Screen) -> int:
 
     with closing(Inbox(room(args))) as here:
         sock = listen("127.0.0.1", args.port)
-        page = InboxPage(here, url_of(sock))
+        page = InboxPage(here, url_of(sock), wheels=args.wheels, index=args.index)
         screen.said("open", page.entrance)
         screen.said("", "The address is good for one visit, in one browser. Ctrl-C ends it.")
         screen.result({"url": page.entrance})
         serve(page.application(), sock, announce=lambda _url: None)
     return 0
-
-
-# --- who decided what ---------------------------------------------------------------------------------------------------
-
-
-def _declare_audit(parser: ArgumentParser) -> None:
-    example(parser, "strongroom audit --as hospital\nstrongroom audit sha256:3f2a --as hospital --json")
-    parser.add_argument("proposal", nargs="?", help="its digest or the beginning of it; all of them where not given")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write it as JSON Lines")
-    parser.set_defaults(run=audited)
-
-
-def audited(args: Namespace, screen: Screen) -> int:
-    here = room(args)
-    head, lines = audit(here, here.find(args.proposal) if args.proposal else None)
-    for line in lines:
-        _tell_decision(line, screen)
-    doubtful = sum(not line.established for line in lines)
-    screen.line()
-    screen.said("head", f"{head.origin}, {head.size} entries")
-    screen.said("established", f"{len(lines) - doubtful} of {len(lines)}")
-    if args.out:
-        import json
-
-        from strongroom.app.client.home import write
-
-        write(args.out, "".join(json.dumps(line.to_json(), sort_keys=True) + "\n" for line in lines).encode())
-    screen.result({"lines": [line.to_json() for line in lines], "origin": head.origin, "size": head.size})
-    return 0
-
-
-def _tell_decision(line: Decision, screen: Screen) -> None:
-    place = "not logged" if line.index is None else str(line.index)
-    doubt = "" if line.established else f" (not established: {line.note})"
-    more = f" [{line.note}]" if line.established and line.note else ""
-    why = f": {_visible(line.why)}" if line.why else ""
-    screen.said(
-        f"{place} {line.what}", f"{_time(line.at)} {line.who or 'somebody'} on {_short(line.contract)}{why}{more}{doubt}"
-    )

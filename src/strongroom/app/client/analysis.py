@@ -9,12 +9,14 @@ A try uses the runner, the sandbox and the output rules of the enclave; only the
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -23,7 +25,7 @@ from strongroom.errors import BadEntry, ManifestMismatch, NotFound, OutputError,
 from strongroom.policy import MAX_DECIMALS, OutputRule
 from strongroom.schema import KINDS
 
-from . import forms, gathered
+from . import forms, gathered, trials
 from .draft import MAX_BYTES, Draft, Wanted
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ Source: TypeAlias = "Analysis | Path | str | Callable[..., Any]"
 """A file, a folder, a function, or what :func:`gather` made of one."""
 
 DEFAULT_FORM = "pandas"
+PIECE = 1 << 20  # bytes read at once
 SUCCESS = "success"  # a kind that no program writes
 
 
@@ -132,6 +135,7 @@ def submit(
     schemas: Mapping[str, Any] | None = None,
     title: str = "",
     progress: str | None = None,
+    tried: Tried | Path | str | None = None,
     **limits: Any,
 ) -> Proposal:
     """Publish the code at the exchange under its digest, and propose to run it.
@@ -148,6 +152,7 @@ def submit(
             ``Tried.drafts`` of a try is a beginning.
         title: one line for people.
         progress: ``PARTS:PARTY[,PARTY]``: who hears how far the code says it is, and in how many parts; ``None``: nobody.
+        tried: what ``try_`` answered for this code on these assets' mocks, or a file of it: reviewers see it as a claim.
         limits: further members of :class:`~strongroom.app.client.draft.Draft`, such as ``runs`` or ``min_group``.
 
     Raises:
@@ -157,10 +162,16 @@ def submit(
     assets = {role: _form(text) for role, text in inputs.items()}
     wanted = _wanted(outputs)
     held = forms.read(schemas or {}, {name: kind for name, (kind, _) in wanted.items()})
+    kinds = {name: kind for name, (kind, _) in wanted.items()}
+    parameters = _parameters(found, {role: form for role, (_, form) in assets.items()}, kinds, arguments)
+    offered = {role: room.asset(reference) for role, (reference, _) in assets.items()}
+    trial = None if tried is None else trials.load(tried)
+    if trial is not None:
+        trials.require(trial, parameters, offered)
     draft = Draft(
         title=title or f"{found.entry} on {', '.join(sorted(assets))}",
         program=PROGRAM,
-        assets={role: room.asset(reference) for role, (reference, _) in assets.items()},
+        assets=offered,
         outputs={name: Wanted(who, schema=held.get(name)) for name, (_, who) in wanted.items()},
         parameters=_parameters(
             found,
@@ -169,9 +180,13 @@ def submit(
             arguments,
             progress,
         ),
+        parameters=parameters,
+        trial=None if trial is None else trial.digest,
         **limits,
     )
     room.exchange.put_code(found.bundle)
+    if trial is not None:
+        room.exchange.put_trial(trial)
     return room.propose(draft)
 
 
@@ -190,6 +205,9 @@ class Tried:
         seconds: how long it took, starting the sandbox left out.
         sandbox: the kind that it ran in.
         drafts: schemas in JSON, by output, for those that were given none: as what they wrote here would fit.
+        parameters: what was run, and how: as a proposal would have it.
+        inputs: digests of the stand-ins' bytes, by role.
+        kinds: of the outputs that were asked for, by name.
     """
 
     outputs: Mapping[str, bytes]
@@ -199,6 +217,9 @@ class Tried:
     seconds: float = 0.0
     sandbox: str = ""
     drafts: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -334,6 +355,12 @@ def _ran(
     specs = {n: OutputSpec(k, r.max_bytes, r.min_group, r.decimals) for n, (k, r) in rules.items() if k != SUCCESS}
     limits = sandboxes.Limits(within.seconds, within.memory_bytes, sum(s.max_bytes for s in specs.values()))
     parts = code.parts(parameters)
+    what = partial(
+        Tried,
+        parameters=parameters,
+        inputs={role: _file_digest(stand_in.file) for role, stand_in in given.items()},
+        kinds={name: kind for name, (kind, _) in rules.items()},
+    )
     with ExitStack() as opened:
         child = opened.enter_context(sandboxes.prepare(PROGRAM, within.sandbox, outputs=parts, mounted=within.mounted))
         child.wait()
@@ -343,7 +370,7 @@ def _ran(
             written = child.run(parameters, given, specs, limits)
         except ProgramError as error:
             took = time.monotonic() - began
-            return Tried({}, {}, error.code, child.log.decode("utf-8", "replace"), took, child.kind)
+            return what({}, {}, error.code, child.log.decode("utf-8", "replace"), took, child.kind)
         took = time.monotonic() - began
         drafts = {
             name: form
@@ -353,7 +380,16 @@ def _ran(
         rules = {n: (k, replace(r, schema=drafts[n]) if n in drafts else r) for n, (k, r) in rules.items()}
         passed, refused = _ruled(written, rules)
         said = {name: form.to_json() for name, form in drafts.items()}
-        return Tried(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind, said)
+        return what(passed, refused, None, child.log.decode("utf-8", "replace"), took, child.kind, said)
+
+
+def _file_digest(file: BinaryIO) -> str:
+    """Of a stand-in, which is left where it begins."""
+    found = hashlib.sha256()
+    while piece := file.read(PIECE):
+        found.update(piece)
+    file.seek(0)
+    return f"sha256:{found.hexdigest()}"
 
 
 def _ruled(

@@ -85,6 +85,7 @@ class Draft:
         charges: role -> rows that may leave, of assets whose budgets a run is charged to although the program does not say
             what it spends.
         observed: how finely time and failure are told; ``None``: as is usual for the program.
+        trial: what the code did on the mocks, by its digest.
     """
 
     title: str
@@ -106,6 +107,7 @@ class Draft:
     among: tuple[str, ...] = ()
     charges: Mapping[str, int] = field(default_factory=dict)
     observed: Observed | None = None
+    trial: str | None = None
 
 
 def least_policy(
@@ -282,6 +284,7 @@ def proposal(
         limits=Limits(draft.runs, draft.seconds, draft.memory_bytes),
         payments=_sorted(draft.payments),
         charges=_charges(draft.program, parameters, draft.charges, outputs),
+        trial=draft.trial,
     )
     require(found, draft.assets)
     return _in_normal_form(found)
@@ -372,7 +375,8 @@ def countered(old: Proposal, change: Change, *, proposer: str, nonce: bytes, at:
         not_after=at + change.days * DAY if change.days is not None else old.not_after,
         payments=_sorted(_changed(old.payments, change.payments)),
         charges=_recharged(old, change, outputs),
+        trial=None,  # nobody tried it under these terms
     )
-    if new == old:
+    if replace(new, trial=old.trial) == old:
         raise Usage("the counter-proposal changes nothing", hint="Approve the proposal, or say what to change.")
     return _in_normal_form(replace(new, supersedes=old.digest, proposer=proposer, nonce=nonce.hex(), created_at=at))

@@ -6,16 +6,13 @@ asked for nothing but what changed since. What somebody has not pinned is left o
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from strongroom import wire
-from strongroom.contract import Proposal, State, require, state
+from strongroom.contract import Proposal, require, state
 from strongroom.errors import BadField, NotFound, NotPermitted, StrongroomError, Usage
 from strongroom.review import Kind, Note, bundle_of
 from strongroom.wire import Envelope
@@ -27,118 +24,13 @@ from .changes import FileDiff, PackageChange, diff, packages
 from .code import Code, read_code
 from .home import read
 from .inspection import Report, inspect
+from .listed import Filter, News, Row
 from .prose import Clause, clauses
 from .room import LeftOut, Room, View, is_whole
+from .trials import Claim, claim_of
 
 FORMAT = "1"  # of the index; what another one left is made anew
 DAY = 86_400
-OVER = frozenset({State.WITHDRAWN, State.COUNTERED, State.SPENT})
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One proposal in the list.
-
-    Attributes:
-        settled: where it stands, but for time; :meth:`state` knows of that too.
-        waits: whether this party has still to decide.
-        assets: words that an asset can be found by: roles, owners, names of this party's own, digests.
-        asks: changes that were asked for.
-    """
-
-    digest: str
-    title: str
-    proposer: str
-    created_at: int
-    not_after: int
-    settled: str
-    waits: bool
-    parties: tuple[str, ...]
-    approved_by: tuple[str, ...]
-    withdrawn_by: tuple[str, ...]
-    countered_by: str | None
-    supersedes: str | None
-    program: str
-    bundle: str | None
-    assets: tuple[str, ...]
-    notes: int
-    asks: int
-
-    def state(self, at: int) -> State:
-        """Where it stands at a time, Unix seconds; as :func:`strongroom.contract.state` says."""
-        settled = State(self.settled)
-        return settled if settled in OVER or at < self.not_after else State.EXPIRED
-
-    def waiting(self, at: int) -> bool:
-        """Whether it waits for this party."""
-        return self.waits and self.state(at) is State.PROPOSED
-
-    def encode(self) -> bytes:
-        """As the index keeps it: the values in their order, and nothing that is signed."""
-        return json.dumps([getattr(self, f.name) for f in fields(self)]).encode()
-
-    @classmethod
-    def parse(cls, data: bytes) -> Row:
-        """A row of our own index."""
-        values: list[Any] = [tuple(item) if isinstance(item, list) else item for item in json.loads(data)]
-        return cls(*values)
-
-    def to_json(self, at: int) -> dict[str, wire.JSON]:
-        found: Any = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("settled", "waits")}
-        lists = {name: list(item) for name, item in found.items() if isinstance(item, tuple)}
-        return {**found, **lists, "state": self.state(at).value, "waiting": self.waiting(at)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which proposals to list: all that is said must hold.
-
-    Attributes:
-        waiting: only what waits for this party.
-        state: where it stands.
-        proposer: who proposed it.
-        asset: a role, an owner, the name of an own asset, or the beginning of a manifest's digest.
-        text: in the title, the proposer's name or the digest; any case.
-        since: Unix seconds, not proposed before.
-    """
-
-    waiting: bool = False
-    state: State | None = None
-    proposer: str | None = None
-    asset: str | None = None
-    text: str | None = None
-    since: int | None = None
-
-    def takes(self, row: Row, at: int) -> bool:
-        return (
-            (not self.waiting or row.waiting(at))
-            and (self.state is None or row.state(at) is self.state)
-            and (self.proposer is None or row.proposer == self.proposer)
-            and (self.since is None or row.created_at >= self.since)
-            and (self.asset is None or any(a == self.asset or _begins(a, self.asset) for a in row.assets))
-            and (self.text is None or self.text.casefold() in f"{row.title} {row.proposer} {row.digest}".casefold())
-        )
-
-
-def _begins(digest: str, start: str) -> bool:
-    return len(start) > len("sha256:") and digest.startswith("sha256:") and digest.startswith(start)
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """Something that happened since the index was last made: which event, to which proposal, by whom.
-
-    Attributes:
-        event: ``proposed``, ``approved``, ``agreed``, ``countered``, ``withdrawn``, ``comment``, ``ask`` or ``reviewed``.
-        proposal: its digest.
-        by: the party that did it.
-        key: what makes it this event and no other.
-    """
-
-    event: str
-    proposal: str
-    by: str
-    key: str
 
 
 Herald = tuple[Sequence[str], Callable[[News], bytes]]
@@ -161,6 +53,7 @@ class Sheet:
         notes: verified, oldest first.
         costs: what a run would spend of this party's own budgets.
         approvers: of those whom the assets' terms name, who has approved and who has not.
+        claim: what the proposer says that the code did on the mocks, if anything.
     """
 
     view: View
@@ -175,6 +68,7 @@ class Sheet:
     notes: tuple[Note, ...]
     costs: tuple[Clause, ...]
     approvers: tuple[Clause, ...]
+    claim: Claim | None
 
     @property
     def bundle(self) -> str | None:
@@ -361,6 +255,7 @@ class Inbox:
             notes=notes,
             costs=tuple(costs(self.room.home, view.proposal)),
             approvers=tuple(approvers.standing(self.room, view.proposal, view.history.approved_by)),
+            claim=claim_of(self.room, view.proposal),
         )
         self.store.show(digest, bundle or "", report.digest if report else "", self.now())
         return sheet
@@ -472,14 +367,6 @@ class Inbox:
         if not reason.strip():
             raise Usage("a refusal says why", hint='strongroom inbox refuse DIGEST "the reason"')
         return self.room.withdraw(digest, reason)
-
-
-def day_of(text: str) -> int:
-    """The first second of a day of UTC, Unix. Raises Usage."""
-    try:
-        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
-    except ValueError as error:
-        raise Usage(f"{text[:40]!r} is no day", hint="Write it as 2026-11-01.") from error
 
 
 def _bundle_or_none(proposal: Proposal) -> str | None:

@@ -240,6 +240,8 @@ def _limits(p: Proposal) -> Iterator[Clause]:
     for number, payment in enumerate(p.payments, 1):
         amount = f"{payment.amount // 100:,}.{payment.amount % 100:02} {payment.currency}"
         yield Clause(f"payment {number}", f"{payment.payer} owes {payment.payee} {amount} for each completed run")
+    if p.trial:
+        yield Clause("tried on mocks", f"by {p.proposer}, who claims the outcome {p.trial}")
     for charge in p.charges:
         yield Clause(f"budget of {charge.role}", f"each run spends {_charge(charge)}")
 

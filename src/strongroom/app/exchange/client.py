@@ -22,6 +22,7 @@ from strongroom.ledger import ConsistencyProof, Entry, LoggedProof
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.review import MAX_NOTES
+from strongroom.trial import MAX_TRIAL_BYTES, Trial
 from strongroom.wire import Envelope, Fields
 
 from .entry import KEY_HEADER, PAGE_ITEMS
@@ -211,6 +212,18 @@ class ExchangeClient:
         if wire.digest(found) != digest:
             raise CodeMismatch("the exchange answered with another bundle")
         return found
+
+    def put_trial(self, trial: Trial) -> None:
+        """Publish what code did on mocks, to whoever knows its digest, as code is published."""
+        data = trial.encode()
+        self.client.call("PUT", f"/v1/trials/{wire.digest(data)}", content=data)
+
+    def trial(self, digest: str) -> Trial:
+        """What the proposer says that their code did on mocks. Raises CodeMismatch; WireError leaves."""
+        found = self.client.get(f"/v1/trials/{digest}", max_bytes=MAX_TRIAL_BYTES)
+        if wire.digest(found) != digest:
+            raise CodeMismatch("the exchange answered with another trial")
+        return Trial.parse(found)
 
     # --- contracts ---
 

@@ -30,6 +30,7 @@ from strongroom.ledger import Entry
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
 from strongroom.review import Note
+from strongroom.trial import MAX_TRIAL_BYTES, Trial
 from strongroom.wire import Envelope, Fields, Signature
 
 from .entry import ENTRY_TYPE, KEY_HEADER, MAX_KEYS, PAGE_ITEMS
@@ -182,6 +183,15 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
         await blocking(CodeBundle.parse)(data)
         await blocking(store.require_space)(len(data))
         await blocking(store.put_code)(digest, data)
+        return json_answer({})
+
+    async def put_trial(request: Request) -> Response:
+        digest, data = _digest(request), await body(request, MAX_TRIAL_BYTES)
+        if wire.digest(data) != digest:
+            raise BadField("the trial is not the one that the address names")
+        await blocking(Trial.parse)(data)
+        await blocking(store.require_space)(len(data))
+        await blocking(store.put_trial)(digest, data)
         return json_answer({})
 
     def get_file(kind: str) -> object:
@@ -389,6 +399,8 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
             Route("/v1/outputs/{digest}", put_output, methods=["PUT"]),
             Route("/v1/code/{digest}", get_file("code")),  # type: ignore[arg-type]
             Route("/v1/code/{digest}", put_code, methods=["PUT"]),
+            Route("/v1/trials/{digest}", get_file("trial")),  # type: ignore[arg-type]
+            Route("/v1/trials/{digest}", put_trial, methods=["PUT"]),
             Route("/v1/proposals", list_proposals),
             Route("/v1/proposals", post_proposal, methods=["POST"]),
             Route("/v1/proposals/{digest}", get_proposal),

@@ -32,7 +32,7 @@ MAX_COUNTERS = 100  # counter-proposals to one proposal
 MAX_RECEIPTS = 10_000  # of one contract, shown at a time
 MAX_BATCHED = 2_000_000  # receipts of requests that are logged under one contract in a day
 DAY = 86_400
-KINDS = ("sealed", "mock", "output", "code")  # of files, each in a folder of its own
+KINDS = ("sealed", "mock", "output", "code", "trial")  # of files, each in a folder of its own
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL, keyid TEXT NOT NULL,
@@ -153,6 +153,11 @@ class ExchangeStore:
     def put_code(self, digest: str, data: bytes) -> None:
         """Keep a bundle of submitted code, which whoever knows its digest can read; the same twice is kept once."""
         with suppress(Conflict), self.incoming("code", digest) as (sink, _):
+            sink.write(data)
+
+    def put_trial(self, digest: str, data: bytes) -> None:
+        """Keep what somebody says that their code did on mocks, as code is kept."""
+        with suppress(Conflict), self.incoming("trial", digest) as (sink, _):
             sink.write(data)
 
     # --- documents ---

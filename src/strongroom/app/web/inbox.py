@@ -22,25 +22,31 @@ from urllib.parse import parse_qs
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from strongroom.app.client.inbox import Filter, Inbox, day_of
+from strongroom.app.client.inbox import Inbox
+from strongroom.app.client.listed import Filter, day_of
 from strongroom.app.client.room import LeftOut
 from strongroom.app.http import application, blocking, body, status_of
 from strongroom.contract import State
-from strongroom.errors import NotPermitted, StrongroomError, Unauthorised, Usage
+from strongroom.errors import NotFound, NotPermitted, StrongroomError, Unauthorised, Usage
 from strongroom.review import Kind
 from strongroom.wire import Fields
 
-from .inbox_pages import Frame, Place, anchor, listing, message, proposal
+from .inbox_code import anchor
+from .inbox_frame import Frame, Place
+from .inbox_pages import listing, message, proposal
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
+    from strongroom.app.client.analysis import Tried
+
 COOKIE = "strongroom-inbox"
 MAX_FORM = 64 << 10
+MAX_TRIED = 8  # runs on mocks whose outcome is kept
 STYLE = Path(__file__).with_name("inbox.css")
 POLICY = (
-    "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none';"
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none';"
     " require-trusted-types-for 'script'"
 )
 HEADERS = {
@@ -61,15 +67,18 @@ class InboxPage:
     Args:
         inbox: whose it is.
         address: of the server, ``http://127.0.0.1:PORT``.
+        wheels, index: where the packages of a lock come from, where code is run on mocks.
     """
 
-    def __init__(self, inbox: Inbox, address: str) -> None:
+    def __init__(self, inbox: Inbox, address: str, *, wheels: Path | None = None, index: str | None = None) -> None:
         self._inbox, self._address = inbox, address
+        self._wheels, self._index = wheels, index
+        self._tried: dict[str, Tried] = {}
         self._host = address.removeprefix("http://")
         self._place = secrets.token_urlsafe(16)
         self._token: str | None = secrets.token_urlsafe(32)
         self._session = secrets.token_urlsafe(32)
-        self._lock = threading.Lock()
+        self._lock, self._running = threading.Lock(), threading.Lock()
         card = inbox.room.home.card
         self._frame = Frame(f"/{self._place}/", inbox.room.name, card.fingerprint, secrets.token_urlsafe(32))
         self._left_out: dict[str, LeftOut] = {}
@@ -87,6 +96,7 @@ class InboxPage:
                 Route(f"{base}/style.css", self._guarded(self._style, inside=False)),
                 Route(f"{base}/", self._guarded(self._list)),
                 Route(f"{base}/p/{{digest}}", self._guarded(self._show)),
+                Route(f"{base}/p/{{digest}}/mock/{{name}}", self._guarded(self._picture)),
                 Route(f"{base}/p/{{digest}}/{{verb}}", self._guarded(self._decide), methods=["POST"]),
             ]
         )
@@ -152,26 +162,49 @@ class InboxPage:
 
         def work() -> bytes:
             with self._lock:
-                return proposal(self._frame, self._inbox.show(digest), place, self._inbox.room.name)
+                sheet, tried = self._inbox.show(digest), self._tried.get(digest)
+                return proposal(self._frame, sheet, place, self._inbox.room.name, tried)
 
         return _html(await blocking(work)())
+
+    async def _picture(self, request: Request) -> Response:
+        """A picture that the code drew here of the mocks, after its rule has drawn it anew."""
+        tried, name = self._tried.get(_digest(request)), request.path_params["name"]
+        if tried is None or tried.kinds.get(name) != "picture" or name not in tried.outputs:
+            raise NotFound("there is no such picture: run the code on the mocks first")
+        return Response(tried.outputs[name], media_type="image/png")
+
+    def _try(self, digest: str) -> None:
+        """Run the code here. The inbox can be read meanwhile; one run goes at a time."""
+        with self._running:
+            with self._lock:
+                sheet = self._inbox.show(digest)
+            tried = self._inbox.run_mock(sheet, wheels=self._wheels, index=self._index)
+            with self._lock:
+                while len(self._tried) >= MAX_TRIED:
+                    del self._tried[next(iter(self._tried))]
+                self._tried[digest] = tried
 
     async def _decide(self, request: Request) -> Response:
         digest, verb = _digest(request), request.path_params["verb"]
         form = _form(await body(request, MAX_FORM))
         if not hmac.compare_digest(form.get("secret", "").encode(), self._frame.secret.encode()):
             raise Unauthorised("the form is not of this session", hint="Open the inbox, and decide there.")
-        if verb not in ("approve", "ask", "comment", "refuse"):
+        if verb not in ("approve", "ask", "comment", "refuse", "try"):
             raise Usage(f"nothing is called {verb[:40]!r} here")
         if verb != "comment" and form.get("proposal") != digest:
             raise NotPermitted("the form is about another proposal than its address")
 
         def work() -> None:
+            if verb == "try":
+                self._try(digest)
+                return
             with self._lock:
                 self._carry_out(verb, digest, form)
 
         await blocking(work)()
-        return RedirectResponse(self._frame.path("p", digest) + _back(form), 303)
+        there = "#here" if verb == "try" else _back(form)
+        return RedirectResponse(self._frame.path("p", digest) + there, 303)
 
     def _carry_out(self, verb: str, digest: str, form: dict[str, str]) -> None:
         text = form.get("text", "").replace("\r\n", "\n")

@@ -50,7 +50,7 @@ def element(name: str, /, *children: object, **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None and value is not False
     )
-    if name in ("input", "meta", "link", "br", "hr"):
+    if name in ("input", "meta", "link", "br", "hr", "img"):
         return Markup(f"<{name}{given}>")
     return Markup(f"<{name}{given}>{together(children)}</{name}>")
 
