@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from strongroom.app.cli import main as strongroom_main
 from strongroom.app.cli.fleet import Fleet
 from strongroom.app.cli.parties import make
+from strongroom.app.client import display
 from strongroom.app.client.home import Home, reference
 
 PLACE = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
@@ -51,7 +52,9 @@ strongroom offer records.parquet --reveal reveal.json --withhold patient --as ho
 ```
 """,
     ),
-    ("code", 'import strongroom\n\nroom = strongroom.connect("room", party="researcher")\nroom.assets'),
+    ("code", 'import strongroom\n\nroom = strongroom.connect("room", party="researcher")\nroom'),
+    ("markdown", "That is you, and whom you pinned. What they offer:"),
+    ("code", "room.assets"),
     (
         "markdown",
         "Only what owners offer whose keys you pinned is listed. An asset shows its card and the first rows of its mock:",
@@ -102,13 +105,13 @@ groups = {"properties": {"benign": number, "malignant": number}, "type": "object
 summary = {"properties": {"count": groups, "mean": groups, "std": groups}, "type": "object"}
 rules = {"decimals": 2, "max_bytes": 10_000, "schemas": {"summary": summary}}
 tried = room.try_(by_diagnosis, inputs={"records": records}, outputs=outputs, **rules)
-print(tried.passed, tried.outputs["summary"].decode())""",
+tried""",
     ),
     (
         "markdown",
         """
 What runs on the records themselves is a contract that the hospital signs first. Submitting publishes the code under its
-digest, and proposes to run exactly that:
+digest, and proposes to run exactly that. With `tried=tried` reviewers see what it did on the mock, as your claim:
 """,
     ),
     (
@@ -116,9 +119,14 @@ digest, and proposes to run exactly that:
         """from strongroom.observation import Observed
 
 told = Observed(5, "withheld")  # when it ends, in multiples of five seconds; that it failed, and not how
-proposal = room.submit(by_diagnosis, inputs={"records": records.name}, outputs=outputs, observed=told, **rules)
-print(room.view(proposal.digest).state.value)
-for name, text in room.submitted(proposal).files.items():
+inputs = {"records": records.name}
+proposal = room.submit(by_diagnosis, inputs=inputs, outputs=outputs, observed=told, tried=tried, **rules)
+room.view(proposal.digest)""",
+    ),
+    ("markdown", "The bundle holds the function, and nothing else of this notebook:"),
+    (
+        "code",
+        """for name, text in room.submitted(proposal).files.items():
     print(name, text, sep="\\n\\n")""",
     ),
     (
@@ -144,17 +152,12 @@ the records, runs the code with no way out, lets through what the rules allow, a
         "code",
         """bundle = room.run(proposal.digest)
 receipt = strongroom.verify(bundle, trust=room.trust)
-print(f"{receipt.label}; {len(receipt.transcript.checks)} checks passed")""",
+receipt""",
     ),
     ("markdown", "The output was encrypted to the researcher alone. These figures are of the records, with two decimals:"),
     (
         "code",
-        """import json
-
-import pandas as pd
-
-(summary,) = room.outputs(proposal.digest)
-pd.DataFrame(json.loads(summary.path.read_bytes()))""",
+        "room.outputs(proposal.digest)",
     ),
 ]
 
@@ -265,9 +268,9 @@ def answered(source: str, names: dict[str, Any], count: int) -> list[dict[str, A
     if printed.getvalue():
         found.append({"name": "stdout", "output_type": "stream", "text": lines(printed.getvalue())})
     if value is not None:
-        data = {"text/plain": lines(repr(value))}
-        if hasattr(value, "_repr_html_"):
-            data["text/html"] = lines(value._repr_html_())
+        data, shown_as = {"text/plain": lines(display.text_of(value))}, display.html_of(value)
+        if shown_as is not None:
+            data["text/html"] = lines(shown_as)
         found.append({"data": data, "execution_count": count, "metadata": {}, "output_type": "execute_result"})
     return found
 
@@ -280,6 +283,11 @@ def same(notebook: dict[str, Any]) -> list[Any]:
     """What a notebook says, without what differs each time: digests and times."""
     text = json.dumps([[c["cell_type"], c["source"], shown(c)] for c in notebook["cells"]])
     text = re.sub(r"sha256:[0-9a-f]{64}", "<digest>", text)
+    text = re.sub(r"(?:bubblewrap|namespaces), \d+\.\d\d s", "<sandbox>", text)
+    text = re.sub(r"http://127\.0\.0\.1:\d+", "<address>", text)
+    text = re.sub(r"[\w.-]+/ledger-[0-9a-f]{8}", "<log>", text)
+    text = re.sub(r"<td>(?:[0-9a-f]{4}[ -]?){4,16}</td>", "<td><fingerprint></td>", text)
+    text = re.sub(r"[^>]*/outputs/[0-9a-f]{32}/", "outputs/<run>/", text)
     return json.loads(re.sub(r"\d{1,2} [A-Z][a-z]+ \d{4}, \d\d:\d\d UTC", "<time>", text))
 
 

@@ -31,10 +31,11 @@ def test_it_has_the_form_of_a_notebook():
 
 
 def test_it_goes_from_the_offer_to_verified_figures():
-    said = "".join("".join(o.get("text", [])) for cell in KEPT["cells"] for o in cell.get("outputs", []))
-    assert "True {" in said  # the try passed
-    assert "proposed" in said
-    assert "13 checks passed" in said
+    outputs = [o for cell in KEPT["cells"] for o in cell.get("outputs", [])]
+    said = "".join("".join(o["data"]["text/html"]) for o in outputs if "data" in o)
+    assert "passed: everything that was asked for would leave" in said
+    assert "by researcher, who claims the outcome sha256:" in said
+    assert said.count("<td>passed: ") == 14  # and thirteen checks of the receipt
     figures = "".join(KEPT["cells"][-1]["outputs"][0]["data"]["text/html"])
     table = records().to_pandas().groupby("diagnosis")["mean radius"].mean().round(2)
     assert all(str(mean) in figures for mean in table)

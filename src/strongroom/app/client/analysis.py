@@ -25,7 +25,7 @@ from strongroom.errors import BadEntry, ManifestMismatch, NotFound, OutputError,
 from strongroom.policy import MAX_DECIMALS, OutputRule
 from strongroom.schema import KINDS
 
-from . import forms, gathered, trials
+from . import display, forms, gathered, trials
 from .draft import MAX_BYTES, Draft, Wanted
 
 if TYPE_CHECKING:
@@ -225,6 +225,9 @@ class Tried:
     def passed(self) -> bool:
         """Whether everything that was asked for would leave."""
         return self.failure is None and not self.refused
+
+    def _repr_html_(self) -> str:
+        return display.tried_html(self)
 
 
 @dataclass

@@ -12,11 +12,9 @@ an older offer than was seen here before.
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +34,8 @@ from strongroom.errors import (
 from strongroom.policy import Policy
 from strongroom.wire import Fields
 
+from . import figures
+from .display import aligned, rows_html, table_html, text_html, time_said
 from .home import read, write
 from .prose import policy_clauses
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 MAX_MOCK_BYTES = 64 << 20  # as an exchange takes
 PIECE = 1 << 20
-SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_CHARS = 5, 20, 60  # of a mock, in a notebook
+SHOWN_ROWS = 5  # of a mock, in a notebook
 QUIET_SECONDS = 2  # before progress is shown
 
 _SUFFIXES = {
@@ -75,10 +75,10 @@ class Terms:
         return {clause.about.removeprefix("policy: "): clause.text for clause in policy_clauses(self.policy)}
 
     def __repr__(self) -> str:
-        return _aligned(self.clauses.items())
+        return aligned(self.clauses.items())
 
     def _repr_html_(self) -> str:
-        return _rows_html(self.clauses.items())
+        return rows_html(self.clauses.items())
 
 
 class Columns:
@@ -97,10 +97,10 @@ class Columns:
         return [(f.name, f"{f.type}" + ("" if f.nullable else ", never null")) for f in self.arrow]
 
     def __repr__(self) -> str:
-        return _aligned(self.rows)
+        return aligned(self.rows)
 
     def _repr_html_(self) -> str:
-        return _rows_html(self.rows)
+        return rows_html(self.rows)
 
 
 class Asset:
@@ -204,7 +204,7 @@ class Asset:
         mock = "none" if m.mock is None else f"{m.mock.size:,} bytes, {m.mock.media_type}"
         return {
             "asset": f"{self.name}, a {m.kind} ({m.media_type})",
-            "offered": _time(m.created_at),
+            "offered": time_said(m.created_at),
             "manifest": m.digest,
             "mock": mock,
             "who approves": f"{m.owner}, and every other party of a contract; each signs exactly what runs",
@@ -213,10 +213,10 @@ class Asset:
         }
 
     def __repr__(self) -> str:
-        return _aligned(self.card.items())
+        return aligned(self.card.items())
 
     def _repr_html_(self) -> str:
-        return _rows_html(self.card.items()) + self._mock_html()
+        return rows_html(self.card.items()) + self._mock_html()
 
     def _mock_html(self) -> str:
         """The mock's first rows. A notebook shows what is wrong, and no traceback."""
@@ -225,13 +225,11 @@ class Asset:
         try:
             table = self.mock_arrow
         except StrongroomError as error:
-            return f"<p><b>{_text(error.code)}</b>: {_text(error.message)}</p>"
-        names = table.column_names[:SHOWN_COLUMNS]
-        cells = table.select(range(len(names))).slice(0, SHOWN_ROWS)
-        rows = [[_cell(column[row]) for column in cells.columns] for row in range(cells.num_rows)]
-        more = f"; {len(names)} of {table.num_columns} columns" if table.num_columns > len(names) else ""
-        caption = f"<p>The mock: {table.num_rows:,} rows, of which {len(rows)}{more}</p>"
-        return caption + _table_html(names, rows)
+            return f"<p><b>{text_html(error.code)}</b>: {text_html(error.message)}</p>"
+        figure = figures.first(table, SHOWN_ROWS)
+        more = f"; {len(figure.header)} of {table.num_columns} columns" if table.num_columns > len(figure.header) else ""
+        caption = f"<p>The mock: {table.num_rows:,} rows, of which {len(figure.rows)}{more}</p>"
+        return caption + table_html(figure.header, figure.rows)
 
 
 class Assets(Mapping[str, Asset]):
@@ -321,7 +319,7 @@ class Assets(Mapping[str, Asset]):
             m = self._newest[name]
             stale = " (older than before)" if m.created_at < self._seen.get(name, 0) else ""
             mock = f"{m.mock.size:,} bytes" if m.mock else "none"
-            found.append([name + stale, m.kind, ", ".join(sorted(m.terms.uses)), mock, _time(m.created_at)])
+            found.append([name + stale, m.kind, ", ".join(sorted(m.terms.uses)), mock, time_said(m.created_at)])
         return found
 
     def __repr__(self) -> str:
@@ -332,7 +330,7 @@ class Assets(Mapping[str, Asset]):
         return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
     def _repr_html_(self) -> str:
-        return _table_html(list(HEADER), self.rows()) if self._newest else f"<p>{self!r}</p>"
+        return table_html(list(HEADER), self.rows()) if self._newest else f"<p>{self!r}</p>"
 
 
 HEADER = ("asset", "kind", "uses", "mock", "offered")
@@ -353,49 +351,3 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
     with tqdm(desc=label, total=total, unit="B", unit_scale=True, leave=False, delay=QUIET_SECONDS) as bar:
         yield bar.update
-
-
-# --- text and HTML ----------------------------------------------------------------------------------------------------
-
-
-def _time(at: int) -> str:
-    try:
-        when = datetime.fromtimestamp(at, UTC)
-    except (OverflowError, ValueError, OSError):
-        return f"second {at}"
-    return f"{when.day} {when:%B %Y, %H:%M} UTC"
-
-
-def _shown(text: str) -> str:
-    """What somebody else wrote, as a screen prints it and does not obey it."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _cell(scalar: pa.Scalar) -> str:
-    try:
-        value = scalar.as_py()
-    except (ValueError, OverflowError):  # such as a date after the year 9999
-        return "(cannot be shown)"
-    text = "" if value is None else str(value)
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
-
-
-def _text(text: str) -> str:
-    return html.escape(_shown(text))
-
-
-def _aligned(pairs: Iterable[tuple[str, str]]) -> str:
-    rows = [(_shown(about), _shown(text)) for about, text in pairs]
-    width = max((len(about) for about, _ in rows), default=0)
-    return "\n".join(f"{about.ljust(width)}  {text}" for about, text in rows)
-
-
-def _rows_html(pairs: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"<tr><th>{_text(about)}</th><td>{_text(text)}</td></tr>" for about, text in pairs)
-    return f"<table>{rows}</table>"
-
-
-def _table_html(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

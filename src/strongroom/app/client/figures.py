@@ -6,9 +6,11 @@ What is shown are strings; whoever puts them on a screen or a page escapes them 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_ROWS, MAX_COLUMNS, MAX_CHARS = 20, 20, 60
 MAX_TEXT = 2000  # characters
@@ -65,8 +67,18 @@ def _table(data: bytes) -> Figure:
         table = opened.read_all()
     except (ImportError, ValueError, OSError):  # of which Arrow's own are some
         return Figure(more=f"a table of {len(data):,} bytes, which cannot be shown here")
+    return first(table, MAX_ROWS)
+
+
+def first(table: pa.Table, most: int) -> Figure:
+    """The first rows and columns of a table.
+
+    Args:
+        table: of Arrow.
+        most: how many rows.
+    """
     names = table.column_names[:MAX_COLUMNS]
-    cells = table.select(range(len(names))).slice(0, MAX_ROWS)
+    cells = table.select(range(len(names))).slice(0, most)
     rows = tuple(tuple(_cell(column[row]) for column in cells.columns) for row in range(cells.num_rows))
     columns = f"; {len(names)} of {table.num_columns} columns" if table.num_columns > len(names) else ""
     more = f"{table.num_rows:,} rows, of which {len(rows)}{columns}" if len(rows) < table.num_rows or columns else ""
@@ -125,9 +137,4 @@ def _text(data: bytes) -> Figure:
     return Figure(text=text[:MAX_TEXT], more=f"{len(text):,} characters, of which {MAX_TEXT:,}")
 
 
-def looks(outputs: Mapping[str, tuple[str, bytes]]) -> dict[str, Figure]:
-    """Several, by name."""
-    return {name: look(kind, data) for name, (kind, data) in sorted(outputs.items())}
-
-
-__all__ = ["Figure", "look", "looks", "short"]
+__all__ = ["Figure", "first", "look", "short"]

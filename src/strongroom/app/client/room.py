@@ -84,7 +84,7 @@ from strongroom.receipt import Bundle, Receipt, verify
 from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
-from . import approvers
+from . import approvers, display
 from .budgets import adopt
 from .draft import Change, Draft, countered, proposal
 from .home import Home, PartyHome, private, read, write
@@ -155,6 +155,9 @@ class View:
     state: State
     mine: bool
 
+    def _repr_html_(self) -> str:
+        return display.rows_html(display.view_pairs(self))
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -172,6 +175,9 @@ class Opened:
     kind: str
     path: Path
     receipt: Receipt
+
+    def _repr_html_(self) -> str:
+        return display.opened_html([self])
 
 
 class Room:
@@ -198,6 +204,12 @@ class Room:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return display.aligned(display.room_pairs(self))
+
+    def _repr_html_(self) -> str:
+        return display.rows_html(display.room_pairs(self))
 
     @property
     def name(self) -> str:
@@ -688,7 +700,7 @@ class Room:
 
         Args:
             digest: the contract.
-            on_step: called with each step and a word of detail.
+            on_step: called with each step and a word of detail; shown as a line, once it takes long, where not given.
 
         Raises:
             SignatureMissing, Expired, WrongState; ReleaseRefused; NotVerified when the receipt does not hold.
@@ -704,8 +716,8 @@ class Room:
 
         request = RunRequest(digest, self.name, fresh(16).hex(), int(time.time()))
         signed, timeout = request.sign(self.home.keys.signing), contract.proposal.limits.seconds + 60
-        with closing(Client(self._enclave, timeout=timeout)) as client:
-            bundle = run_contract(client, signed, on_step or (lambda _step, _detail: None))
+        with closing(Client(self._enclave, timeout=timeout)) as client, display.steps(on_step) as step:
+            bundle = run_contract(client, signed, step)
         statement = self.keep(bundle).statement
         if (statement.contract, statement.run_id) != (request.contract, request.run_id):
             raise BadReceipt("the enclave answered with the receipt of another run")
@@ -850,7 +862,7 @@ class Room:
         Raises:
             NotVerified: a receipt does not hold, so that nothing under it is opened.
         """
-        opened = []
+        opened = display.Outputs()
         deliveries = self.exchange.deliveries(digest)
         bundles = self.receipts(digest)
         for bundle in bundles:
@@ -981,6 +993,7 @@ def connect(home: Path | str, party: str | None = None, *, exchange: str | None 
     if exchange is None or enclave is None:
         config = place.config
         exchange, enclave = exchange or config.exchange, enclave or config.enclave
+    display.register()
     return Room(place.party(party), exchange=exchange, enclave=enclave)
 
 
