@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+import strongroom.enclave.sandbox  # noqa: F401 - before a test puts another program in the place of what it imports
 from stage import Rehearsal
 from strongroom import wire
 from strongroom.app.client.draft import Draft

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from strongroom.app.client import budgets
 from strongroom.app.client.budgets import Wanted
 from strongroom.broker import Charged
 from strongroom.budget.charge import Event
-from strongroom.errors import BadBudget, NotFound, StrongroomError, Usage
+from strongroom.contract import AssetRef
+from strongroom.errors import BadBudget, NotCharged, NotFound, StrongroomError, Usage
 from world import NOW, charge
 
 
@@ -203,3 +205,22 @@ def test_without_the_accountant_the_proposal_is_still_shown(rehearsal: Rehearsal
     (found,) = tell_spending(rehearsal.hospital.home, proposal, Screen())
     assert found["error"]["code"] == "app.missing_extra"
     assert replace(proposal, title="x").title == "x"
+
+
+# --- what a room answers ------------------------------------------------------------------------------------------------
+
+
+def test_an_owner_does_not_sign_that_a_room_answers_about_what_has_a_budget(rehearsal: Rehearsal) -> None:
+    ref = AssetRef("data", "hospital", rehearsal.records.digest)
+    standing: Any = SimpleNamespace(standing=True, assets=(ref,), limits=SimpleNamespace(runs=1), charge=lambda _role: None)
+    runs: Any = SimpleNamespace(**{**vars(standing), "standing": False})
+    home = rehearsal.hospital.home
+    budgets.require_runs(home, standing)  # there is no budget yet
+    put(rehearsal, runs=50)
+    budgets.require_runs(home, runs)
+    budgets.require_runs(rehearsal.lab.home, standing)  # another's
+    with pytest.raises(NotCharged, match="what a room answers is charged to none"):
+        budgets.require_runs(home, standing)
+    said = [clause.text for clause in budgets.costs(home, standing)]
+    assert said == ["what a room answers is charged to no budget, so that your broker will refuse"]
+    assert "counter it" in budgets.costs(home, runs)[0].text

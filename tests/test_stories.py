@@ -42,6 +42,7 @@ DIFFERS = [
     (re.compile(r"http://127\.0\.0\.1:\d+"), "<address>"),
     (re.compile(r"\d{1,2} [A-Z][a-z]+ \d{4}, \d\d:\d\d(?::\d\d)? UTC"), "<time>"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "<time>"),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d\b"), "<time>"),
     (re.compile(r"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{43}="), "<key>"),
     (re.compile(r"\b0\.\d{4}$"), "<figure>"),
     (re.compile(r"\b\d+ entries"), "<n> entries"),  # brokers log what they decided when they come to it

@@ -227,7 +227,7 @@ def tell_spending(here: PartyHome, proposal: Proposal, screen: Screen) -> list[d
     except MissingExtra as error:
         screen.said("your budget", f"cannot be composed here: {error.message} ({error.hint})")
         return [{"error": error.to_json()}]
-    for clause in budgets.words(found, proposal.limits.runs):
+    for clause in budgets.words(found, proposal.limits.runs, standing=proposal.standing):
         screen.said(clause.about, clause.text)
     return [
         {"charged": s.charged, "fits": s.fits, "lines": [_line(line) for line in s.lines], "role": s.role} for s in found

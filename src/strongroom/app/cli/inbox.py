@@ -32,7 +32,7 @@ strongroom inbox list --all --text bias --as hospital
 strongroom inbox show sha256:3f2a --as hospital
 strongroom inbox comment sha256:3f2a "Why the fifth decimal?" --file analysis.py --line 12 --as hospital
 strongroom inbox ask sha256:3f2a "Bin the ages by ten years." --as hospital
-strongroom inbox approve sha256:3f2a…91cc --bundle sha256:77ab…02d1 --as hospital
+strongroom inbox approve sha256:3f2a…91cc "Rounded, and by region." --bundle sha256:77ab…02d1 --as hospital
 strongroom inbox refuse sha256:3f2a "Names of outputs come from the data." --as hospital
 strongroom inbox --web --as hospital                # as a page in your browser
 """,

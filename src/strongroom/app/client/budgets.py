@@ -15,7 +15,7 @@ from strongroom.budget.account import Line, account
 from strongroom.budget.composition import canonical
 from strongroom.budget.document import Budget, CountLimits, Privacy
 from strongroom.contract import Proposal
-from strongroom.errors import MissingExtra, NotFound, Usage
+from strongroom.errors import MissingExtra, NotCharged, NotFound, Usage
 
 from .home import PartyHome
 from .prose import Clause
@@ -186,23 +186,42 @@ def spending(home: PartyHome, proposal: Proposal) -> list[Spending]:
 def costs(home: PartyHome, proposal: Proposal) -> list[Clause]:
     """What one run of a proposal would spend of this party's own budgets, in words; or why that cannot be said here."""
     try:
-        return words(spending(home, proposal), proposal.limits.runs)
+        return words(spending(home, proposal), proposal.limits.runs, standing=proposal.standing)
     except MissingExtra as error:
         return [Clause("your budget", f"cannot be composed here: {error.message} ({error.hint})")]
 
 
-def words(found: Iterable[Spending], runs: int) -> list[Clause]:
+def require_runs(home: PartyHome, proposal: Proposal) -> None:
+    """Refuse to sign that a room answers requests about an asset that has a budget: what answers tell is charged to none.
+
+    Raises:
+        NotCharged: one of this party's own assets in it has a budget.
+    """
+    if not proposal.standing:
+        return
+    for ref in proposal.assets:
+        if ref.owner == home.name and in_force(home, ref.manifest) is not None:
+            raise NotCharged(
+                f"the asset in role {ref.role!r} has a budget, and what a room answers is charged to none",
+                hint="Let it be asked in runs, which are charged; or offer what may be served as an asset without a budget.",
+            )
+
+
+def words(found: Iterable[Spending], runs: int, *, standing: bool = False) -> list[Clause]:
     """The same, of what was found.
 
     Args:
         found: as :func:`spending` gives it.
         runs: how many the proposal allows.
+        standing: whether it keeps a room open for requests.
     """
     said = []
     for s in found:
         about = f"your budget, {s.role}"
         if not s.charged:
             nothing = "nothing is charged to it, so that your broker will refuse; counter it with --charge"
+            if standing:
+                nothing = "what a room answers is charged to no budget, so that your broker will refuse"
             said.append(Clause(about, nothing))
         elif s.noisy:
             said.append(Clause(about, "it limits epsilon, and the program adds no noise: your broker will refuse"))

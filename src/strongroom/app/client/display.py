@@ -67,8 +67,9 @@ def rows_html(pairs: Iterable[tuple[str, str]]) -> str:
 def table_html(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table with a header."""
     head = "".join(f"<th>{text_html(name)}</th>" for name in header)
+    named = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
     body = "".join("<tr>" + "".join(f"<td>{text_html(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table>{named}<tbody>{body}</tbody></table>"
 
 
 def figure_html(figure: Figure) -> str:

@@ -85,7 +85,7 @@ from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
 from . import approvers, display
-from .budgets import adopt
+from .budgets import adopt, require_runs
 from .draft import Change, Draft, countered, proposal
 from .home import Home, PartyHome, private, read, write
 
@@ -604,6 +604,7 @@ class Room:
         return analyses.try_(analysis, keep=self.home.place("environments"), **said)
 
     def _own_terms(self, found: Proposal) -> None:
+        require_runs(self.home, found)
         for ref in found.assets:
             if ref.owner != self.name:
                 continue

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 COOKIE = "strongroom-inbox"
 MAX_FORM = 64 << 10
 MAX_TRIED = 8  # runs on mocks whose outcome is kept
+ICON = b"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="none" stroke="#36c" stroke-width="2"
+ d="M2 9h3l1 2h4l1-2h3M2 9l2-6h8l2 6v4H2z"/></svg>"""
 STYLE = Path(__file__).with_name("inbox.css")
 POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none';"
@@ -94,6 +96,7 @@ class InboxPage:
             [
                 Route(f"{base}/enter/{{token}}", self._guarded(self._enter, inside=False)),
                 Route(f"{base}/style.css", self._guarded(self._style, inside=False)),
+                Route(f"{base}/icon.svg", self._guarded(self._icon, inside=False)),
                 Route(f"{base}/", self._guarded(self._list)),
                 Route(f"{base}/p/{{digest}}", self._guarded(self._show)),
                 Route(f"{base}/p/{{digest}}/mock/{{name}}", self._guarded(self._picture)),
@@ -141,6 +144,9 @@ class InboxPage:
 
     async def _style(self, _request: Request) -> Response:
         return Response(STYLE.read_bytes(), media_type="text/css; charset=utf-8")
+
+    async def _icon(self, _request: Request) -> Response:
+        return Response(ICON, media_type="image/svg+xml")
 
     # --- pages ---
 

@@ -89,7 +89,8 @@ def _figure(figure: Figure, source: str | None = None) -> Markup:
         return element("img", src=source, alt="the picture that the code drew of the mocks")
     parts: list[Markup] = []
     if figure.rows:
-        head = element("thead", element("tr", *(element("th", name, scope="col") for name in figure.header)))
+        names = [element("th", name, scope="col") for name in figure.header]
+        head = element("thead", element("tr", *names)) if any(figure.header) else None
         rows = [element("tr", *(element("td", cell) for cell in row)) for row in figure.rows]
         parts.append(element("div", element("table", head, element("tbody", *rows)), class_="table"))
     if figure.text:

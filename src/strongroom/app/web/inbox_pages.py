@@ -36,6 +36,7 @@ def page(frame: Frame, title: str, *parts: object) -> bytes:
         element("meta", name="color-scheme", content="light dark"),
         element("title", f"{title} · inbox of {frame.party}"),
         element("link", rel="stylesheet", href=f"{frame.base}style.css"),
+        element("link", rel="icon", href=f"{frame.base}icon.svg", type="image/svg+xml"),
     )
     top = element(
         "header",
