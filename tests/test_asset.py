@@ -185,7 +185,9 @@ def test_spec_example_of_a_sealed_file() -> None:
 
 
 def test_spec_example_of_a_manifest() -> None:
-    example = json.loads(blocks("manifest.md", "json")[0])
+    approvers, example = map(json.loads, blocks("manifest.md", "json"))
+    named = json.loads((VECTORS / "manifest" / "ok-approvers.json").read_bytes())
+    assert json.loads(wire.unb64(named["envelope"]["payload"]))["approvers"] == approvers
     vector = json.loads((VECTORS / "manifest" / "ok-mock.json").read_bytes())
     payload = wire.unb64(vector["envelope"]["payload"])
     assert wire.encode(example) == Manifest.from_json(example).encode() == payload
