@@ -107,8 +107,8 @@ def submit(args: Namespace, screen: Screen) -> int:
     from .contracts import tell
 
     here = room(args)
-    more = {"title": args.title, "progress": args.progress, "runs": args.runs, "days": args.days, "among": tuple(args.among)}
-    more = {"title": args.title, "runs": args.runs, "days": args.days, "among": tuple(args.among), "tried": args.tried}
+    more = {"title": args.title, "progress": args.progress, "runs": args.runs, "days": args.days}
+    more |= {"among": tuple(args.among), "tried": args.tried}
     found = here.submit(args.analysis, **_said(args), **more)
     bundle = here.submitted(found)
     tell(found, screen)

@@ -163,7 +163,7 @@ def submit(
     wanted = _wanted(outputs)
     held = forms.read(schemas or {}, {name: kind for name, (kind, _) in wanted.items()})
     kinds = {name: kind for name, (kind, _) in wanted.items()}
-    parameters = _parameters(found, {role: form for role, (_, form) in assets.items()}, kinds, arguments)
+    parameters = _parameters(found, {role: form for role, (_, form) in assets.items()}, kinds, arguments, progress)
     offered = {role: room.asset(reference) for role, (reference, _) in assets.items()}
     trial = None if tried is None else trials.load(tried)
     if trial is not None:
@@ -173,13 +173,6 @@ def submit(
         program=PROGRAM,
         assets=offered,
         outputs={name: Wanted(who, schema=held.get(name)) for name, (_, who) in wanted.items()},
-        parameters=_parameters(
-            found,
-            {role: form for role, (_, form) in assets.items()},
-            {name: kind for name, (kind, _) in wanted.items()},
-            arguments,
-            progress,
-        ),
         parameters=parameters,
         trial=None if trial is None else trial.digest,
         **limits,
