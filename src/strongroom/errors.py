@@ -304,7 +304,7 @@ class ApproverMissing(ContractError):
     """Somebody whose approval an asset's terms ask for did not approve."""
 
     code = "contract.approver_missing"
-    hint = "See whom the asset's terms name: strongroom assets OWNER/NAME. Name them as parties: --among NAME"
+    hint = "Name them as parties (--among NAME). See whom the asset's terms name: strongroom assets OWNER/NAME."
 
 
 class ChargesOnStanding(ContractError):
