@@ -12,7 +12,7 @@ pytest.importorskip("polars", reason="polars is not installed: pip install 'stro
 
 from strongroom.app.client.mock.tabular import FIRST_BYTES
 from strongroom.errors import TableUnreadable
-from strongroom.programs import Input, handed
+from strongroom.programs import Input, handed, texts
 
 ROWS = 300_000
 CHILD = """
@@ -78,4 +78,4 @@ def test_a_file_that_ends_too_early_is_unreadable() -> None:
 
 
 def test_a_room_finds_the_types_of_csv_where_an_offer_looks_for_them() -> None:
-    assert handed._READ_BYTES == FIRST_BYTES
+    assert texts.BLOCK_BYTES == FIRST_BYTES

@@ -253,15 +253,6 @@ def test_what_is_no_table_is_said_without_its_bytes(form: str, media_type: str) 
     assert "SECRET" not in str(caught.value)
 
 
-def test_a_place_of_one_file_has_no_other() -> None:
-    place = handed._Place(lambda: io.BytesIO(b"x"), 1)
-    with pytest.raises(FileNotFoundError):
-        place.open_input_file("etc/passwd")
-    with pytest.raises(OSError, match="only read"):
-        place.open_output_stream("table")
-    assert place.get_file_info(["other"])[0].type == pa.fs.FileType.NotFound
-
-
 # --- outputs --------------------------------------------------------------------------------------------------------
 
 

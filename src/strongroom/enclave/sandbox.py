@@ -281,10 +281,10 @@ class Sandbox:
         while True:
             kind, body = self._next(deadline, ceiling)
             if kind == frames.READ:
-                data = inputs.read(body)
-                if data is None:
+                answer = inputs.read(body)
+                if answer is None:
                     raise self._end(ProtocolBroken)
-                self._unsent = memoryview(frames.frame(frames.DATA, data))
+                self._unsent = answer
             elif kind == frames.OUTPUT:
                 wrong = outputs.take(body)
                 if wrong:

@@ -68,7 +68,10 @@ CLAIMS: Final[Mapping[str, type[ProgramError]]] = {
 
 _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "code": (
-        *(f"programs/{file}.py" for file in ("code", "analysis", "handed", "loaded", "returned")),
+        *(
+            f"programs/{file}.py"
+            for file in ("code", "analysis", "footer", "handed", "loaded", "returned", "scanned", "texts")
+        ),
         *(f"programs/{file}.py" for file in ("joined", "keyed", "keys", "rows")),  # for the code itself to call
     ),
     "evaluate": tuple(

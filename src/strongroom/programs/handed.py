@@ -1,27 +1,24 @@
 """Inputs in the form in which the code wants them: a table of pandas or Arrow, a lazy frame of Polars, or a file.
 
 Parquet, Arrow, CSV and JSON lines by their media types; nothing is guessed from bytes. A lazy frame of Parquet reads only
-the columns and row groups that it needs, through the same ranges as everything else; text is held in memory whole.
+the columns and row groups that it needs, through the same ranges as everything else (``scanned.py``); of Arrow it holds a
+batch at a time, of text a block (``texts.py``). A table of pandas or Arrow is in memory whole, and its text never is.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.dataset
-import pyarrow.fs
-import pyarrow.json
+import pyarrow.ipc
 import pyarrow.parquet
 
 from strongroom.errors import TableUnreadable
 
-from . import Input
+from . import Input, texts
 from .code import ARROW, PANDAS
 
 PARQUET, ARROW_FILE, ARROW_STREAM, CSV, LINES = "parquet", "arrow file", "arrow stream", "csv", "json lines"
@@ -34,8 +31,7 @@ MEDIA_TYPES: Final[Mapping[str, str]] = {
     "application/x-parquet": PARQUET,
     "text/csv": CSV,
 }
-_PLACE = "table"
-_READ_BYTES = 1 << 20
+_READ_BYTES, _BATCH_ROWS = 1 << 20, 1 << 16
 
 pa.set_cpu_count(1)
 pa.set_io_thread_count(1)
@@ -81,93 +77,57 @@ def _table(source: Input, kind: str) -> Any:
             return pa.ipc.open_file(file).read_all()
         if kind == ARROW_STREAM:
             return pa.ipc.open_stream(file).read_all()
-    text = pa.BufferReader(_text(source))
-    if kind == CSV:
-        return pa.csv.read_csv(text, read_options=pa.csv.ReadOptions(use_threads=False, block_size=_READ_BYTES))
-    return pa.json.read_json(text, read_options=pa.json.ReadOptions(use_threads=False, block_size=_READ_BYTES))
-
-
-def _text(source: Input) -> Any:
-    """The whole of CSV or JSON lines, in memory of Arrow's.
-
-    Arrow's readers of text read ahead in a thread of their own, also where they are told to use none, and go on with it
-    after an error. So they get memory, and never a file of the interpreter's: that thread would wait for the interpreter at
-    its end, or read from a file that is closed.
-    """
-    found = pa.allocate_buffer(source.size)
-    view, have = memoryview(found), 0
-    with source.open() as file:
-        while have < source.size:
-            count = file.readinto(view[have : have + _READ_BYTES])  # type: ignore[attr-defined]
-            if not count:
-                raise EOFError("the input is shorter than it is said to be")
-            have += count
-    return found
-
-
-_FORMATS: Final[Mapping[str, Callable[[], Any]]] = {
-    PARQUET: lambda: pa.dataset.ParquetFileFormat(
-        default_fragment_scan_options=pa.dataset.ParquetFragmentScanOptions(
-            pre_buffer=False, use_buffered_stream=True, buffer_size=_READ_BYTES
-        )
-    ),
-    ARROW_FILE: pa.dataset.IpcFileFormat,
-    CSV: pa.dataset.CsvFileFormat,
-    LINES: pa.dataset.JsonFileFormat,
-}
+    return (texts.Csv(source) if kind == CSV else texts.Lines(source)).read()
 
 
 def _lazy(source: Input, kind: str) -> Any:
-    """A lazy frame of Polars over a dataset of one file."""
-    import polars as pl  # noqa: PLC0415 - only where it is wanted
+    """A lazy frame of Polars."""
+    from . import scanned  # noqa: PLC0415 - Polars, only where it is wanted
 
-    if kind == ARROW_STREAM:
-        return pl.from_arrow(_table(source, kind)).lazy()  # type: ignore[union-attr]
-    opener: Callable[[], Any] = partial(_python_file, source)
+    if kind == PARQUET:
+        with suppress(ValueError):  # what cannot be read in parts is read by Arrow, or is no Parquet file
+            return scanned.scan(source)
+        return scanned.tables(_Whole(source))
     if kind in (CSV, LINES):
-        opener = partial(pa.BufferReader, _text(source))
-    place = pa.fs.PyFileSystem(_Place(opener, source.size))
-    dataset = pa.dataset.dataset(_PLACE, format=_FORMATS[kind](), filesystem=place)
-    return pl.scan_pyarrow_dataset(dataset)
+        return scanned.tables(texts.Csv(source) if kind == CSV else texts.Lines(source))
+    return scanned.tables(_Batches(source, kind))
 
 
-def _python_file(source: Input) -> Any:
-    return pa.PythonFile(source.open(), mode="r")
+class _Whole:
+    """A Parquet file of which Arrow reads some columns in batches: a very long footer, say."""
+
+    def __init__(self, source: Input) -> None:
+        self._source = source
+        with self._opened() as parquet:
+            self.schema = parquet.schema_arrow
+
+    def _opened(self) -> Any:
+        return pa.parquet.ParquetFile(self._source.open(), pre_buffer=False, buffer_size=_READ_BYTES)
+
+    def tables(self, columns: Sequence[str]) -> Iterator[Any]:
+        with self._opened() as parquet:
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=[*columns], use_threads=False):
+                yield pa.Table.from_batches([batch])
 
 
-class _Place(pa.fs.FileSystemHandler):  # type: ignore[misc]
-    """A file system of one file, which is opened anew for every reader."""
+class _Batches:
+    """An Arrow file or stream, batch for batch; of a file only the columns that are wanted are read."""
 
-    def __init__(self, opener: Callable[[], Any], size: int) -> None:
-        self._opener, self._size = opener, size
+    def __init__(self, source: Input, kind: str) -> None:
+        self._source, self._kind = source, kind
+        with source.open() as file, self._reader(file) as reader:
+            self.schema = reader.schema
 
-    def get_type_name(self) -> str:
-        return "input"
+    def _reader(self, file: Any, columns: Sequence[str] | None = None) -> Any:
+        fields = None if columns is None else [self.schema.get_field_index(name) for name in columns]
+        options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+        return (pa.ipc.open_file if self._kind == ARROW_FILE else pa.ipc.open_stream)(file, options=options)
 
-    def normalize_path(self, path: str) -> str:
-        return path
-
-    def get_file_info(self, paths: list[str]) -> list[Any]:
-        return [
-            pa.fs.FileInfo(path, pa.fs.FileType.File, size=self._size)
-            if path == _PLACE
-            else pa.fs.FileInfo(path, pa.fs.FileType.NotFound)
-            for path in paths
-        ]
-
-    def open_input_file(self, path: str) -> Any:
-        return self._opened(path)
-
-    def open_input_stream(self, path: str) -> Any:
-        return self._opened(path)
-
-    def _opened(self, path: str) -> Any:
-        if path != _PLACE:
-            raise FileNotFoundError(path)
-        return self._opener()
-
-    def _nothing(self, *_: Any, **__: Any) -> Any:
-        raise OSError(errno.EROFS, "an input is only read")
-
-    get_file_info_selector = create_dir = delete_dir = delete_dir_contents = delete_root_dir_contents = _nothing
-    delete_file = move = copy_file = open_output_stream = open_append_stream = _nothing
+    def tables(self, columns: Sequence[str]) -> Iterator[Any]:
+        with self._source.open() as file, self._reader(file, columns) as reader:
+            if self._kind == ARROW_FILE:
+                every = (reader.get_batch(n) for n in range(reader.num_record_batches))
+            else:
+                every = iter(reader)
+            for batch in every:
+                yield pa.Table.from_batches([batch]).select([*columns])

@@ -68,12 +68,21 @@ class Channel:
         return bytes(data)
 
     def read(self, role: int, offset: int, into: memoryview) -> None:
-        """Fill ``into`` with the bytes of an input that begin at ``offset``."""
+        """Fill ``into`` with the bytes of an input that begin at ``offset``.
+
+        Of a long range the next piece is asked for before the one before has come: who serves it need not wait.
+        """
+        pieces = [into[at : at + frames.READ_BYTES] for at in range(0, len(into), frames.READ_BYTES)]
         with self._lock:
-            self._socket.sendall(frame(frames.READ, frames.READ_BODY.pack(role, offset, len(into))))
-            if self._awaited(frames.DATA) != len(into):
-                raise frames.BrokenFrame("another number of bytes than asked for")
-            self._fill(into)
+            asked = 0
+            for place, piece in enumerate(pieces):
+                while asked < min(len(pieces), place + 2):
+                    begins = offset + asked * frames.READ_BYTES
+                    self._socket.sendall(frame(frames.READ, frames.READ_BODY.pack(role, begins, len(pieces[asked]))))
+                    asked += 1
+                if self._awaited(frames.DATA) != len(piece):
+                    raise frames.BrokenFrame("another number of bytes than asked for")
+                self._fill(piece)
 
     def _awaited(self, kind: bytes, first: bytes = b"") -> int:
         """The length of the next frame's payload, which must be of this type; of its header the first bytes are here."""
@@ -122,7 +131,7 @@ class RangeFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        length = max(0, min(len(view), frames.READ_BYTES, self._size - self._at))
+        length = max(0, min(len(view), self._size - self._at))
         if length:
             self._channel.read(self._role, self._at, view[:length])
             self._at += length
