@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import inspect
 import io
 import json
@@ -12,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -751,3 +753,19 @@ def test_the_report_of_an_own_mock_says_that_it_stands_as_it_is(people):
         report(Reveal.of_schema(people.schema).but(rows=7), JSON_LINES).to_json()["reveals"][-3]["text"]
         == "7 rows, as you said"
     )
+
+
+@pytest.mark.parametrize("kind", CSV_KINDS)
+def test_a_mock_of_one_column_of_csv_keeps_its_rows_that_are_null(kind: pa.DataType, tmp_path: Path) -> None:
+    whole = make(one(kind, null=True), 0)
+    assert whole["x"].null_count
+    assert table_at(tmp_path / "mock.csv", whole).read().num_rows == whole.num_rows
+
+
+def test_lines_within_a_cell_stay_when_rows_are_kept(tmp_path: Path) -> None:
+    texts = ["a\n\nb", None, 'c"\n\n"d', "", "\n", None]
+    path = tmp_path / "mock.csv"
+    path.write_bytes(written(pa.table({"x": texts}), CSV))
+    found = pa.csv.read_csv(path, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
+    assert found["x"].to_pylist() == [text or "" for text in texts]
+    assert len(list(csv.reader(io.StringIO(path.read_text(), newline="")))) == len(texts) + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,6 +254,8 @@ def _both(one: pa.Schema, other: pa.Schema) -> pa.Schema:
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
+_EMPTY_LINE = re.compile(rb'("(?:[^"]|"")*")|^\n', re.MULTILINE)  # a quoted cell may hold one
+
 
 def written(table: pa.Table, media_type: str) -> bytes:
     """A table that is at hand, in one of the formats. The same table gives the same bytes.
@@ -266,6 +269,8 @@ def written(table: pa.Table, media_type: str) -> bytes:
             pa.parquet.write_table(table, sink)
         elif media_type == CSV:
             pa.csv.write_csv(table, sink)
+            if table.num_columns == 1:  # a line of nothing is no row to readers; two quotes are what a cell of nothing is
+                return _EMPTY_LINE.sub(lambda found: found[1] or b'""\n', sink.getvalue())
         elif media_type == JSON_LINES:
             for row in table.to_pylist():
                 sink.write((json.dumps(row, default=str, ensure_ascii=False, allow_nan=False) + "\n").encode())
