@@ -23,7 +23,8 @@ import pytest
 from strongroom.app.enclave import environments, wheels
 from strongroom.app.enclave.environments import Environments
 from strongroom.app.enclave.wheels import Place, Unpacked, best
-from strongroom.errors import BadLock, EnvironmentAltered, NoWheel, WheelRefused
+from strongroom.enclave import sandbox
+from strongroom.errors import BadLock, EnvironmentAltered, NoSandbox, NoWheel, WheelRefused
 from strongroom.lock import Lock, Pin
 from wheel_files import wheel
 
@@ -383,3 +384,68 @@ def test_an_archive_that_says_less_than_it_holds(folder: Path, shelf: Path) -> N
     path.write_bytes(bytes(data))
     with pytest.raises(WheelRefused, match="no archive"):
         built(folder, shelf, f"alpha==1.0 --hash=sha256:{hashlib.sha256(bytes(data)).hexdigest()}")
+
+
+# --- cleaning -------------------------------------------------------------------------------------------------------
+
+
+def several(folder: Path, shelf: Path, count: int, *, days: int = 30) -> list[tuple[Lock, Path]]:
+    """Environments that were asked for long ago, each a day after the one before."""
+    found = []
+    for n in range(count):
+        lock = Lock.parse(wheel(shelf, f"old-{n}", {f"old_{n}.py": f"X = {n}\n"}))
+        place = Path(Environments(folder, Place(shelf)).get(lock).path).parent
+        at = place.stat().st_mtime - (days - n) * 86400
+        os.utime(place, (at, at))
+        found.append((lock, place))
+    return found
+
+
+def test_the_least_lately_used_goes_when_there_are_too_many(
+    folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = several(folder, shelf, 4)
+    assert Environments(folder, Place(shelf)).get(old[0][0])  # used again: it is not the oldest any more
+    monkeypatch.setattr(environments, "KEPT", 3)
+    built(folder, shelf, wheel(shelf, "new", {"new.py": ""}))
+    assert [place.exists() for _, place in old] == [True, False, False, True]
+    assert not list(folder.glob(".*"))
+
+
+def test_they_are_bounded_in_bytes_too(folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = several(folder, shelf, 2)
+    monkeypatch.setattr(environments, "KEPT_BYTES", 1)
+    place = Path(built(folder, shelf, wheel(shelf, "new", {"new.py": ""})))
+    assert [place.exists() for _, place in old] == [False, False]
+    assert place.exists()  # though it alone is more than that: it was asked for just now
+
+
+def test_one_that_a_sandbox_sees_is_never_removed(folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [(lock, place)] = several(folder, shelf, 1)
+    monkeypatch.setattr(environments, "KEPT", 1)
+    mounted = Environments(folder, Place(shelf)).get(lock)
+    with sandbox.prepare("code", "process", mounted=mounted):
+        os.utime(place, (1, 1))
+        built(folder, shelf, wheel(shelf, "new", {"new.py": ""}))
+        assert place.exists()
+    built(folder, shelf, wheel(shelf, "newer", {"newer.py": ""}))
+    assert not place.exists()
+
+
+def test_one_that_was_removed_and_built_again_is_checked_again(
+    folder: Path, shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(lock, place)] = several(folder, shelf, 1)
+    known = Environments(folder, Place(shelf))
+    mounted = known.get(lock)
+    os.utime(place, (1, 1))
+    monkeypatch.setattr(environments, "KEPT", 1)
+    built(folder, shelf, wheel(shelf, "new", {"new.py": ""}))
+    assert not place.exists()
+    with pytest.raises(NoSandbox, match="not there any more"):
+        sandbox.prepare("code", "process", mounted=mounted)
+    assert Path(known.get(lock).path).is_dir()
+    environments._remove(place)
+    (place / "packages").mkdir(parents=True)
+    with pytest.raises(EnvironmentAltered):
+        known.get(lock)

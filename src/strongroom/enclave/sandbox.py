@@ -47,7 +47,7 @@ from strongroom.wire import JSON, Fields
 
 from . import sandbox_child
 from .sandbox_child import Child
-from .sandbox_job import Inputs, Limits, Opened, Outputs, encode, memory_file
+from .sandbox_job import Inputs, Limits, Opened, Outputs, encode, hold, memory_file
 from .sandbox_view import SCRATCH_BYTES, Mounted, View, view
 
 __all__ = ["MAX_LOG_BYTES", "START_SECONDS", "Limits", "Mounted", "Opened", "Sandbox", "prepare", "program_digest"]
@@ -141,6 +141,7 @@ class Sandbox:
     ) -> None:
         if maker is not _MAKER:
             raise TypeError("a sandbox is made by prepare()")
+        self._holds = hold(mounted)
         seen = view(mounted)
         self.kind = kind
         self.environment = mounted.digest if mounted else None
@@ -171,6 +172,7 @@ class Sandbox:
         except BaseException:
             self._channel.close()
             os.close(self._said)
+            self._let_go()
             raise
         finally:
             os.close(says)
@@ -197,6 +199,12 @@ class Sandbox:
             self._said = -1
             self._channel.close()
             self._close_passed()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._holds >= 0:
+            os.close(self._holds)
+            self._holds = -1
 
     def cancel(self) -> None:
         """Have a run end, from any thread: the one that uses it kills the child, within a tick, and raises Cancelled."""
@@ -485,6 +493,8 @@ def prepare(
         MissingExtra: the libraries that the program needs are not installed.
     """
     libraries = getattr(load(program), "libraries", None)
+    if mounted is not None:
+        os.close(hold(mounted))  # it is there
     require_libraries(program, libraries(outputs) if libraries else load(program).LIBRARIES, mounted)
     in_memory: Collection[str] = getattr(load(program), "IN_MEMORY", ())
     sockets: bool = getattr(load(program), "SOCKETS", False)

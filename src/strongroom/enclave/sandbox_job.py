@@ -17,6 +17,7 @@ from strongroom.programs import OutputSpec, frames
 from strongroom.wire import JSON
 
 from .sandbox_pages import enlarge
+from .sandbox_view import Mounted
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,18 @@ class Outputs:
         if self._whole != set(self._names):
             return None
         return {name: bytes(self._written[name]) for name in self._names}
+
+
+def hold(mounted: Mounted | None) -> int:
+    """A descriptor that marks packages as in use for as long as it is open; -1 for none. Raises NoSandbox: they are gone."""
+    if mounted is None:
+        return -1
+    try:
+        found = os.open(mounted.path, os.O_RDONLY)
+    except OSError as error:
+        raise NoSandbox("the packages of the code's lock are not there any more") from error
+    fcntl.flock(found, fcntl.LOCK_SH)
+    return found
 
 
 def memory_file(opened: Opened) -> int:

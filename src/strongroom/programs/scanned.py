@@ -11,15 +11,18 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from importlib.util import find_spec
 from itertools import cycle, groupby
 from typing import Any, Final, Protocol
 
-import polars as pl
 import pyarrow.parquet
-from polars.io.plugins import register_io_source
 
 from . import Input
 from .footer import Chunk, Footer, Group, Memory
+
+if find_spec("polars") is not None:  # an enclave without it compiles this module too
+    import polars as pl
+    from polars.io.plugins import register_io_source
 
 FIRST_BYTES: Final = 4 << 20
 """Of the first part, so that there is work soon; every next one may be twice as large."""

@@ -21,6 +21,7 @@ import shutil
 import sys
 import sysconfig
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,12 @@ from strongroom.wire import JSON
 from .wheels import Place, Unpacked
 
 FORMAT = "strongroom.environment.v1"
+KEPT, KEPT_BYTES = 24, 48 << 30
+"""How many environments are kept, and of how many bytes together."""
+
+REST_SECONDS = 600
+"""One that was asked for so lately stays: a sandbox may be about to see it."""
+
 _MANIFEST, _PACKAGES = "manifest.json", "packages"
 _MAX_MANIFEST = 64 << 20
 
@@ -50,7 +57,9 @@ class Environments:
 
     def __init__(self, folder: Path, place: Place) -> None:
         self._folder, self._place = folder.absolute(), place
-        self._known: dict[str, Mounted] = {}  # that this process has checked
+        self._known: dict[
+            str, tuple[Mounted, tuple[int, int]]
+        ] = {}  # that this process has checked, and which folder it was
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}  # one for each lock's digest: a long build holds up no other
 
@@ -66,9 +75,13 @@ class Environments:
         with self._lock:
             alone = self._locks.setdefault(digest, threading.Lock())
         with alone:
-            if digest not in self._known:
-                self._known[digest] = self._opened(lock, digest)
-            return self._known[digest]
+            mounted, seen = self._known.get(digest, (None, None))
+            if mounted is None or _which(mounted.path) != seen:  # another process may have removed it, and built it again
+                mounted = self._opened(lock, digest)
+                self._known[digest] = mounted, _which(mounted.path)
+            with suppress(FileNotFoundError):
+                os.utime(Path(mounted.path).parent)
+            return mounted
 
     def _opened(self, lock: Lock, digest: str) -> Mounted:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,10 +92,14 @@ class Environments:
         with _alone(final.with_name(final.name + ".lock")):
             for left in self._folder.glob(f".{final.name}.*.partial"):  # of a build that was killed
                 _remove(left)
-            if not final.exists():
+            fresh = not final.exists()
+            if fresh:
                 self._build(lock, final)
             _check(final, digest)
             _compile(final)
+            os.utime(final)
+        if fresh:
+            self._clean()
         return Mounted(digest, os.path.realpath(final / _PACKAGES))
 
     def _build(self, lock: Lock, final: Path) -> None:
@@ -107,6 +124,43 @@ class Environments:
             if draft.exists():
                 _remove(draft)
 
+    def _clean(self) -> None:
+        """Remove what is beyond the bounds."""
+        folders = [f for f in self._folder.iterdir() if not f.name.startswith(".") and (f / _MANIFEST).is_file()]
+        total = 0
+        for place, folder in enumerate(sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True)):
+            total += _size(folder)
+            if place >= KEPT or total > KEPT_BYTES:
+                _remove_unused(folder)
+
+
+def _which(path: str) -> tuple[int, int]:
+    """Tells a folder from another that was made later in its place; noughts for one that is gone."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_ino, status.st_ctime_ns
+
+
+def _size(folder: Path) -> int:
+    return sum(Path(place, name).lstat().st_size for place, _, names in os.walk(folder) for name in names)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove an environment, unless it is in use, being built, or was asked for lately."""
+    with suppress(OSError), _alone(folder.with_name(folder.name + ".lock"), wait=False):
+        held = os.open(folder / _PACKAGES, os.O_RDONLY)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - folder.stat().st_mtime < REST_SECONDS:
+                return
+            gone = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.partial")  # whoever builds it next removes it
+            folder.rename(gone)  # nobody can find it any more
+        finally:
+            os.close(held)
+        _remove(gone)
+
 
 def _interpreter() -> str:
     """The kind of interpreter, as file names have it: wheels differ by it."""
@@ -114,11 +168,11 @@ def _interpreter() -> str:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock among processes."""
+def _alone(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock among processes. Raises BlockingIOError: another holds it, and nobody waits."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
