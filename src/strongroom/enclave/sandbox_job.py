@@ -9,7 +9,7 @@ import fcntl
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from strongroom import wire
 from strongroom.errors import NoSandbox, ProgramError, ProtocolBroken, TooMuchOutput, Truncated
@@ -35,16 +35,6 @@ class Limits:
     output_bytes: int
 
 
-class Seekable(Protocol):
-    """A binary file that is read at any place, into memory that is there already."""
-
-    def seek(self, offset: int, /) -> int: ...
-
-    def read(self, size: int, /) -> bytes: ...
-
-    def readinto(self, buffer: memoryview, /) -> int: ...
-
-
 class Opened(Protocol):
     """An input as the enclave has it: opened, and read by range."""
 
@@ -56,8 +46,8 @@ class Opened(Protocol):
         """In bytes."""
 
     @property
-    def file(self) -> Seekable:
-        """Seekable."""
+    def file(self) -> BinaryIO:
+        """Seekable, and read into memory that is there (``readinto``)."""
 
 
 class Inputs:

@@ -300,6 +300,19 @@ def _placed(places: list[Any], texts: list[Any] | None) -> list[Any]:
     return [None if place is None else texts[place] for place in places]
 
 
+def _learn(
+    header: _Part, body: memoryview, columns: list[_Column], known: dict[int, list[Any]], longest: Mapping[str, int]
+) -> None:
+    """Take a dictionary, or more of one, for the columns that are told by it."""
+    if len({column.texts for column in columns}) != 1:
+        raise _Malformed
+    texts = known.setdefault(header.number(0, "<q"), [])
+    if not header.number(2, "<B"):  # else it adds to what is known
+        texts.clear()
+    limit = max(longest[column.name] for column in columns)
+    texts += _Body(header.part(1), body, MAX_TEXTS - len(texts), MAX_TEXTS).values(columns[0].texts, "", limit)
+
+
 def read(data: bytes, longest: Mapping[str, int], most: int) -> dict[str, list[Any]]:
     """The values of a table by column: numbers, texts, booleans and ``None``.
 
@@ -330,15 +343,7 @@ def _read(data: bytes, longest: Mapping[str, int], most: int) -> dict[str, list[
             if sorted(column.name for column in columns) != sorted(longest):
                 refuse("the table has other columns than its schema", "schema")
         elif kind == _DICTIONARY:
-            told = header.number(0, "<q")
-            of = [column for column in columns if column.dictionary == told]
-            if not of or len({column.texts for column in of}) > 1:
-                raise _Malformed
-            limit = max(longest[column.name] for column in of)
-            known = dictionaries.setdefault(told, [])
-            if not header.number(2, "<B"):  # else it adds to what is known
-                known.clear()
-            known += _Body(header.part(1), body, MAX_TEXTS - len(known), MAX_TEXTS).values(of[0].texts, "", limit)
+            _learn(header, body, [c for c in columns if c.dictionary == header.number(0, "<q")], dictionaries, longest)
         elif kind == _RECORDS:
             batch = _Body(header, body, most - rows, most)
             rows += batch.rows
