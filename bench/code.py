@@ -27,13 +27,15 @@ from strongroom.app.enclave.environments import Environments
 from strongroom.app.enclave.wheels import Place
 from strongroom.enclave import sandbox
 from strongroom.lock import Lock
-from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
 from strongroom.programs import OutputSpec, code
 
 REPEATS, PAUSE_S = 7, 4.0
 ROWS = 10_000
 ANALYSIS = "def mean(census):\n    return {'mean': {'age': float(census['age'].mean()), 'n': len(census)}}\n"
 LOCKED = "import small_package\n\n\n" + ANALYSIS
+_NUMBER = {"maximum": ROWS, "minimum": 0, "type": "number"}
+SCHEMA = {"properties": {"age": _NUMBER, "n": _NUMBER}, "type": "object"}
 NOTHING = "def f(census):\n    return {'out': 1}\n"
 PROCESSES = f"an exchange, two brokers, an enclave with pandas; {ROWS} rows, median of {REPEATS}"
 
@@ -85,7 +87,7 @@ class Stage:
             me.home.save_trust(trust.with_log(values.logs[0]))
         table = folder / "census.csv"
         table.write_text("age,group\n" + "".join(f"{n % 90},{'ab'[n % 2]}\n" for n in range(ROWS)))
-        terms = Policy(frozenset({"analyse"}), {"values": OutputRule(ANY_PARTY, 1 << 20, 1, 15)})
+        terms = Policy(frozenset({"analyse"}), {"values": OutputRule(ANY_PARTY, 1 << 20, 1, 15, schema=ANY_SCHEMA)})
         self.hospital.seal(table, terms=terms, name="census")
 
     def tell(self, text: str, lock: Path | None) -> float:
@@ -94,7 +96,9 @@ class Stage:
         path.write_text(text)
         began = time.perf_counter()
         inputs, outputs = {"census": "hospital/census"}, {"mean": "values:lab"}
-        digest = self.lab.submit(path, entry="analysis:mean", inputs=inputs, outputs=outputs, lock=lock).digest
+        digest = self.lab.submit(
+            path, entry="analysis:mean", inputs=inputs, outputs=outputs, lock=lock, schemas={"mean": SCHEMA}
+        ).digest
         self.hospital.approve(digest)
         self.lab.run(digest)
         if not self.lab.outputs(digest):  # a run that failed is quick, and no figure

@@ -69,7 +69,7 @@ OF_EVIDENCE = {
     "Crypto": {"attest.dstack_kms"},
     "packaging": {"lock"},  # what installers mean by a requirement, read as they read it
     "dp_accounting": {"budget.composition"},  # of no evidence; a broker with budgets loads it when it composes
-    "numpy": {"output.tensors"},
+    "numpy": {"output.arrow", "output.tensors"},
     "PIL": {"output.picture"},
     "pyarrow": {"output.table"},
     "pyhpke": {"ehbp.exchange"},  # not evidence, but who only verifies receipts loads it as little
