@@ -72,7 +72,7 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
             f"programs/{file}.py"
             for file in ("code", "analysis", "footer", "handed", "loaded", "returned", "scanned", "texts")
         ),
-        *(f"programs/{file}.py" for file in ("joined", "keyed", "keys", "rows")),  # for the code itself to call
+        *(f"programs/{file}.py" for file in ("joined", "keyed", "keys", "lines", "rows")),  # for the code itself to call
     ),
     "evaluate": tuple(
         f"programs/{file}"
@@ -83,17 +83,18 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
         *(f"lm/{file}" for file in ("__init__.py", "engine.py", "gguf.py", "llama.py", "request.py", "seated.py")),
     ),
     "intersection-size": tuple(
-        f"programs/{file}.py" for file in ("intersection_size", "keyed", "keys", "private_answers", "private_query", "rows")
+        f"programs/{file}.py"
+        for file in ("intersection_size", "keyed", "keys", "lines", "private_answers", "private_query", "rows", "units")
     ),
     "joint-histogram": tuple(
         f"programs/{file}.py"
         for file in (
-            *("joint_histogram", "intersection_size", "joint_counts", "keyed", "keys"),
-            *("private_answers", "private_query", "rows"),
+            *("joint_histogram", "intersection_size", "joint_counts", "keyed", "keys", "lines"),
+            *("private_answers", "private_query", "rows", "units"),
         )
     ),
-    "match-report": tuple(f"programs/{file}.py" for file in ("match_report", "keyed", "keys", "rows")),
-    "private-query": tuple(f"programs/{file}.py" for file in ("private_query", "private_answers", "rows")),
+    "match-report": tuple(f"programs/{file}.py" for file in ("match_report", "keyed", "keys", "lines", "rows")),
+    "private-query": tuple(f"programs/{file}.py" for file in ("private_query", "private_answers", "lines", "rows", "units")),
     "serve-llm": (
         "programs/serve_llm.py",
         "programs/serving.py",

@@ -4,7 +4,8 @@ What one row can change is bounded before it is added: rows of a unit beyond the
 within their bounds and on a grid of whole steps. So sensitivities are integers, and OpenDP's mechanisms on integers hold for
 them exactly. Nothing that stands in a row can end a run: what is no number is taken for missing.
 
-Memory grows with the number of distinct units, where there is a column of those, and with nothing else.
+The memory that a run needs follows from the file's length and the parameters. It is held before the first row is read, so
+that no limit on it can tell how many rows or people there are.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ from .private_query import (
     decimal,
     sensitivity,
 )
-from .rows import CSV, batches, rows, texts
+from .rows import ARROW, CSV, batches, rows, texts
+from .units import Units, needed
 
+_SLACK_BYTES = 64 << 20  # what reading takes, of any file
+_SUMMED_ROWS = 1 << 20  # at a time: of at most 2**41 steps each, they stay within 64 bits
 _MOST = 2**62  # sums are put within it: noise is added in 64 bits
 _IS_NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\s*$"
 
@@ -61,37 +65,6 @@ def numbers(column: Any) -> NDArray[np.float64]:
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise TableNotNumeric("a column holds something else where numbers must be", step="read table") from None
-
-
-class Units:
-    """Lets the first rows of each unit pass, and no more.
-
-    Args:
-        rows: how many.
-    """
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-        self._seen: dict[bytes, int] = {}
-
-    def keep(self, column: Any) -> NDArray[np.bool_]:
-        """For each row whether it is taken; one without an id is not."""
-        encoded = texts(column).dictionary_encode()
-        ids = encoded.dictionary.to_pylist()
-        there = ~np.asarray(encoded.indices.is_null().to_numpy(zero_copy_only=False), dtype=bool)
-        codes = np.asarray(encoded.indices.fill_null(0).to_numpy(zero_copy_only=False), dtype=np.int64)[there]
-        before = np.array([self._seen.get(name, 0) for name in ids], dtype=np.int64)
-        counts = np.bincount(codes, minlength=len(ids))
-        order = np.argsort(codes, kind="stable")
-        starts = np.cumsum(counts) - counts
-        rank = np.empty(len(codes), dtype=np.int64)
-        rank[order] = np.arange(len(codes)) - starts[codes[order]]
-        for name, count in zip(ids, (before + counts).tolist(), strict=True):
-            self._seen[name] = min(count, self._rows)
-        found = np.zeros(len(there), dtype=bool)
-        if len(codes):
-            found[np.flatnonzero(there)] = rank + before[codes] < self._rows
-        return found
 
 
 # --- adding up ----------------------------------------------------------------------------------------------------------
@@ -155,7 +128,18 @@ class Tally:
         inside = np.clip(values, float(query.lower), float(query.upper)) / float(query.step)
         steps = np.clip(np.rint(inside).astype(np.int64), low, high) - self.middle
         for cell in np.unique(cells).tolist():
-            self.sums[cell] += int(steps[cells == cell].sum())
+            own = steps[cells == cell]
+            self.sums[cell] += sum(int(own[at : at + _SUMMED_ROWS].sum()) for at in range(0, len(own), _SUMMED_ROWS))
+
+
+def slack(source: Input) -> int:
+    """Bytes of memory that reading may take beside the units: an Arrow file may be one batch."""
+    return _SLACK_BYTES + (2 * source.size if source.media_type in ARROW else 0)
+
+
+def memory(source: Input, parameters: Parameters) -> int:
+    """Bytes of memory that a run takes at most, of what is public: the file's media type and length, and the parameters."""
+    return slack(source) + (needed(source.size, parameters.rows) if parameters.unit else 0)
 
 
 def answer(source: Input, parameters: Parameters, step: Step) -> bytes:
@@ -163,14 +147,16 @@ def answer(source: Input, parameters: Parameters, step: Step) -> bytes:
 
     Raises:
         TableColumns, TableNotNumeric, TableUnreadable: by the form of the table, and not by what stands in its rows.
+        MemoryError: there is less than what such a file may need, whatever stands in it.
     """
     step("read table", 0)
     tallies = [Tally(query) for query in parameters.queries]
-    units = Units(parameters.rows) if parameters.unit else None
+    units = Units(parameters.rows, source.size) if parameters.unit else None
+    np.full(slack(source), 1, dtype=np.uint8)  # it is there, or the run ends here
     wanted = {name for q in parameters.queries for name in (q.column, q.by) if name}
     wanted |= {parameters.unit} if parameters.unit else set()
     for batch in batches(source, sorted(wanted)) if wanted else rows(source):
-        kept = np.ones(batch.num_rows, dtype=bool) if units is None else units.keep(batch.column(parameters.unit))
+        kept = np.ones(batch.num_rows, dtype=bool) if units is None else units.keep(texts(batch.column(parameters.unit)))
         for tally in tallies:
             tally.add(batch, kept)
     step("measure", 900)

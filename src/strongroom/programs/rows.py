@@ -1,7 +1,7 @@
 """The rows of a table, whatever stands in them: Parquet, Arrow or CSV, in batches: memory does not grow with its length.
 
-Nothing that stands in a row ends a run, for that would tell of the row: cells of CSV are bytes, and a line of another length
-is left out. What ends a run is the form of the file.
+Nothing that stands in a row ends a run, for that would tell of the row: cells of CSV are bytes, and a line that cannot
+be read is left out (``lines``). What ends a run is the form of the file.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
 from strongroom.errors import TableColumns, TableUnreadable
 
-from . import Input
+from . import Input, lines
 
 CSV: Final = ("text/csv",)
 PARQUET: Final = ("application/vnd.apache.parquet", "application/x-parquet")
@@ -25,6 +24,14 @@ ARROW: Final = ("application/vnd.apache.arrow.file",)
 
 _BATCH_ROWS = 8192
 _BLOCK_BYTES = 1 << 20
+_BYTES_TYPES = (
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view),
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+)
+_TEXT_TYPES = (
+    *(pa.types.is_boolean, pa.types.is_date, pa.types.is_decimal, pa.types.is_floating, pa.types.is_integer),
+    *(pa.types.is_null, pa.types.is_time),
+)
 
 pa.set_cpu_count(1)
 pa.set_io_thread_count(1)
@@ -37,10 +44,6 @@ def _reading() -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
         raise TableUnreadable("the table is not what its media type says", step="read table") from error
-
-
-def _skip(_row: Any) -> str:
-    return "skip"
 
 
 def batches(source: Input, wanted: list[str]) -> Iterator[Any]:
@@ -56,27 +59,23 @@ def batches(source: Input, wanted: list[str]) -> Iterator[Any]:
                 yield from parquet.iter_batches(_BATCH_ROWS, columns=wanted, use_threads=False)
         elif source.media_type in ARROW:
             with pa.ipc.open_file(file) as arrow:
-                _require(wanted, arrow.schema.names)
-                yield from (arrow.get_batch(n).select(wanted) for n in range(arrow.num_record_batches))
-        elif source.media_type in CSV:
-            with _open_csv(file, pa.csv.ConvertOptions(check_utf8=False)) as reader:
-                _require(wanted, reader.schema.names)
+                _require(wanted, there := arrow.schema.names)
             file.seek(0)
-            types = dict.fromkeys(wanted, pa.binary())  # whatever stands in a cell can be read
-            options = pa.csv.ConvertOptions(column_types=types, include_columns=wanted, check_utf8=False)
-            with _open_csv(file, options) as reader:
-                yield from reader
+            options = pa.ipc.IpcReadOptions(included_fields=[there.index(name) for name in wanted])
+            with pa.ipc.open_file(file, options=options) as arrow:
+                for n in range(arrow.num_record_batches):
+                    yield from _few(arrow.get_batch(n))
+        elif source.media_type in CSV:
+            _require(wanted, lines.names(file))
+            for table in lines.tables(file, wanted):
+                yield from table.to_batches(_BATCH_ROWS)
         else:
             raise TableUnreadable("the table's media type is neither Parquet, Arrow nor CSV", step="read table")
 
 
-def _open_csv(file: Any, convert: Any) -> Any:
-    return pa.csv.open_csv(
-        file,
-        read_options=pa.csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
-        parse_options=pa.csv.ParseOptions(invalid_row_handler=_skip),
-        convert_options=convert,
-    )
+def _few(batch: Any) -> Iterator[Any]:
+    """A batch of any length, in short ones."""
+    return (batch.slice(at, _BATCH_ROWS) for at in range(0, batch.num_rows, _BATCH_ROWS))
 
 
 def _require(wanted: list[str], there: list[str]) -> None:
@@ -85,12 +84,17 @@ def _require(wanted: list[str], there: list[str]) -> None:
 
 
 def texts(column: Any) -> Any:
-    """A column as bytes, whatever it holds; missing stays missing."""
+    """A column as bytes, whatever its cells hold; missing stays missing. Raises TableColumns: by its type it has no text."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    bare = any(of(kind) for of in _BYTES_TYPES)
+    if not bare and not any(of(kind) for of in _TEXT_TYPES) and not (pa.types.is_timestamp(kind) and kind.tz is None):
+        raise TableColumns("a column of ids or categories is of a type that has no text", step="read table")
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_binary(column.type):
-        return column
-    return column.cast(pa.string()).cast(pa.binary())
+        try:
+            column = column.dictionary_decode()
+        except pa.ArrowNotImplementedError:
+            raise TableColumns("a column of ids or categories cannot be read", step="read table") from None
+    return column.cast(pa.binary()) if bare else column.cast(pa.string()).cast(pa.binary())
 
 
 def rows(source: Input) -> Iterator[Any]:
@@ -103,6 +107,5 @@ def rows(source: Input) -> Iterator[Any]:
             with pa.ipc.open_file(file) as arrow:
                 first = arrow.schema.names[:1]
         else:
-            with _open_csv(file, pa.csv.ConvertOptions(check_utf8=False)) as reader:
-                first = reader.schema.names[:1]
+            first = lines.names(file)[:1]
     return batches(source, first)
