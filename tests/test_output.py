@@ -11,6 +11,7 @@ import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -87,6 +88,35 @@ def test_a_rule_applied_twice_is_applied_once(drawn: tuple[dict[str, Any], int],
     r = rule(min_group=at_least, decimals=decimals, max_bytes=1 << 20)
     once = enforce("report", r, json.dumps(report).encode())
     assert enforce("report", r, once) == once
+
+
+@given(reports(), st.randoms(use_true_random=False), st.integers(0, 3))
+def test_a_covert_channel_in_the_order_of_a_report_is_closed(
+    drawn: tuple[dict[str, Any], int], shuffle: Random, decimals: int
+) -> None:
+    report, at_least = drawn
+    order = shuffle.sample(range(len(report["classes"])), len(report["classes"]))
+
+    def turned(matrix: list[list[int]]) -> list[list[int]]:
+        return [[matrix[i][j] for j in order] for i in order]
+
+    other = json.loads(json.dumps(report))
+    other["classes"] = [report["classes"][n] for n in order]
+    other["matrices"] = {"confusion": turned(report["matrices"]["confusion"])}
+    for table in other["tables"]:
+        for group in table["groups"]:
+            group["values"]["confusion"] = turned(group["values"]["confusion"])
+        shuffle.shuffle(table["groups"])
+    shuffle.shuffle(other["tables"])
+    other["suppressed"] = shuffle.choice([True, False])
+    r = rule(min_group=at_least, decimals=decimals, max_bytes=1 << 20)
+    assert enforce("report", r, json.dumps(other).encode()) == enforce("report", r, json.dumps(report).encode())
+
+
+def test_bands_and_classes_stand_by_their_numbers() -> None:
+    bands = ["below 5", "5 to 20", "20 to 100.5", "100.5 and above"]
+    found = leaves(make.report(make.table(*(make.group(b, 25) for b in reversed(bands)))), min_group=1)
+    assert [group["group"] for group in found["tables"][0]["groups"]] == bands
 
 
 @given(reports())

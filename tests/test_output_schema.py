@@ -23,7 +23,7 @@ from strongroom.errors import MissingExtra, OutputRefused
 from strongroom.output import RULES, enforce
 from strongroom.output.suppression import suppressed
 from strongroom.policy import OutputRule
-from strongroom.schema import Boolean, Null, Numeric, OrNull, Table, Tensor, Tensors, Text, meet, to_json
+from strongroom.schema import Boolean, Null, Numeric, OrNull, Table, Tensor, Tensors, Text, from_json, meet, to_json
 from test_schema import holds, tables, values
 
 HOME = Path(__file__).parents[1]
@@ -253,6 +253,26 @@ def test_a_covert_channel_in_how_a_table_is_written_is_closed(
     assert enforce("table", rule(make.BY_AREA), sink.getvalue()) == enforce(
         "table", rule(make.BY_AREA), make.arrow(make.AREAS)
     )
+
+
+@given(st.permutations("abcd"))
+def test_a_covert_channel_in_which_of_equal_rows_is_hidden_is_closed(order: list[str]) -> None:
+    """A row of three takes one of three rows of twenty with it: always the same one."""
+    schema = from_json(
+        {
+            "columns": {
+                "k": {"enum": list("abcd"), "type": "string"},
+                "n": {"maximum": 99, "minimum": 0, "type": "integer"},
+            },
+            "count": "n",
+            "key": ["k"],
+            "maxRows": 4,
+            "type": "table",
+        }
+    )
+    counts = {"a": 3, "b": 20, "c": 20, "d": 20}
+    found = enforce("table", rule(schema, min_group=10), arrow({"k": order, "n": [counts[k] for k in order]}))
+    assert [row["k"] for row in rows(found)] == ["c", "d"]
 
 
 @pytest.mark.parametrize("place", [9, 1, 60])

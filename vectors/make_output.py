@@ -39,8 +39,14 @@ def report(*tables: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
+def ordered(table: dict[str, Any]) -> dict[str, Any]:
+    return {**table, "groups": sorted(table["groups"], key=lambda g: (g["group"] == "(several)", g["group"]))}
+
+
 def enforced(*tables: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    found = report(*tables, metrics={"accuracy": 0.95}, decimals=2, min_group=10)
+    found = report(
+        *sorted(map(ordered, tables), key=lambda t: t["by"]), metrics={"accuracy": 0.95}, decimals=2, min_group=10
+    )
     return {"suppressed": any("suppressed" in g for t in tables for g in t["groups"]), **found, **changes}
 
 

@@ -29,6 +29,7 @@ MAX_TABLES, MAX_GROUPS, MAX_VALUES, MAX_CLASSES, MAX_TEXT, MAX_NAME = 16, 1024, 
 SEVERAL, OTHER = "(several)", "(other)"
 MAX_NUMBER: Final = 1e15
 
+_NUMBERS = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?")
 _VALUE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
@@ -83,6 +84,13 @@ class _Table:
 
     def to_json(self) -> dict[str, Any]:
         return {"by": self.by, "groups": [g.to_json() for g in self.groups], "name": self.name, "public": self.public}
+
+
+def _place(name: str) -> tuple[list[float], str]:
+    """Where a name stands among others, by itself alone: bands by their numbers, other names by their letters. A program's
+    order would say something.
+    """
+    return [float(number) for number in _NUMBERS.findall(name)], name
 
 
 def _text(value: object, most: int = MAX_TEXT) -> str:
@@ -160,7 +168,7 @@ def _read_table(value: object, records: int, rule: OutputRule) -> _Table:
     names = [group.name for group in found]
     if len(set(names)) != len(names):
         refuse("a table has two groups of one name")
-    groups = _suppress(found, records, rule.min_group)
+    groups = _suppress(sorted(found, key=lambda group: _place(group.name)), records, rule.min_group)
     if not public and any(g.hidden for g in groups):
         # The names are values that stand in the records: those of hidden groups are hidden too, and so is their number.
         groups = [*(g for g in groups if not g.hidden), _Group(SEVERAL, -1)]
@@ -174,7 +182,7 @@ def _read_tables(f: Fields, records: int, rule: OutputRule) -> list[_Table]:
         refuse("a report whose small groups are suppressed has one table at most", "min_group")
     if len({table.name for table in tables}) != len(tables) or len({table.by for table in tables}) != len(tables):
         refuse("two tables of the report have one name, or are by one column")
-    return tables
+    return sorted(tables, key=lambda table: table.by)
 
 
 def _read_classes(f: Fields) -> list[str]:
@@ -214,34 +222,62 @@ def _merge(matrix: Matrix, kept: list[int]) -> Matrix:
     return found
 
 
-def _merged_classes(
-    classes: list[str], matrices: dict[str, Matrix], tables: list[_Table], records: int, smallest: int
-) -> tuple[list[str], dict[str, Matrix], list[_Table], bool]:
-    """Classes, matrices and tables without the classes that too few records truly are of, and whether there were any.
+def _every(matrices: dict[str, Matrix], tables: list[_Table]) -> list[Matrix]:
+    return [*matrices.values(), *(m for table in tables for group in table.groups for m in group.matrices().values())]
 
-    Where no class would be left every matrix is left out.
-    """
-    every = [*matrices.values(), *(m for table in tables for group in table.groups for m in group.matrices().values())]
+
+def _changed(tables: list[_Table], change: Callable[[Matrix], Matrix | None]) -> list[_Table]:
+    return [replace(table, groups=tuple(group.with_matrices(change) for group in table.groups)) for table in tables]
+
+
+def _in_order(
+    classes: list[str], matrices: dict[str, Matrix], tables: list[_Table]
+) -> tuple[list[str], dict[str, Matrix], list[_Table]]:
+    """Classes by their names, and with them the rows and columns of matrices; the last, of others, stays."""
+    every, order = _every(matrices, tables), sorted(range(len(classes)), key=lambda n: _place(classes[n]))
     if not {len(matrix) for matrix in every} <= ({len(classes), len(classes) + 1} if classes else set()):
         refuse("the report holds a matrix that is not of its classes")
     if len({len(matrix) for matrix in every}) > 1:
         refuse("the report holds matrices of different sizes")
-    if smallest == 1 or not every:
-        return classes, matrices, tables, False
+
+    def change(matrix: Matrix) -> Matrix:
+        places = [*order, *range(len(classes), len(matrix))]
+        return [[matrix[truth][predicted] for predicted in places] for truth in places]
+
+    return [classes[n] for n in order], {name: change(m) for name, m in matrices.items()}, _changed(tables, change)
+
+
+def _merged_classes(
+    classes: list[str], matrices: dict[str, Matrix], tables: list[_Table], records: int, smallest: int
+) -> tuple[list[str], dict[str, Matrix], list[_Table]]:
+    """Classes, matrices and tables without the classes that too few records truly are of.
+
+    Where no class would be left every matrix is left out.
+    """
+    if smallest == 1 or not _every(matrices, tables):
+        return classes, matrices, tables
     if sum(map(sum, matrices.get(CONFUSION, ()))) != records:
         refuse(f"the report's matrix {CONFUSION!r} is missing, or does not add up to all records")
     rare = _rare(matrices[CONFUSION], len(classes), smallest)
     kept = [n for n in range(len(classes)) if n not in rare]
     if not rare:
-        return classes, matrices, tables, False
+        return classes, matrices, tables
 
     def change(matrix: Matrix) -> Matrix | None:
         return _merge(matrix, kept) if kept else None
 
-    tables = [replace(table, groups=tuple(group.with_matrices(change) for group in table.groups)) for table in tables]
+    tables = _changed(tables, change)
     if not kept:
-        return classes, {}, tables, True
-    return [classes[n] for n in kept], {name: _merge(m, kept) for name, m in matrices.items()}, tables, True
+        return classes, {}, tables
+    return [classes[n] for n in kept], {name: _merge(m, kept) for name, m in matrices.items()}, tables
+
+
+def _suppressed(classes: list[str], matrices: dict[str, Matrix], tables: list[_Table], smallest: int) -> bool:
+    """Whether a group or class is, by the form of the report alone: a program's word for it would say something."""
+    every = _every(matrices, tables)
+    others = any(sum(row) for row in matrices.get(CONFUSION, [])[len(classes) :])  # records that truly are of one of them
+    none_left = smallest > 1 and bool(classes) and not every
+    return others or none_left or any(group.hidden for table in tables for group in table.groups)
 
 
 def report(rule: OutputRule, data: bytes) -> bytes:
@@ -254,10 +290,8 @@ def report(rule: OutputRule, data: bytes) -> bytes:
     positive = f.optional("positive", lambda item: _text(item, MAX_NAME))
     if positive is not None and positive not in classes:
         refuse("the report's positive class is none of its classes")
-    matrices = _values(f.any("matrices"), _matrix)
-    classes, matrices, tables, merged = _merged_classes(classes, matrices, tables, records, rule.min_group)
-    # A report that went through here before says what was done to it then.
-    before = f.has("suppressed") and f.any("suppressed") is True
+    classes, matrices, tables = _in_order(classes, _values(f.any("matrices"), _matrix), tables)
+    classes, matrices, tables = _merged_classes(classes, matrices, tables, records, rule.min_group)
     found = {
         "classes": classes,
         "decimals": rule.decimals,
@@ -267,11 +301,11 @@ def report(rule: OutputRule, data: bytes) -> bytes:
         "min_group": rule.min_group,
         "positive": positive if positive in classes else None,
         "records": records,
-        "suppressed": before or merged or any(group.hidden for table in tables for group in table.groups),
+        "suppressed": _suppressed(classes, matrices, tables, rule.min_group),
         "tables": [table.to_json() for table in tables],
         "task": _text(f.any("task")),
     }
-    for ours in ("decimals", "min_group"):
+    for ours in ("decimals", "min_group", "suppressed"):
         if f.has(ours):
             f.any(ours)
     f.end()

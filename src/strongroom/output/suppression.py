@@ -14,7 +14,7 @@ def suppressed(sizes: Sequence[int], records: int, smallest: int) -> frozenset[i
 
     Args:
         sizes: records of each group of one division; every record is in exactly one. -1 for a group that is hidden already,
-            -2 for several of them.
+            -2 for several of them. In an order that is not the program's: of equals the first is hidden.
         records: how many there are in all.
         smallest: the fewest records of a group that is shown; 1 hides none.
 

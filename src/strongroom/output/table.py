@@ -46,10 +46,11 @@ def table(rule: OutputRule, data: bytes) -> bytes:
     keys = list(zip(*(columns[name] for name in schema.key), strict=True))
     if len(set(keys)) != len(keys):
         refuse("two rows of the table have one key", "schema")
-    hidden: frozenset[int] = frozenset()
+    shown = sorted(range(len(keys)), key=keys.__getitem__)  # before any is hidden: of equals the first one is
     if schema.count is not None:
-        hidden = suppressed(columns[schema.count], sum(columns[schema.count]), rule.min_group)
-    shown = sorted(set(range(len(keys))) - hidden, key=keys.__getitem__)
+        counts = [columns[schema.count][n] for n in shown]
+        hidden = suppressed(counts, sum(counts), rule.min_group)
+        shown = [n for at, n in enumerate(shown) if at not in hidden]
     return _written(schema, {name: [column[n] for n in shown] for name, column in columns.items()})
 
 
