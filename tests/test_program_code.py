@@ -176,6 +176,7 @@ def test_what_parameters_say() -> None:
         {"inputs": {f"r{n}": "file" for n in range(65)}},
         {"outputs": {}},
         {"outputs": {"a": "pickle"}},
+        {"outputs": {"a": "report"}},  # free texts, and as many records as the code says there are
         {"outputs": {"a": "log", "b": "log"}},
         {"outputs": {"log": "values"}},
         {"outputs": {"A": "values"}},

@@ -46,12 +46,12 @@ KINDS: Final[Mapping[str, OutputKind]] = {
     "log": OutputKind("log", "text/plain"),
     "picture": OutputKind("picture", "image/png"),
     "records": OutputKind("records", "text/csv"),
-    "report": OutputKind("report", "application/json"),
     "table": OutputKind("table", "application/vnd.apache.arrow.file"),
     "tensors": OutputKind("tensors", "application/vnd.safetensors"),
     "values": OutputKind("values", "application/json"),
 }
-"""What can come back, by the policy's word for it."""
+"""What can come back, by the policy's word for it. No ``report``: its names and its numbers of records would be the code's
+words, and nothing that the contract says bounds them. ``table`` and ``values`` have a schema."""
 
 BEGINS: Final = 50
 ENDS: Final = 950

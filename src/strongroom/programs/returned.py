@@ -145,7 +145,6 @@ def _tensors(value: Any) -> bytes:
 KINDS: Final[Mapping[str, Callable[[Any], bytes]]] = {
     "picture": _picture,
     "records": _records,
-    "report": _values,
     "table": _table,
     "tensors": _tensors,
     "values": _values,
