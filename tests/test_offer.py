@@ -162,10 +162,74 @@ def own(tmp_path: Path, mock: pa.Table, name: str = "mine.parquet") -> Path:
     return path
 
 
-def test_an_own_mock_is_published_as_it_stands(rehearsal, table, tmp_path):
-    mock = own(tmp_path, make(Reveal.of_schema(Tabular(table).schema), 5))
-    rehearsal.hospital.offer(Offering(table, mock=mock), terms=terms())
-    assert rehearsal.lab.assets["census"].mock_path.read_bytes() == mock.read_bytes()
+def test_every_cell_of_an_own_mock_is_published_as_it_stands(rehearsal, table, tmp_path):
+    mock = make(Reveal.of_schema(Tabular(table).schema), 5)
+    rehearsal.hospital.offer(Offering(table, mock=own(tmp_path, mock)), terms=terms())
+    assert rehearsal.lab.assets["census"].mock_arrow.equals(mock)
+
+
+WORDS = ["bob", CANARY, "carol"]
+
+
+def worded(rows: list[str | None], words: list[str], kind: pa.DataType) -> pa.Array:
+    codes = [None if row is None else words.index(row) for row in rows]
+    return pa.DictionaryArray.from_arrays(
+        pa.array(codes, kind.index_type), pa.array(words, kind.value_type), ordered=kind.ordered
+    )
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".arrows", ".parquet"])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_names_that_stand_in_no_cell_of_an_own_mock_are_not_published(rehearsal, tmp_path, suffix, ordered):
+    """As a data frame leaves them that was filtered: in a dictionary, under a null, and in metadata."""
+    kind = pa.dictionary(pa.int32(), pa.string(), ordered=ordered)
+    path = tmp_path / f"people{suffix}"
+    path.write_bytes(written(pa.table({"who": worded(WORDS * 9, WORDS, kind), "code": range(27)}), SUFFIXES[suffix]))
+    hidden = pa.array([int.from_bytes(CANARY[:8].encode(), "little"), 77, 78])
+    under = pa.Array.from_buffers(pa.int64(), 3, [pa.py_buffer(b"\x06"), hidden.buffers()[1]])
+    schema = pa.schema(
+        [pa.field("who", kind, metadata={"b": CANARY}), pa.field("code", pa.int64())], metadata={"pandas": CANARY}
+    )
+    cells = worded(["carol", "bob", None], WORDS, kind)
+    mock = own(tmp_path, pa.table([cells, under], schema=schema), f"mine{suffix}")
+    assert CANARY.encode() in mock.read_bytes()
+    rehearsal.hospital.offer(Offering(path, mock=mock), terms=terms())
+    found = rehearsal.lab.assets["people"]
+    assert CANARY[:8].encode() not in found.mock_path.read_bytes()
+    assert found.mock_arrow["who"].to_pylist() == ["carol", "bob", None]
+    assert found.mock_arrow["who"].chunk(0).dictionary.to_pylist() == ["bob", "carol"]
+    assert found.mock_arrow["code"].to_pylist() == [None, 77, 78]
+    assert found.mock_arrow.schema.equals(Tabular(path).schema)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int8(), pa.string())])
+def test_an_own_mock_with_a_value_of_the_table_that_was_not_agreed_is_refused(rehearsal, tmp_path, kind):
+    path = tmp_path / "people.parquet"
+    pq.write_table(pa.table({"who": pa.array(WORDS * 9).cast(kind), "code": range(27)}), path)
+    reveal = Reveal(
+        tuple(
+            replace(c, categories=("bob",), others=True) if c.name == "who" else c
+            for c in Reveal.of_schema(Tabular(path).schema).columns
+        )
+    )
+    bad = own(tmp_path, pa.table({"who": pa.array(["bob", CANARY]).cast(kind), "code": [77, 78]}))
+    refused(
+        rehearsal, Offering(path, reveal=reveal, mock=bad, coincide=True), MockReveals, "'who' holds a value of the table"
+    )
+    if kind == pa.string():
+        good = own(tmp_path, pa.table({"who": ["bob", "dave"], "code": [77, 78]}))
+        rehearsal.hospital.offer(Offering(path, reveal=reveal, mock=good), terms=terms())
+
+
+def test_nested_cells_of_an_own_mock_are_written_anew(rehearsal, tmp_path):
+    kind = pa.struct([pa.field("tags", pa.list_(pa.string()), metadata={"note": CANARY}), pa.field("n", pa.int8())])
+    path = tmp_path / "nested.parquet"
+    pq.write_table(pa.table({"x": pa.array([{"tags": ["a"], "n": 1}], kind)}), path)
+    rows = [{"tags": ["b", None], "n": 2}, None, {"tags": None, "n": None}]
+    rehearsal.hospital.offer(Offering(path, mock=own(tmp_path, pa.table({"x": pa.array(rows, kind)}))), terms=terms())
+    found = rehearsal.lab.assets["nested"]
+    assert found.mock_arrow["x"].to_pylist() == rows
+    assert CANARY.encode() not in found.mock_path.read_bytes()
 
 
 def test_an_own_mock_that_does_not_fit_is_refused(rehearsal, table, tmp_path):

@@ -179,6 +179,7 @@ def _prepared(offering: Offering, folder: Path, steps: Steps) -> Offered:
     rows, own = read_back.read(), offering.mock is not None
     if own:
         _require_harmless(offering, reveal, rows, table, steps)
+        rows = _published(mock, rows, schema)
     sealed = offering.table
     if reveal.changes(table.schema):
         sealed = folder / name
@@ -203,7 +204,7 @@ def _made(offering: Offering, reveal: Reveal, table: Tabular, folder: Path) -> P
 
 
 def _own(mock: Path, table: Tabular, folder: Path) -> Path:
-    """A copy of the owner's own mock, so that what is checked is what is published."""
+    """A copy of the owner's own mock, which nobody changes while it is looked at."""
     from .mock.tabular import media_type_of
 
     if media_type_of(mock) != table.media_type:
@@ -213,13 +214,29 @@ def _own(mock: Path, table: Tabular, folder: Path) -> Path:
     return found
 
 
+def _published(mock: Path, rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Put the cells that were looked at in place of the file, which may hold more. Gives them as a researcher reads them."""
+    from .mock.cells import only_cells
+    from .mock.fitting import require_form
+    from .mock.tabular import Tabular, media_type_of, written
+
+    data = written(only_cells(rows), media_type_of(mock))
+    if len(data) > MAX_MOCK_BYTES:
+        raise TooLarge(f"the mock has {len(data):,} bytes, where {MAX_MOCK_BYTES:,} are allowed", hint="Use fewer rows.")
+    write(mock, data)
+    found = Tabular(mock)
+    require_form(found.schema, schema)
+    return found.read()
+
+
 def _require_harmless(offering: Offering, reveal: Reveal, rows: pa.Table, table: Tabular, steps: Steps) -> None:
-    from .mock.fitting import require_agreed, require_likeness, shared_rows
+    from .mock.fitting import require_agreed, require_likeness, require_made_up, shared_rows
     from .mock.survey import survey
 
     require_agreed(rows, reveal)
     seen = survey(table, reveal, steps(f"looking at {table.path.name}", _size(table.path)))
     require_likeness(rows, table.schema, seen, reveal)
+    require_made_up(rows, table, reveal)
     if offering.coincide:
         return
     shared = shared_rows(rows, table, reveal, steps(f"looking for the mock's rows in {table.path.name}", _size(table.path)))

@@ -162,6 +162,34 @@ def require_likeness(mock: pa.Table, table: pa.Schema, seen: Survey, reveal: Rev
     _refuse("the mock does not fit the table", found)
 
 
+def require_made_up(mock: pa.Table, table: Tabular, reveal: Reveal) -> None:
+    """Refuse, in a column of which some categories are revealed and others not, a cell that is one of the others.
+
+    Args:
+        mock: the owner's own.
+        table: the owner's; read once, where there is such a column.
+        reveal: what was agreed.
+
+    Raises:
+        MockReveals: names the column, and no value.
+    """
+    others = {}
+    for column in reveal.columns:
+        said = column.values() if column.categories is not None and column.others else None
+        if said is not None:
+            cells = _plain(mock[column.name]).unique().drop_null()
+            others[column] = cells.filter(pc.invert(pc.is_in(cells, value_set=said.cast(cells.type))))
+    if not any(map(len, others.values())):
+        return
+    for batch in table.batches():
+        for column, cells in others.items():
+            if pc.any(pc.is_in(_plain(batch.column(column.place)), value_set=cells)).as_py():
+                raise MockReveals(
+                    f"the mock's column {column.name!r} holds a value of the table that is not among its categories",
+                    hint="Name it in `categories`, or make up another.",
+                )
+
+
 def shared_rows(mock: pa.Table, table: Tabular, reveal: Reveal, progress: Progress | None = None) -> int:
     """How many distinct rows of a mock are rows of the table too.
 
