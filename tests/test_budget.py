@@ -24,7 +24,7 @@ from strongroom.budget.account import account, require_left
 from strongroom.budget.charge import Charge, Counts, Event, Used, decimal, events_of, grouped, settled
 from strongroom.budget.composition import canonical, spent
 from strongroom.budget.document import Budget, CountLimits, Privacy, follows
-from strongroom.errors import BadCharge, BadField, BudgetExceeded, MissingExtra, NotComposable, StrongroomError
+from strongroom.errors import BadCharge, BadField, BudgetExceeded, MissingExtra, NotCharged, NotComposable, StrongroomError
 from strongroom.party import VerifyKey
 from strongroom.wire import Envelope
 from world import NOW, charge
@@ -312,6 +312,18 @@ def test_the_owner_reads_which_limit_is_passed() -> None:
     with pytest.raises(BudgetExceeded, match=r"rows: 0 of 10 used, and 11 with this run"):
         require_left(BUDGET, [], charge(rows=11))
     assert require_left(BUDGET, [charge()], charge()) == "epsilon 1.000000 of 1; runs 2 of 3; rows 0 of 10"
+
+
+def test_a_contract_that_says_it_asks_nothing_does_not_pass_a_budget_of_queries() -> None:
+    """It is written by hand, by whoever proposes: no honest client says 0, or fewer than there are events."""
+    budget = replace(BUDGET, dp=None, counts=CountLimits(queries=1))
+    for further in (charge(queries=0), replace(charge(queries=0), events=()), charge(laplace("4", 2), queries=1)):
+        for before in ([], [charge()]):
+            with pytest.raises(NotCharged):
+                require_left(budget, before, further)
+    with pytest.raises(BudgetExceeded):
+        require_left(budget, [charge()], charge())
+    assert require_left(budget, [], charge()) == "queries 1 of 1"
 
 
 def test_a_number_that_only_looks_small_does_not_pass() -> None:

@@ -196,16 +196,25 @@ def test_rows_that_leave_are_counted(world: World) -> None:
     bundle = world.run(contract, confinement=FakeConfinement(written))
     assert verify(bundle, trust=TRUST).statement.used == Used(True, 4, len(written(None)["predictions"]))
     (kept,) = history(world)
-    assert kept.settled.counts.rows == 4  # three, as a receipt says it to all who read it
+    assert kept.settled.counts.rows == 4  # three and a header
 
 
 def test_more_rows_than_are_charged_do_not_leave() -> None:
-    world, contract = rows_world(2)
+    world, contract = rows_world(3)
     statement = verify(world.run(contract, confinement=FakeConfinement(written)), trust=TRUST).statement
     assert statement.failure == Failure("output", "output.refused")
     assert world.exchange.delivered == []
     (kept,) = history(world)
     assert kept.settled.counts.rows == 0
+
+
+def test_a_header_of_names_does_not_leave_where_no_row_may() -> None:
+    header = ",".join(f"p{n:04d} born 19{n % 100:02d}" for n in range(2000))
+    world, contract = rows_world(0)
+    confinement = FakeConfinement(lambda _inputs: {"predictions": f"{header}\n".encode()})
+    statement = verify(world.run(contract, confinement=confinement), trust=TRUST).statement
+    assert statement.failure == Failure("output", "output.refused")
+    assert world.exchange.delivered == []
 
 
 def test_a_kind_whose_rows_cannot_be_counted_does_not_leave_where_they_are_charged(world: World) -> None:

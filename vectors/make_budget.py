@@ -159,6 +159,8 @@ def covers() -> Cases:
     half, third = charge(), charge(Event("laplace", 1, noise_multiplier="3"))
     over, plain = "budget.exceeded", replace(charge(), events=())
     counted = replace(one, dp=None)
+    asked = replace(counted, counts=CountLimits(None, 1, None, None))
+    add("no-queries", "no query, where they are limited", "budget.not_charged", [], charge(queries=0), b=asked)
     add("first", "the first charge", "ok", [], half)
     add("exactly", "to the last of it", "ok", [half], half)
     add("thirds", "three thirds are one, exactly", "ok", [third, third], third)

@@ -95,7 +95,7 @@ def require_left(budget: Budget, before: Iterable[Charge], further: Charge | Non
 
     Raises:
         NotCharged: there is no charge, or one without events where the budget limits differential privacy: a program that
-            adds no noise spends more than any epsilon.
+            adds no noise spends more than any epsilon; or one of no queries where it limits those: a run asks at least one.
         BudgetExceeded: it would come to more than the budget allows, or to what cannot be composed.
         MissingExtra: as :func:`account`.
     """
@@ -103,6 +103,8 @@ def require_left(budget: Budget, before: Iterable[Charge], further: Charge | Non
         raise NotCharged("the asset has a budget, and the contract states no charge for it")
     if budget.dp is not None and not further.events:
         raise NotCharged("the asset's budget limits epsilon, and the contract's charge names no event")
+    if budget.counts.queries is not None and further.counts.queries < max(1, sum(e.count for e in further.events)):
+        raise NotCharged("the asset's budget limits queries, and the contract charges fewer than a run asks at least")
     lines = account(budget, before, further)
     over = [line for line in lines if not line.fits]
     if over:

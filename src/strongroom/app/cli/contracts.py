@@ -85,7 +85,8 @@ def _limits(parser: ArgumentParser, *, defaults: bool) -> None:
         action="append",
         default=[],
         metavar="ROLE[=ROWS]",
-        help="charge a run to the budget of this asset, and so many rows that may leave (0); what a program says is charged",
+        help="charge a run to the budget of this asset, and so many rows that may leave, headers too (0); "
+        "what a program says is charged",
     )
     parser.add_argument(
         "--pay", action="append", default=None, metavar="PAYER:PAYEE:AMOUNT:CURRENCY", help="for each completed run"

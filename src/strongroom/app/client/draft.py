@@ -198,7 +198,10 @@ def _charges(
     outputs = tuple(outputs)
     most = sum(output.rule.max_bytes for output in outputs)
     if any(rows.get(role, 0) == 0 for role in roles) and any(o.kind == "records" for o in outputs):
-        raise Usage("rows of records may leave: say how many are charged", hint="For one role: --charge ROLE=ROWS")
+        raise Usage(
+            "rows of records may leave: say how many are charged",
+            hint="For one role: --charge ROLE=ROWS; a header is a row.",
+        )
     return tuple(_charge(role, said.get(role, ()), rows.get(role, 0), most) for role in sorted(roles))
 
 
