@@ -42,6 +42,7 @@ def records(rule: OutputRule, data: bytes) -> bytes:
         rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error):
         refuse("the records are no CSV in UTF-8")
+    rows = [[text.strip(" ") for text in row] for row in rows]  # beside a blank a number would be a text, and not rounded
     width = len(rows[0]) if rows else 0
     if not 0 < width <= MAX_COLUMNS or any(len(row) != width for row in rows):
         refuse("the records have no header, or rows of different lengths")
