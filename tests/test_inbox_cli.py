@@ -18,6 +18,7 @@ pytest.importorskip("bandit", reason="bandit is not installed: pip install 'stro
 from inbox_case import FIRST, SECOND, Desk, bundle
 from stage import Said, Stage
 from strongroom import wire
+from strongroom.app.cli.reviewed import visible
 from strongroom.app.client.offer import Offering
 from strongroom.code import CodeBundle
 from strongroom.contract import Proposal
@@ -106,7 +107,7 @@ def test_what_others_wrote_cannot_steer_the_screen(stage: Stage) -> None:
     shown = hospital(stage, "inbox", "show", made.digest).out
     assert "\x1b" not in shown
     assert "\u202e" not in shown
-    assert "\\u001b[2J \\u202e" in shown
+    assert "⟨U+001B⟩[2J ⟨U+202E⟩" in shown
 
 
 def test_code_is_run_on_the_mock_by_its_author_and_by_its_reviewer(stage: Stage, tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_code_is_run_on_the_mock_by_its_author_and_by_its_reviewer(stage: Stage,
     shown = hospital(stage, "inbox", "show", made, "--run-mock")
     assert '{"rows":100,"third":0.333}' in shown.out.replace(" ", "")
     assert "\x1b" not in shown.out
-    assert "\\u001b[2J" in shown.out
+    assert "⟨U+001B⟩[2J" in shown.out
     said = hospital(stage, "inbox", "show", made, "--run-mock", "--json").json["mock"]
     assert json.loads(base64.b64decode(said["outputs"]["n"])) == {"rows": 100, "third": 0.333}
     assert "mock" not in hospital(stage, "inbox", "show", made, "--json").json
@@ -168,3 +169,29 @@ def test_the_page_is_served_to_who_opens_its_address(stage: Stage, made: Proposa
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a\u200bb", r"a\u200bb"),
+        ("a\u200bb", "a⟨U+200B⟩b"),
+        ("\tx = 1", "    x = 1"),
+        ("a\u3164b", "ab"),
+        ("a\ufe0fb", "ab"),
+        ("a\u2800b", "a b"),
+        ("a\\nb", "a\nb"),
+    ],
+)
+def test_two_lines_of_code_that_differ_in_what_nobody_sees_do_not_look_alike(one, other):
+    assert visible(one) != visible(other)
+
+
+@pytest.mark.parametrize("char", ["\u3164", "\ufe0f", "\u2800", "\u115f", "\U000e0100", "\u200b", "\x1b", "\t"])
+def test_what_nobody_sees_is_spelled_out(char):
+    assert visible(char) == f"⟨U+{ord(char):04X}⟩"
+
+
+def test_a_line_of_code_is_shown_as_it_was_written():
+    line = r"re.match('\d+\\n', 'é')"
+    assert visible(line) == line

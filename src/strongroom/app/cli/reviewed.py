@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,9 @@ COLOURS = {Severity.HIGH: "red", Severity.MEDIUM: "yellow", Severity.LOW: "dim"}
 MAX_LOG = 40  # lines that code printed, the last ones
 SHOWN_BYTES = 2000  # of an output
 MAX_SHOWN = 4000  # lines of code on a screen; the whole of it with --json
+
+# printable to Unicode and seen by nobody: fillers, a blank pattern of dots, selectors of variants; and what marks them
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef⟨]")
 
 
 def tell_claim(claim: Claim, screen: Screen) -> None:
@@ -148,9 +152,10 @@ def _tell_file(file: FileDiff, sheet: Sheet, left: int, screen: Screen) -> int:
 
 
 def visible(text: str) -> str:
-    """A line of a stranger's: tabs as blanks; what a screen would obey is spelled out, so that no two lines look alike."""
-    shown = text.replace("\t", "    ")
-    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in shown)
+    """A line of a stranger's, in which nothing goes unseen and no screen is obeyed: tabs, and what cannot be seen, stand as
+    ``⟨U+200B⟩``; so does the first sign of that itself, so that no line can write it and look alike.
+    """
+    return "".join(c if c.isprintable() and not _UNSEEN.match(c) else f"⟨U+{ord(c):04X}⟩" for c in text)
 
 
 def _tell_packages(sheet: Sheet, screen: Screen) -> None:
