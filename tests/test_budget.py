@@ -20,11 +20,20 @@ from hypothesis import strategies as st
 
 from strongroom import wire
 from strongroom.budget import composition
-from strongroom.budget.account import account, require_left
+from strongroom.budget.account import account, require_left, unit_of
 from strongroom.budget.charge import Charge, Counts, Event, Used, decimal, events_of, grouped, settled
 from strongroom.budget.composition import canonical, spent
 from strongroom.budget.document import Budget, CountLimits, Privacy, follows
-from strongroom.errors import BadCharge, BadField, BudgetExceeded, MissingExtra, NotCharged, NotComposable, StrongroomError
+from strongroom.errors import (
+    BadBudget,
+    BadCharge,
+    BadField,
+    BudgetExceeded,
+    MissingExtra,
+    NotCharged,
+    NotComposable,
+    StrongroomError,
+)
 from strongroom.party import VerifyKey
 from strongroom.wire import Envelope
 from world import NOW, charge
@@ -324,6 +333,24 @@ def test_a_contract_that_says_it_asks_nothing_does_not_pass_a_budget_of_queries(
     with pytest.raises(BudgetExceeded):
         require_left(budget, [charge()], charge())
     assert require_left(budget, [], charge()) == "queries 1 of 1"
+
+
+def test_a_program_that_protects_rows_does_not_pass_a_budget_that_protects_people() -> None:
+    budget = replace(BUDGET, dp=Privacy("1", "0", "person"))
+    assert Budget.parse(budget.encode()) == budget
+    for parameters in (
+        {},
+        {"unit": None},
+        {"unit": "person"},
+        {"unit": {"column": "visit", "rows": 1}},
+        {"unit": {"column": 1}},
+    ):
+        with pytest.raises(NotCharged, match="protects others"):
+            require_left(budget, [], charge(), unit_of(parameters))
+    assert require_left(budget, [], charge(), unit_of({"unit": {"column": "person", "rows": 3}}))
+    for wrong in ("", "a\nb", "x" * 129):
+        with pytest.raises((BadBudget, BadField)):
+            Budget.parse(wire.encode({**budget.to_json(), "dp": {"delta": "0", "epsilon": "1", "unit": wrong}}))
 
 
 def test_a_number_that_only_looks_small_does_not_pass() -> None:

@@ -85,6 +85,15 @@ def test_a_program_without_noise_is_refused_where_the_budget_limits_epsilon(worl
     refused(Asker(world, contract).ask(), "D17", "budget.not_charged")
 
 
+def test_a_contract_that_protects_others_than_the_budget_names_is_refused(world: World) -> None:
+    found = allow(world)
+    assert found.dp is not None
+    found = replace(found, version=2, dp=replace(found.dp, unit="person"))
+    world.brokers["hospital"].book.set_budget(found, found.sign(keys_of("hospital").signing))
+    refused(Asker(world, agreed(world)).ask("data"), "D17", "budget.not_charged")
+    assert history(world) == []
+
+
 def test_plain_counts_are_limited_without_any_epsilon(world: World) -> None:
     allow(world, None, runs=1)
     plain = replace(charge(), events=())

@@ -16,6 +16,7 @@ from strongroom.app.client import budgets
 from strongroom.app.client.budgets import Wanted
 from strongroom.broker import Charged
 from strongroom.budget.charge import Event
+from strongroom.budget.document import Privacy
 from strongroom.contract import AssetRef
 from strongroom.errors import BadBudget, NotCharged, NotFound, StrongroomError, Usage
 from world import NOW, charge
@@ -163,6 +164,12 @@ def test_the_history_says_who_when_and_what_is_settled(rehearsal: Rehearsal) -> 
     assert "not settled" in shown.out
     (one,) = json.loads(said(rehearsal, "history", "records.csv", "--json").out)["charges"]
     assert (one["party"], one["settled"], len(one["charge"]["events"])) == ("lab", None, 2)
+
+
+def test_a_unit_stays_until_another_is_said(rehearsal: Rehearsal) -> None:
+    put(rehearsal, epsilon="1", delta="0", unit="person")
+    assert put(rehearsal, epsilon="2").dp == Privacy("2", "0", "person")
+    assert "each 'person'" in said(rehearsal, "show", "records.csv").out
 
 
 def test_the_bar_and_the_numbers_agree(rehearsal: Rehearsal) -> None:

@@ -60,6 +60,8 @@ def budgets() -> Cases:
     add("ok", "epsilon, runs, rows and bytes", "ok", good)
     add("ok-counts", "plain counts alone", "ok", changed(good, dp=None))
     add("ok-shared", "an asset and what was sealed from the same data", "ok", changed(good, assets=sorted((DATA, AGAIN))))
+    add("ok-unit", "whom epsilon protects", "ok", changed(good, dp=changed(good["dp"], unit="person")))
+    add("unit-empty", "a unit that is none", bad, changed(good, dp=changed(good["dp"], unit="")))
     add("by-another", "signed by another party", "wire.bad_signature", good, signer=LAB)
     add("of-another", "signed by the owner, of another owner", field, changed(good, owner="lab"))
     add("another-type", "a budget under another type", "wire.bad_envelope", good, kind=wire.media_type("grant"))

@@ -20,7 +20,7 @@ from .asset import AssetKey, Manifest, verify_manifest
 from .attest.appraisal import appraise
 from .attest.appraisal_policy import AppraisalPolicy
 from .attest.result import AttestationResult
-from .budget.account import require_left
+from .budget.account import require_left, unit_of
 from .budget.charge import Charge
 from .budget.document import Budget
 from .contract import Contract, RunRequest
@@ -374,12 +374,15 @@ class _Decision:
             with self.book.transaction() as page:
                 budget, before = self.spending(contract, page)
             if budget is not None:
-                require_left(budget, [c.stands for c in before], self.stated(contract))
+                require_left(budget, [c.stands for c in before], self.stated(contract), self.unit(contract))
 
     def stated(self, contract: Contract) -> Charge | None:
         ref = contract.proposal.asset(self.request.manifest)
         assert ref is not None  # D6
         return contract.proposal.charge(ref.role)
+
+    def unit(self, contract: Contract) -> str:
+        return unit_of(contract.proposal.program.parameters)
 
     def spending(self, contract: Contract, page: Page) -> tuple[Budget | None, Sequence[Charged]]:
         """The asset's budget and every charge against it; without a budget those against the asset alone.
@@ -405,7 +408,7 @@ class _Decision:
             elif budget is None:
                 detail = "the asset has no budget"
             else:
-                detail = require_left(budget, [c.stands for c in before], stated)
+                detail = require_left(budget, [c.stands for c in before], stated, self.unit(contract))
         except StrongroomError as error:
             raise self.stop("D17", error) from error
         self.check("D17", True, detail)

@@ -5,9 +5,10 @@ See ``spec/budget.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from strongroom.errors import BudgetExceeded, NotCharged, NotComposable
 
@@ -82,20 +83,33 @@ def _composed(events: Sequence[Event], delta: str) -> Decimal | None:
         return None
 
 
-def require_left(budget: Budget, before: Iterable[Charge], further: Charge | None) -> str:
+def unit_of(parameters: Mapping[str, Any]) -> str:
+    """The column whose values a program's noise protects, by its parameters; ``""`` where they name none: then it is a row.
+
+    Args:
+        parameters: of a contract's program.
+    """
+    unit = parameters.get("unit")
+    column = unit.get("column") if isinstance(unit, Mapping) else None
+    return column if isinstance(column, str) else ""
+
+
+def require_left(budget: Budget, before: Iterable[Charge], further: Charge | None, unit: str = "") -> str:
     """Require that a budget covers one charge more.
 
     Args:
         budget: the owner's.
         before: every charge against its assets, as it stands charged now.
         further: what the contract states for the asset's role; ``None`` where it states nothing.
+        unit: whom the contract's program protects, as :func:`unit_of` says.
 
     Returns:
         one line for the owner: what it comes to.
 
     Raises:
         NotCharged: there is no charge, or one without events where the budget limits differential privacy: a program that
-            adds no noise spends more than any epsilon; or one of no queries where it limits those: a run asks at least one.
+            adds no noise spends more than any epsilon; or one of no queries where it limits those: a run asks at least one;
+            or the program protects another unit than the budget names.
         BudgetExceeded: it would come to more than the budget allows, or to what cannot be composed.
         MissingExtra: as :func:`account`.
     """
@@ -103,6 +117,8 @@ def require_left(budget: Budget, before: Iterable[Charge], further: Charge | Non
         raise NotCharged("the asset has a budget, and the contract states no charge for it")
     if budget.dp is not None and not further.events:
         raise NotCharged("the asset's budget limits epsilon, and the contract's charge names no event")
+    if budget.dp is not None and budget.dp.unit and budget.dp.unit != unit:
+        raise NotCharged("the asset's budget names whom its epsilon protects, and the contract's program protects others")
     if budget.counts.queries is not None and further.counts.queries < max(1, sum(e.count for e in further.events)):
         raise NotCharged("the asset's budget limits queries, and the contract charges fewer than a run asks at least")
     lines = account(budget, before, further)

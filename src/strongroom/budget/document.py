@@ -16,7 +16,7 @@ from strongroom.wire import JSON, Envelope, Fields
 from .charge import COUNTED, MAX_PLAIN, decimal
 
 BUDGET_TYPE = wire.media_type("budget")
-MAX_ASSETS = 256
+MAX_ASSETS, MAX_UNIT = 256, 128
 MAX_EPSILON, MIN_DELTA = 50, Fraction(1, 10**9)
 
 
@@ -24,13 +24,18 @@ MAX_EPSILON, MIN_DELTA = 50, Fraction(1, 10**9)
 class Privacy:
     """A limit of differential privacy: at most ``epsilon`` at ``delta``, both canonical decimal strings.
 
+    Attributes:
+        unit: the column whose values are those whom the epsilon protects: a contract's program must protect the same ones.
+            ``""``: whichever the program says; its owner reads that before approving.
+
     Raises:
-        BadBudget: epsilon is not above 0 and at most 50, or delta neither 0 nor from 10^-9 to below 1.
+        BadBudget: epsilon is not above 0 and at most 50, delta neither 0 nor from 10^-9 to below 1, or the unit no column.
         BadCharge: a number in another spelling.
     """
 
     epsilon: str
     delta: str
+    unit: str = ""
 
     def __post_init__(self) -> None:
         epsilon, delta = decimal(self.epsilon, "dp.epsilon"), decimal(self.delta, "dp.delta")
@@ -38,14 +43,20 @@ class Privacy:
             raise BadBudget(f"dp.epsilon is not above 0 and at most {MAX_EPSILON}")
         if delta != 0 and not MIN_DELTA <= delta < 1:
             raise BadBudget("dp.delta is neither 0 nor from 0.000000001 to below 1")
+        if not self.unit.isprintable() or len(self.unit) > MAX_UNIT:
+            raise BadBudget("dp.unit is no name of a column")
 
     def to_json(self) -> dict[str, JSON]:
-        return {"delta": self.delta, "epsilon": self.epsilon}
+        return {"delta": self.delta, "epsilon": self.epsilon, **({"unit": self.unit} if self.unit else {})}
 
     @classmethod
     def from_json(cls, value: object) -> Privacy:
         f = Fields(value, "dp")
-        found = cls(f.text("epsilon", max_chars=40), f.text("delta", max_chars=40))
+        said = f.has("unit")
+        unit = f.text("unit", max_chars=MAX_UNIT) if said else ""
+        if said and not unit:
+            raise BadBudget("dp.unit is no name of a column")
+        found = cls(f.text("epsilon", max_chars=40), f.text("delta", max_chars=40), unit)
         f.end()
         return found
 

@@ -38,6 +38,9 @@ strongroom budget history census.parquet --as office
     parser.add_argument("asset", nargs="?", help="your own asset, by its name or digest; of show: every one where not given")
     parser.add_argument("--epsilon", metavar="NUMBER", help="the most that may be spent of differential privacy, in total")
     parser.add_argument("--delta", metavar="NUMBER", help="at this delta, such as 1e-6")
+    parser.add_argument(
+        "--unit", metavar="COLUMN", help="whom the epsilon protects: who has one id in this column; else whom a program says"
+    )
     parser.add_argument("--runs", type=int, metavar="N")
     parser.add_argument("--queries", type=int, metavar="N")
     parser.add_argument("--rows", type=int, metavar="N", help="rows that leave as rows")
@@ -68,6 +71,7 @@ def _set(args: Namespace, here: PartyHome, screen: Screen) -> int:
         rows=args.rows,
         bytes_out=args.bytes_out,
         shares_with=args.shares_budget_with,
+        unit=args.unit,
     )
     found = budgets.put(here, asset, wanted, int(time.time()))
     screen.said("in force", f"version {found.version}, which you signed; your broker holds to it from now on")
@@ -123,6 +127,8 @@ def _tell(here: PartyHome, found: Budget, screen: Screen) -> dict[str, Any]:
     for name, limit in zip(("runs", "queries", "rows", "bytes out"), found.counts.values(), strict=True):
         if limit is None:
             screen.said(name, "not limited")
+    if found.dp is not None:
+        screen.said("protects", f"each {found.dp.unit!r}" if found.dp.unit else "a row, or whom each program says")
     if found.dp is None:
         screen.said("epsilon", "not limited: programs that add no noise are let at it")
     if uncharged:

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 
 from strongroom.asset import Manifest
 from strongroom.broker import Charged
-from strongroom.budget.account import Line, account
+from strongroom.budget.account import Line, account, unit_of
 from strongroom.budget.composition import canonical
 from strongroom.budget.document import Budget, CountLimits, Privacy
 from strongroom.contract import Proposal
@@ -28,6 +28,7 @@ class Wanted:
     Attributes:
         epsilon, delta: decimal numbers in any spelling.
         runs, queries, rows, bytes_out: the most of each.
+        unit: the column of ids of those whom the epsilon protects.
         shares_with: another asset, whose budget this one is to share from now on.
     """
 
@@ -38,6 +39,7 @@ class Wanted:
     rows: int | None = None
     bytes_out: int | None = None
     shares_with: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Spending:
         charged: whether the proposal states a charge for the role.
         lines: what is limited, used, and would be used by one run; empty where nothing is charged.
         noisy: whether the budget asks for events and the charge names none.
+        others: whether the budget says whom its epsilon protects, and the program protects others.
     """
 
     role: str
@@ -57,11 +60,12 @@ class Spending:
     charged: bool
     lines: tuple[Line, ...]
     noisy: bool
+    others: bool = False
 
     @property
     def fits(self) -> bool:
         """Whether the broker would let one run of it pass now."""
-        return self.charged and not self.noisy and all(line.fits for line in self.lines)
+        return self.charged and not self.noisy and not self.others and all(line.fits for line in self.lines)
 
 
 def find(home: PartyHome, reference: str) -> Manifest:
@@ -117,13 +121,14 @@ def _limits(wanted: Wanted, base: Budget | None) -> CountLimits:
 
 def _privacy(wanted: Wanted, base: Budget | None) -> Privacy | None:
     before = base.dp if base else None
-    if wanted.epsilon is None and wanted.delta is None:
+    if wanted.epsilon is None and wanted.delta is None and wanted.unit is None:
         return before
     epsilon = before.epsilon if wanted.epsilon is None and before else wanted.epsilon
     delta = before.delta if wanted.delta is None and before else wanted.delta
     if epsilon is None or delta is None:
         raise Usage("an epsilon goes with its delta", hint="Say both, such as: --epsilon 3 --delta 1e-6")
-    return Privacy(_decimal(epsilon), _decimal(delta))
+    unit = wanted.unit if wanted.unit is not None else before.unit if before else ""
+    return Privacy(_decimal(epsilon), _decimal(delta), unit)
 
 
 def _decimal(text: str) -> str:
@@ -176,7 +181,9 @@ def spending(home: PartyHome, proposal: Proposal) -> list[Spending]:
         before = [c.stands for c in charges(home, budget)]
         noisy = budget.dp is not None and charge is not None and not charge.events
         lines = () if charge is None else tuple(account(budget, before, charge))
-        found.append(Spending(ref.role, ref.manifest, charge is not None, lines, noisy))
+        said = budget.dp.unit if budget.dp else ""
+        others = bool(said) and said != unit_of(proposal.program.parameters)
+        found.append(Spending(ref.role, ref.manifest, charge is not None, lines, noisy, others))
     return found
 
 
@@ -225,6 +232,8 @@ def words(found: Iterable[Spending], runs: int, *, standing: bool = False) -> li
             said.append(Clause(about, nothing))
         elif s.noisy:
             said.append(Clause(about, "it limits epsilon, and the program adds no noise: your broker will refuse"))
+        elif s.others:
+            said.append(Clause(about, "its epsilon protects others than the program does: your broker will refuse"))
         said += [Clause(about, _would(line, runs)) for line in s.lines if not (s.noisy and line.name == "epsilon")]
     return said
 
