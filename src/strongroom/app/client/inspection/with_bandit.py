@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 
 from strongroom.errors import MissingExtra
@@ -22,7 +23,9 @@ _SEVERITY = {"LOW": Severity.LOW, "MEDIUM": Severity.MEDIUM, "HIGH": Severity.HI
 def version() -> str:
     """Bandit's version. Raises MissingExtra."""
     try:
-        import bandit
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it loads its plug-ins in a way that is to go
+            import bandit
     except ImportError as error:
         raise MissingExtra("the static report needs bandit", hint="pip install 'strongroom[review]'") from error
     return str(bandit.__version__)
