@@ -29,11 +29,11 @@ FLOORS: list[set[str]] = [
     {"rule"},
     {"policy", "checkpoint"},
     {"asset", "attest", "ledger", "budget"},
-    {"trust"},
-    {"contract"},
-    {"delivery", "output", "failure", "job", "release"},
+    {"threshold", "trust"},
+    {"contract", "holding"},
+    {"dealing", "delivery", "output", "failure", "job", "release"},
     {"broker", "airlock"},
-    {"receipt", "inference", "batch", "review"},
+    {"holder", "receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served", "carry"},
 ]
 FLOOR = {"__version__": -1} | {unit: height for height, units in enumerate(FLOORS) for unit in units}
@@ -66,7 +66,7 @@ OF_EVIDENCE = {
     "lxml": {"attest.rim"},
     "jwt": {"attest.nras", "attest.nras_token"},
     "coincurve": {"attest.dstack_kms"},
-    "Crypto": {"attest.dstack_kms"},
+    "Crypto": {"attest.dstack_kms", "threshold"},
     "packaging": {"lock"},  # what installers mean by a requirement, read as they read it
     "dp_accounting": {"budget.composition"},  # of no evidence; a broker with budgets loads it when it composes
     "numpy": {"output.arrow", "output.tensors"},

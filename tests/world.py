@@ -27,7 +27,7 @@ from strongroom.asset.approvers import Approver, Quorum
 from strongroom.attest.evidence import Endorsements, Evidence, Measurement
 from strongroom.attest.keyset import RELEASE_ALGO, RUN_RECEIPT_ALGO, AttestationReport, KeyEntry, Keyset, report_data
 from strongroom.attest.simulated import PLATFORM, Claims, PlatformEndorsement
-from strongroom.broker import NONCE_SECONDS, Charged, Held, Kept, Owner, Refusal, Release, Standing, decide
+from strongroom.broker import NONCE_SECONDS, Charged, Held, HeldShare, Kept, Owner, Refusal, Release, Standing, decide
 from strongroom.budget.charge import Charge, Counts, Event, Used, settled
 from strongroom.budget.document import BUDGET_TYPE, Budget, CountLimits, Privacy, follows
 from strongroom.checkpoint import LogKey
@@ -48,6 +48,7 @@ from strongroom.delivery import Delivery
 from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.errors import Conflict, NotFound, ReleaseRefused, Unreachable
 from strongroom.job import Cancel
+from strongroom.holding import Says, Taken, Word, merged
 from strongroom.ledger import LoggedProof, MemoryNodes, Tree
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
@@ -159,6 +160,10 @@ class _State:
     releases: dict[Slot, tuple[Kept, int]] = field(default_factory=dict)
     budgets: dict[str, Envelope] = field(default_factory=dict)
     charges: dict[tuple[str, str, str], Charged] = field(default_factory=dict)
+    shares: dict[str, HeldShare] = field(default_factory=dict)
+    slots: dict[tuple[str, str, int], str | None] = field(default_factory=dict)
+    words: set[tuple[str, str, Says]] = field(default_factory=set)
+    granted_by: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
 
 class MemoryBook:
@@ -204,9 +209,9 @@ class MemoryBook:
 
     # broker.Page
 
-    def standing(self, contract: str) -> Standing:
+    def standing(self, contract: str, owner: str | None = None) -> Standing:
         s = self._state
-        return Standing(
+        found = Standing(
             approved=contract in s.approved,
             ended_by=s.ended.get(contract),
             withdrawn_by=frozenset(party for c, party in s.withdrawn if c == contract),
@@ -217,6 +222,41 @@ class MemoryBook:
                 for _, run, _ in s.cancelled
             },
         )
+        if owner is None:
+            return found
+        return replace(
+            found,
+            approved=(contract, owner, Says.APPROVED) in s.words,
+            ended_by=contract if (contract, owner, Says.ENDED) in s.words else None,
+            granted=sum(runs for (c, o, _), runs in s.granted_by.items() if (c, o) == (contract, owner)),
+        )
+
+    def share(self, manifest: str) -> HeldShare | None:
+        return self._state.shares.get(manifest)
+
+    def slots(self, contract: str, manifest: str) -> Mapping[int, str | None]:
+        return {k: keyset for (c, m, k), keyset in self._state.slots.items() if (c, m) == (contract, manifest)}
+
+    # holder.HolderPage
+
+    def deal(self, manifest: str, held: HeldShare, taken: Sequence[Taken]) -> None:
+        s = self._state
+        s.shares[manifest] = held
+        for t in taken:
+            place = (t.contract, manifest, t.slot)
+            s.slots[place] = merged(s.slots.get(place, t.keyset), t.keyset)
+
+    def recall(self, manifest: str) -> None:
+        self._state.shares[manifest] = replace(self._state.shares[manifest], recalled=True)
+
+    def taken(self, manifest: str) -> list[Taken]:
+        return [Taken(c, k, keyset) for (c, m, k), keyset in sorted(self._state.slots.items()) if m == manifest]
+
+    def hear(self, word: Word, envelope: Envelope) -> None:
+        self._state.words.add((word.contract, word.party, word.says))
+
+    def hear_grant(self, grant: Grant, envelope: Envelope) -> None:
+        self._state.granted_by.setdefault((grant.contract, grant.party, grant.nonce), grant.runs)
 
     def earlier(self, slot: Slot) -> Kept | None:
         found = self._state.releases.get(slot)
@@ -224,6 +264,8 @@ class MemoryBook:
 
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
         self._state.runs.setdefault((slot.contract, slot.run_id), slot.keyset_digest)
+        if slot.part is not None:
+            self._state.slots.setdefault((slot.contract, slot.manifest, slot.part.slot), slot.keyset_digest)
         assert slot not in self._state.releases or LEASE_PURPOSE.encode() in kept.envelope.payload
         self._state.releases[slot] = (kept, at)
 

@@ -16,14 +16,14 @@ from dataclasses import InitVar, dataclass, field, replace
 from typing import Protocol
 
 from . import wire
-from .asset import AssetKey, Manifest, verify_manifest
+from .asset import AssetKey, verify_manifest
 from .attest.appraisal import appraise
 from .attest.appraisal_policy import AppraisalPolicy
 from .attest.result import AttestationResult
 from .budget.account import require_left, unit_of
 from .budget.charge import Charge
 from .budget.document import Budget
-from .contract import Contract, RunRequest
+from .contract import Contract, Proposal, RunRequest
 from .errors import (
     ApproverMissing,
     BadBudget,
@@ -38,15 +38,19 @@ from .errors import (
     NotPermitted,
     RunCancelled,
     RunTaken,
+    SlotTaken,
     StrongroomError,
     Superseded,
     UnknownAsset,
     Withdrawn,
+    WrongEpoch,
 )
+from .holding import Deal
 from .job import cancelled
-from .party import SigningKey
+from .party import DecryptionKey, SigningKey
 from .policy import explain
-from .release import RELEASE_TYPE, ReleaseRequest, ReleaseStatement, Slot, run_subject
+from .release import RELEASE_TYPE, Part, PartAsked, ReleaseRequest, ReleaseStatement, Slot, run_subject
+from .threshold import MAX_SLOT, Enrolment
 from .transcript import Steps, Transcript
 from .trust import Trust
 from .wire import Envelope
@@ -62,7 +66,7 @@ STEPS = Steps(
         "the nonce is this broker's, unused and not expired",
         "the contract has exactly one valid signature of every party",
         "every party's keys are those that the owner pinned",
-        "this broker is the owner's broker in the contract",
+        "this broker is the owner's broker in the contract, or holds a share by the newest enrolment",
         "the contract is in force",
         "the asset is the contract's, and this broker holds its key",
         "the asset's own terms permit the contract's policy, and whom they name approved it",
@@ -134,6 +138,21 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldShare:
+    """A share that the broker holds of an asset of somebody else's, or of its own owner's.
+
+    Attributes:
+        owner: the asset's owner.
+        deal: the newest that the owner dealt; the share in it is encrypted to this broker.
+        recalled: the owner recalled it: nothing more is given in this epoch.
+    """
+
+    owner: str
+    deal: Deal
+    recalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What the owner, and others by signed word, have said of a contract, and what it has used.
 
@@ -191,8 +210,14 @@ class Charged:
 class Page(Protocol):
     """The book while one transaction is open: nobody else reads or writes until it ends."""
 
-    def standing(self, contract: str) -> Standing:
-        """What is known of a contract now."""
+    def standing(self, contract: str, owner: str | None = None) -> Standing:
+        """What is known of a contract now; of what an owner says by its signed word where ``owner`` names one."""
+
+    def share(self, manifest: str) -> HeldShare | None:
+        """As :meth:`Book.share`."""
+
+    def slots(self, contract: str, manifest: str) -> Mapping[int, str | None]:
+        """The slots of a shared asset that were given in any epoch, and to which keyset; ``None``: to nobody, ever."""
 
     def earlier(self, slot: Slot) -> Kept | None:
         """The release given under this slot before."""
@@ -216,6 +241,9 @@ class Book(Protocol):
     def held(self, manifest: str) -> Held | None:
         """The asset with this manifest digest."""
 
+    def share(self, manifest: str) -> HeldShare | None:
+        """The newest share that was dealt to this broker of the asset with this manifest digest."""
+
     def spend(self, nonce: bytes, at: int) -> bool:
         """Use up a nonce: ``True`` once for each that this broker gave and that has not expired."""
 
@@ -232,12 +260,14 @@ class Owner:
         broker: the broker's own signing key.
         trust: the owner's trust file.
         policy: the owner's appraisal policy.
+        shares: opens the shares that were dealt to this broker; ``None`` where it holds none.
     """
 
     name: str
     broker: SigningKey
     trust: Trust
     policy: AppraisalPolicy
+    shares: DecryptionKey | None = None
 
 
 class _Refused(Exception):
@@ -261,20 +291,20 @@ class _Decision:
 
     def contract(self) -> Contract:
         """D1 to D5."""
-        at, owner = self.at, self.owner
+        at = self.at
         self.check("D1", self.book.spend(self.request.nonce, at), code=NonceRefused.code)
         try:
             contract = Contract.verify(self.request.contract)
         except StrongroomError as error:
             raise self.stop("D2", error) from error
         self.check("D2", True, contract.digest)
+        pinned = [p for p in contract.proposal.parties if self.answerable(contract.proposal, p.name)]
         try:
-            owner.trust.check(contract.proposal.parties)
+            self.owner.trust.check(pinned)
         except StrongroomError as error:
             raise self.stop("D3", error) from error
-        self.check("D3", True, ", ".join(p.name for p in contract.proposal.parties))
-        mine = [p for p in contract.proposal.parties if p.name == owner.name and p.broker_key == owner.broker.public]
-        self.check("D4", len(mine) == 1, owner.name, code=NotMyContract.code)
+        self.check("D3", True, ", ".join(p.name for p in pinned))
+        self.mine(contract.proposal)
         try:
             contract.require_in_force(at)
         except StrongroomError as error:
@@ -282,27 +312,46 @@ class _Decision:
         self.check("D5", True, f"until {contract.proposal.not_after}")
         return contract
 
-    def asset(self, contract: Contract) -> tuple[Manifest, AssetKey]:
-        """D6 and D7."""
-        ref = contract.proposal.asset(self.request.manifest)
-        held = self.book.held(self.request.manifest)
+    def answerable(self, _proposal: Proposal, _name: str) -> bool:
+        """Whether the keys of a party are for this broker to know: all are."""
+        return True
+
+    def mine(self, proposal: Proposal) -> None:
+        """D4."""
+        owner = self.owner
+        mine = [p for p in proposal.parties if p.name == owner.name and p.broker_key == owner.broker.public]
+        self.check("D4", len(mine) == 1, owner.name, code=NotMyContract.code)
+
+    def secret(self, proposal: Proposal) -> tuple[str, Envelope, bytes]:
+        """Whose asset it is, its manifest, and what is released of it: its key. Raises StrongroomError."""
+        ref, held = proposal.asset(self.request.manifest), self.book.held(self.request.manifest)
         if ref is None or ref.owner != self.owner.name or held is None:
-            raise self.stop("D6", UnknownAsset("not in this contract, or not here"))
+            raise UnknownAsset("not in this contract, or not here")
+        return self.owner.name, held.manifest, held.key.raw
+
+    def asset(self, contract: Contract) -> bytes:
+        """D6 and D7. What is released."""
         try:
-            manifest = verify_manifest(held.manifest, contract.proposal.party(self.owner.name).signing_key).manifest
+            owner, envelope, secret = self.secret(contract.proposal)
+            manifest = verify_manifest(envelope, contract.proposal.party(owner).signing_key).manifest
         except StrongroomError as error:
             raise self.stop("D6", error) from error
         self.check(
             "D6",
-            manifest.digest == ref.manifest and manifest.owner == self.owner.name,
-            f"{ref.role}: {manifest.name}",
+            manifest.digest == self.request.manifest and manifest.owner == owner,
+            f"{self.role(contract.proposal)}: {manifest.name}",
             code=UnknownAsset.code,
         )
         wider = explain(manifest.terms, contract.proposal.policy)
         if not wider and (lacks := manifest.lacking(contract.approvals)):
             raise self.stop("D7", ApproverMissing("; ".join(lacks)))
         self.check("D7", not wider, "; ".join(wider), code=NotPermitted.code)
-        return manifest, held.key
+        return secret
+
+    def role(self, proposal: Proposal) -> str:
+        ref = proposal.asset(self.request.manifest)
+        assert ref is not None  # D6
+        return ref.role
 
     def asked(self, contract: Contract) -> None:
         """D8."""
@@ -339,13 +388,12 @@ class _Decision:
         )
         return result
 
-    def settle(self, contract: Contract, key: AssetKey, result: AttestationResult) -> Release:
+    def settle(self, contract: Contract, secret: bytes, result: AttestationResult) -> Release:
         """D12 to D17 and the release, in one transaction. A lease is given anew each time, and counted once."""
         run_id, standing_contract = self.request.run_id, contract.proposal.standing
-        slot = Slot(contract.digest, run_id, result.keyset_digest, self.request.manifest)
         self.compose(contract)
         with self.book.transaction() as page:
-            standing = page.standing(contract.digest)
+            standing = self.standing(page, contract)
             self.check("D12", standing.approved, code=NotApproved.code)
             self.check("D13", standing.ended_by is None, standing.ended_by or "", code=Superseded.code)
             if not standing.withdrawn_by:  # a cancel withdraws one run
@@ -356,14 +404,26 @@ class _Decision:
             holder = standing.runs.get(run_id)
             self.check("D15", holder in (None, result.keyset_digest), run_id, code=RunTaken.code)
             allowed = contract.proposal.limits.runs + standing.granted
-            used = len(standing.runs)
-            self.check("D16", holder is not None or used < allowed, f"{used} of {allowed} used", code=NoRunLeft.code)
+            part = self.left(contract, page, standing, allowed, result)
+            slot = Slot(contract.digest, run_id, result.keyset_digest, self.request.manifest, part)
             self.spend(contract, page)
             kept = None if standing_contract else page.earlier(slot)
             if kept is None:
-                kept = self.encrypt(slot, key, result, self.lease(contract, result))
+                kept = self.encrypt(slot, secret, result, self.lease(contract, result))
                 page.keep(slot, kept, self.at)
         return Release(kept.envelope, kept.encrypted_key, self.transcript, _MAKER)
+
+    def standing(self, page: Page, contract: Contract) -> Standing:
+        return page.standing(contract.digest)
+
+    def left(
+        self, _contract: Contract, _page: Page, standing: Standing, allowed: int, _result: AttestationResult
+    ) -> Part | None:
+        """D16."""
+        used = len(standing.runs)
+        known = self.request.run_id in standing.runs
+        self.check("D16", known or used < allowed, f"{used} of {allowed} used", code=NoRunLeft.code)
+        return None
 
     def compose(self, contract: Contract) -> None:
         """Compose what D17 will ask for while nobody waits for the book: it is found again there, if nothing was charged
@@ -377,9 +437,7 @@ class _Decision:
                 require_left(budget, [c.stands for c in before], self.stated(contract), self.unit(contract))
 
     def stated(self, contract: Contract) -> Charge | None:
-        ref = contract.proposal.asset(self.request.manifest)
-        assert ref is not None  # D6
-        return contract.proposal.charge(ref.role)
+        return contract.proposal.charge(self.role(contract.proposal))
 
     def unit(self, contract: Contract) -> str:
         return unit_of(contract.proposal.program.parameters)
@@ -424,7 +482,7 @@ class _Decision:
         ends = [self.at + proposal.policy.serve.lease_s, proposal.not_after - 1, opened + proposal.limits.seconds]
         return min(*ends, result.valid_until or 0)
 
-    def encrypt(self, slot: Slot, key: AssetKey, result: AttestationResult, until: int | None) -> Kept:
+    def encrypt(self, slot: Slot, secret: bytes, result: AttestationResult, until: int | None) -> Kept:
         """To the keyset that was attested, which an affirming result alone hands out."""
         broker = self.owner.broker
         draft = ReleaseStatement(
@@ -438,8 +496,9 @@ class _Decision:
             encrypted_key="",
             policy=result.policy_digest,
             until=until,
+            part=slot.part,
         )
-        encrypted = result.require().release_key.encrypt(key.raw, info=draft.info)
+        encrypted = result.require().release_key.encrypt(secret, info=draft.info)
         statement = replace(draft, encrypted_key=wire.digest(encrypted))
         return Kept(broker.sign(RELEASE_TYPE, statement.encode()), encrypted)
 
@@ -461,8 +520,90 @@ class _Decision:
         return Refusal(self.owner.broker.sign(REFUSAL_TYPE, payload), problem.number, problem.code, self.transcript)
 
 
+class _ShareDecision(_Decision):
+    """A request for a share of a key that its owner shared over several brokers (``spec/threshold.md``).
+
+    The broker appraises by its own policy; whose contract it is, and that it was approved, it knows from the asset's owner.
+    """
+
+    def __init__(self, request: ReleaseRequest, asked: PartAsked, owner: Owner, book: Book, at: int) -> None:
+        super().__init__(request, owner, book, at)
+        self.asked_for = asked
+        self.held = book.share(request.manifest)
+        self.enrolment: Enrolment | None = None
+
+    def answerable(self, proposal: Proposal, name: str) -> bool:
+        """The asset's owner, whose word stands for the others: it pinned them, and approves the contract that names them."""
+        ref = proposal.asset(self.request.manifest)
+        return ref is not None and name == ref.owner
+
+    def mine(self, proposal: Proposal) -> None:
+        """D4."""
+        held, broker = self.held, self.owner.broker.public
+        ref = proposal.asset(self.request.manifest)
+        if held is None or ref is None or ref.owner != held.owner:
+            raise self.stop("D4", NotMyContract("nobody dealt this broker a share of this owner's asset"))
+        try:
+            enrolment = Enrolment.verify(
+                held.deal.enrolment,
+                manifest=self.request.manifest,
+                owner=held.owner,
+                key=proposal.party(held.owner).signing_key,
+            )
+        except StrongroomError as error:
+            raise self.stop("D4", error) from error
+        if enrolment.index(broker) != held.deal.index:
+            raise self.stop("D4", NotMyContract("the enrolment names another broker for this share"))
+        if held.recalled or self.asked_for.enrolment != enrolment.digest:
+            raise self.stop("D4", WrongEpoch(f"epoch {enrolment.epoch} is the newest here, or was recalled"))
+        self.enrolment = enrolment
+        self.check("D4", True, f"share {held.deal.index} of epoch {enrolment.epoch}")
+
+    def secret(self, _proposal: Proposal) -> tuple[str, Envelope, bytes]:
+        """Whose asset it is, its manifest, and what is released of it: this broker's share, whole as it was dealt."""
+        held, key = self.held, self.owner.shares
+        assert held is not None  # D4
+        assert self.enrolment is not None
+        if key is None:
+            raise UnknownAsset("the key that opens shares is not here")
+        share = held.deal.open(self.enrolment, broker=self.owner.broker.public, key=key)
+        return held.owner, held.deal.manifest, share.encode()
+
+    def standing(self, page: Page, contract: Contract) -> Standing:
+        assert self.held is not None
+        return page.standing(contract.digest, self.held.owner)
+
+    def left(self, contract: Contract, page: Page, _standing: Standing, allowed: int, result: AttestationResult) -> Part:
+        """D16: the slot is one of the contract's, and no other keyset was ever given it."""
+        assert self.held is not None
+        assert self.enrolment is not None
+        now = page.share(self.request.manifest)
+        if now is None or now.recalled or now.deal.enrolment != self.held.deal.enrolment:
+            raise self.stop("D16", WrongEpoch("the share was recalled meanwhile"))
+        taken, me, asked = page.slots(contract.digest, self.request.manifest), result.keyset_digest, self.asked_for
+        top = min(allowed, MAX_SLOT)
+        slot = asked.slot
+        if slot is None:
+            own = (k for k in sorted(taken) if taken[k] == me and k <= top and k not in asked.but)
+            free = (k for k in range(1, top + 1) if k not in taken and k not in asked.but)
+            slot = next(own, None) or next(free, None)
+        if slot is None or slot > top:
+            raise self.stop("D16", NoRunLeft(f"{len(taken)} of {allowed} slots are given"))
+        self.check("D16", taken.get(slot, me) == me, f"slot {slot} of {allowed}", code=SlotTaken.code)
+        return Part(self.enrolment.epoch, self.held.deal.index, slot)
+
+    def compose(self, _contract: Contract) -> None:
+        """Nothing: see D17."""
+
+    def spend(self, _contract: Contract, page: Page) -> None:
+        """D17: brokers that each count alone do not hold a budget."""
+        if page.budget(self.request.manifest) is not None:
+            raise self.stop("D17", BadBudget("the asset has a budget, which is not counted across brokers"))
+        self.check("D17", True, "the asset has no budget")
+
+
 def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Release | Refusal:
-    """Release an asset's key to an enclave, or refuse.
+    """Release an asset's key, or this broker's share of it, to an enclave, or refuse.
 
     Args:
         request: untrusted.
@@ -474,12 +615,13 @@ def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Rel
         a release when all seventeen checks passed; the same release again, uncounted, when the same keyset asks again for
         the same run; otherwise a refusal that names the first check that failed.
     """
-    decision = _Decision(request, owner, book, at)
+    asked = request.share
+    decision = _Decision(request, owner, book, at) if asked is None else _ShareDecision(request, asked, owner, book, at)
     try:
         contract = decision.contract()
-        _, key = decision.asset(contract)
+        secret = decision.asset(contract)
         decision.asked(contract)
         result = decision.evidence(contract)
-        return decision.settle(contract, key, result)
+        return decision.settle(contract, secret, result)
     except _Refused:
         return decision.refuse()

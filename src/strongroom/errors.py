@@ -646,6 +646,37 @@ class NoRunLeft(BrokerError):
     hint = "Failed runs count too; the inputs' owners may grant another: strongroom grant CONTRACT"
 
 
+class BadEnrolment(BrokerError):
+    code = "broker.bad_enrolment"
+    hint = "More than half of the brokers must be needed, each named once; at most 16: strongroom broker enrol"
+
+
+class BadShare(BrokerError):
+    """A holder gave another share than the one that the owner enrolled it with.
+
+    Args:
+        message: one line, which names the holder.
+    """
+
+    code = "broker.bad_share"
+    hint = "The holder that is named lies, or lost its share; the owner replaces it: strongroom broker replace"
+
+
+class TooFewShares(BrokerError):
+    code = "broker.too_few_shares"
+    hint = "Each holder's owner sees why its broker did not answer or refused: strongroom log"
+
+
+class WrongEpoch(BrokerError):
+    code = "broker.wrong_epoch"
+    hint = "The owner dealt new shares, or is about to; take the newest enrolment from the exchange and ask again."
+
+
+class SlotTaken(BrokerError):
+    code = "broker.slot_taken"
+    hint = "Another enclave has this slot of the contract; ask for another slot."
+
+
 # --- ledger ---------------------------------------------------------------------------------------------------------
 
 

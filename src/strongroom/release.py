@@ -11,14 +11,75 @@ from typing import NamedTuple
 from . import wire
 from .asset import AssetKey
 from .attest.keyset import AttestationReport
-from .errors import BadRelease
+from .errors import BadField, BadRelease
 from .party import DecryptionKey, VerifyKey
+from .threshold import MAX_EPOCH, MAX_HOLDERS, MAX_SLOT, Enrolment, Share
 from .wire import JSON, Envelope, Fields
 
 RELEASE_TYPE = wire.media_type("release")
 PURPOSE = "strongroom.release.v1"
 LEASE_PURPOSE = "strongroom.lease.v1"
 MAX_REQUEST_BYTES = 4 << 20  # eight GPUs bring their manifests and OCSP answers with them
+MAX_BUT = 2 * MAX_HOLDERS
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Which part of a key a release holds, where its owner shared it over several brokers (``spec/threshold.md``).
+
+    Attributes:
+        epoch, index: which share.
+        slot: which of the contract's runs it is given for, from 1.
+    """
+
+    epoch: int
+    index: int
+    slot: int
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"epoch": self.epoch, "index": self.index, "slot": self.slot}
+
+    @classmethod
+    def read(cls, f: Fields) -> Part | None:
+        """The members of a statement that has them; none of them where there is no ``slot``."""
+        if not f.has("slot"):
+            return None
+        return cls(
+            epoch=f.integer("epoch", low=1, high=MAX_EPOCH),
+            index=f.integer("index", low=1, high=MAX_HOLDERS),
+            slot=f.integer("slot", low=1, high=MAX_SLOT),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PartAsked:
+    """What an enclave asks of a broker that holds a share.
+
+    Attributes:
+        enrolment: digest of the enrolment that it holds its share under.
+        slot: for which slot; ``None`` for the lowest that the broker has for this enclave.
+        but: slots that did not lead to enough shares, sorted; none of them is meant by ``None``.
+    """
+
+    enrolment: str
+    slot: int | None = None
+    but: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"but": list(self.but), "enrolment": self.enrolment, "slot": self.slot}
+
+    @classmethod
+    def from_json(cls, value: object) -> PartAsked:
+        f = Fields(value, "share")
+
+        def slot(item: object) -> int:
+            return Fields({"slot": item}, "share").integer("slot", low=1, high=MAX_SLOT)
+
+        found = cls(f.digest("enrolment"), f.optional("slot", slot), f.items("but", slot, high=MAX_BUT))
+        f.end()
+        if list(found.but) != sorted(set(found.but)) or (found.slot is not None and found.but):
+            raise BadField("share.but is not sorted and distinct, or stands beside a slot")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +93,7 @@ class ReleaseRequest:
         run: a party's signed request for that run: without it, whoever has an enclave could use up the runs of others.
         nonce: 32 bytes, from this broker.
         report: the enclave's attestation report for that nonce.
+        share: where the broker is asked for a share and not for a key.
     """
 
     contract: Envelope
@@ -40,9 +102,11 @@ class ReleaseRequest:
     run: Envelope
     nonce: bytes
     report: AttestationReport
+    share: PartAsked | None = None
 
     def to_json(self) -> dict[str, JSON]:
-        return {
+        share: dict[str, JSON] = {} if self.share is None else {"share": self.share.to_json()}
+        return share | {
             "contract": self.contract.to_json(),
             "manifest": self.manifest,
             "nonce": self.nonce.hex(),
@@ -67,6 +131,7 @@ class ReleaseRequest:
             run=Envelope.from_json(f.any("run")),
             nonce=f.hex("nonce", size=32),
             report=AttestationReport.from_json(f.any("report")),
+            share=PartAsked.from_json(f.any("share")) if f.has("share") else None,
         )
         f.end()
         return found
@@ -83,11 +148,20 @@ def run_subject(contract: str, run_id: str) -> str:
 
 
 def binding(
-    *, contract: str, manifest: str, keyset_digest: str, nonce: str, run_id: str, broker: str, purpose: str = PURPOSE
+    *,
+    contract: str,
+    manifest: str,
+    keyset_digest: str,
+    nonce: str,
+    run_id: str,
+    broker: str,
+    purpose: str = PURPOSE,
+    part: Part | None = None,
 ) -> bytes:
-    """What an encrypted asset key is bound to: the HPKE ``info``, canonical JSON."""
+    """What an encrypted asset key, or part of one, is bound to: the HPKE ``info``, canonical JSON."""
     return wire.encode(
-        {
+        ({} if part is None else part.to_json())
+        | {
             "broker": broker,
             "contract": contract,
             "keyset_digest": keyset_digest,
@@ -110,6 +184,7 @@ class ReleaseStatement:
         encrypted_key: digest of the encrypted key.
         policy: digest of the appraisal policy under which the evidence was affirmed.
         until: of a lease the last second at which the key may be held, Unix; ``None`` for the length of a run.
+        part: which part of the key it is; ``None`` for a whole key.
     """
 
     contract: str
@@ -122,6 +197,7 @@ class ReleaseStatement:
     encrypted_key: str
     policy: str
     until: int | None = None
+    part: Part | None = None
 
     @property
     def purpose(self) -> str:
@@ -129,8 +205,10 @@ class ReleaseStatement:
 
     def encode(self) -> bytes:
         until: dict[str, JSON] = {} if self.until is None else {"until": self.until}
+        part: dict[str, JSON] = {} if self.part is None else self.part.to_json()
         return wire.encode(
             {
+                **part,
                 **until,
                 "at": self.at,
                 "broker": self.broker,
@@ -155,6 +233,7 @@ class ReleaseStatement:
             run_id=self.run_id,
             broker=self.broker,
             purpose=self.purpose,
+            part=self.part,
         )
 
     @classmethod
@@ -173,6 +252,7 @@ class ReleaseStatement:
             encrypted_key=f.digest("encrypted_key"),
             policy=f.digest("policy"),
             until=f.integer("until") if purpose == LEASE_PURPOSE else None,
+            part=Part.read(f),
         )
         f.end()
         if found.broker != broker.keyid:
@@ -182,12 +262,13 @@ class ReleaseStatement:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What a release is counted and found again under."""
+    """What a release is counted and found again under; ``part`` where it is of a share."""
 
     contract: str
     run_id: str
     keyset_digest: str
     manifest: str
+    part: Part | None = None
 
 
 class OpenedRelease(NamedTuple):
@@ -227,6 +308,59 @@ def open_release(
             lease, or with one that the contract does not allow.
         BadSignature, BadEnvelope, WireError, BadKey.
     """
+    envelope, secret, statement = _opened(answer, slot=slot, broker=broker, nonces=nonces, key=key, latest=latest)
+    if statement.part is not None:
+        raise BadRelease("a share of the key where the whole was asked for")
+    return OpenedRelease(envelope, AssetKey(secret), statement)
+
+
+class OpenedShare(NamedTuple):
+    """What an enclave takes out of a holder's answer: the signed release, the share, and what was signed."""
+
+    envelope: Envelope
+    share: Share
+    statement: ReleaseStatement
+
+
+def open_share(
+    answer: bytes,
+    *,
+    slot: Slot,
+    enrolment: Enrolment,
+    index: int,
+    asked: PartAsked,
+    nonces: frozenset[str],
+    key: DecryptionKey,
+    latest: int | None = None,
+) -> OpenedShare:
+    """The enclave's side: the share of a release by exactly this holder for exactly what was asked.
+
+    Args:
+        answer: the broker's answer, untrusted.
+        slot: the contract, run, keyset and manifest that were asked for.
+        enrolment: verified.
+        index: whose answer it must be.
+        asked: as it was asked.
+        nonces, key, latest: as of :func:`open_release`.
+
+    Raises:
+        BadRelease: a release for something else, another's, a whole key, or of a slot that was not asked for.
+        BadShare: it holds another share than the owner committed to; the holder is named.
+        BadSignature, BadEnvelope, WireError, BadKey.
+    """
+    holder = enrolment.holder(index)
+    envelope, secret, statement = _opened(answer, slot=slot, broker=holder.broker_key, nonces=nonces, key=key, latest=latest)
+    part = statement.part
+    if part is None or (part.epoch, part.index) != (enrolment.epoch, index):
+        raise BadRelease(f"the broker of {holder.name!r} answered with another share than it was asked for")
+    if (asked.slot is not None and part.slot != asked.slot) or part.slot in asked.but:
+        raise BadRelease(f"the broker of {holder.name!r} answered for another slot")
+    return OpenedShare(envelope, enrolment.require(secret, index), statement)
+
+
+def _opened(
+    answer: bytes, *, slot: Slot, broker: VerifyKey, nonces: frozenset[str], key: DecryptionKey, latest: int | None
+) -> tuple[Envelope, bytes, ReleaseStatement]:
     f = Fields(wire.decode(answer, max_bytes=64 << 10), "answer")
     envelope = Envelope.from_json(f.any("release"))
     encrypted = f.base64("encrypted_key", max_bytes=8192)
@@ -241,4 +375,30 @@ def open_release(
         raise BadRelease("a lease where the contract is for runs, or no end where it is a standing one")
     if statement.until is not None and latest is not None and statement.until > latest:
         raise BadRelease("the lease is longer than the contract allows")
-    return OpenedRelease(envelope, AssetKey(key.decrypt(encrypted, info=statement.info)), statement)
+    return envelope, key.decrypt(encrypted, info=statement.info), statement
+
+
+def gave_twice(first: Envelope, second: Envelope, broker: VerifyKey) -> Part:
+    """What two signed releases prove: that this broker gave one slot of one contract to two enclaves.
+
+    No honest broker does, in whatever epochs; so nobody can make up the proof of one without its key.
+
+    Args:
+        first, second: untrusted.
+        broker: whom they are said to prove it of.
+
+    Returns:
+        the part as the second release has it.
+
+    Raises:
+        BadRelease: they prove nothing: of a whole key, of two slots, contracts or assets, or of one enclave.
+        BadSignature, BadEnvelope, WireError: they are not this broker's releases.
+    """
+    one, two = ReleaseStatement.verify(first, broker), ReleaseStatement.verify(second, broker)
+    if one.part is None or two.part is None:
+        raise BadRelease("a release of a whole key is of no slot")
+    if (one.contract, one.manifest, one.part.slot) != (two.contract, two.manifest, two.part.slot):
+        raise BadRelease("the releases are of two slots")
+    if one.keyset_digest == two.keyset_digest:
+        raise BadRelease("the releases are to one enclave")
+    return two.part

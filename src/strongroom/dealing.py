@@ -1,0 +1,129 @@
+"""The owner's side of shared keys: deal shares out, call them in, deal anew.
+
+Dealing anew is one thing with three names: to *refresh* (the same brokers), to *replace* a lost broker (other cards), and to
+change ``t`` and ``n``. In each the owner recalls the shares of the epoch that ends, which takes ``t`` brokers, and deals the
+next. **Old shares stay shares of the same key**: whoever kept ``t`` of one epoch opens what was sealed under it. Where that
+is to be feared, the asset is sealed anew under another key.
+
+See ``spec/threshold.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .asset import AssetKey, Manifest, verify_manifest
+from .errors import StrongroomError, TooFewShares
+from .holding import Deal, Recalled, Taken, together
+from .party import DecryptionKey, PartyKeys
+from .threshold import Enrolment, HolderCard, Share, combine, split
+from .wire import Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Dealt:
+    """What an owner publishes and sends. It says nothing to who has no holder's key: it may be kept, and sent again.
+
+    Attributes:
+        enrolment: signed; for everybody.
+        deals: signed, one for each holder, in the order of their shares.
+    """
+
+    enrolment: Envelope
+    deals: tuple[Envelope, ...]
+
+
+def deal(
+    key: AssetKey,
+    manifest: Envelope,
+    *,
+    keys: PartyKeys,
+    epoch: int,
+    threshold: int,
+    cards: Sequence[HolderCard],
+    taken: tuple[Taken, ...] = (),
+    entropy: Callable[[int], bytes],
+) -> Dealt:
+    """Share an asset's key over brokers.
+
+    Args:
+        key: the asset's.
+        manifest: as its owner signed it.
+        keys: the owner's.
+        epoch: 1, or one more than the newest that anybody was dealt.
+        threshold: how many shares open it.
+        cards: the brokers, in the order of their shares.
+        taken: what :func:`collect` found.
+        entropy: n fresh random bytes.
+
+    Raises:
+        BadEnrolment, MissingExtra; and as of :func:`verify_manifest`.
+    """
+    verified = verify_manifest(manifest, keys.signing.public).manifest
+    enrolment, shares = split(
+        key,
+        manifest=verified.digest,
+        owner=keys.name,
+        epoch=epoch,
+        threshold=threshold,
+        cards=cards,
+        entropy=entropy,
+    )
+    signed = enrolment.sign(keys.signing)
+    deals = tuple(
+        Deal.make(signed, manifest, share, card, taken).sign(keys.signing) for share, card in zip(shares, cards, strict=True)
+    )
+    return Dealt(signed, deals)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What came of a recall.
+
+    Attributes:
+        key: the asset's key.
+        taken: every slot that any of the brokers gave.
+        bad: holder's name -> what is wrong with its answer.
+    """
+
+    key: AssetKey
+    taken: tuple[Taken, ...]
+    bad: Mapping[str, StrongroomError]
+
+
+def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Envelope], key: DecryptionKey) -> Collected:
+    """Put a key together of what brokers gave back.
+
+    Where fewer than ``2t - n`` brokers lie, ``taken`` holds the slot of every enclave that ever had ``t`` shares.
+
+    Args:
+        enrolment: verified; of the epoch that was recalled.
+        manifest: the asset's, verified.
+        answers: index -> the account of the broker that holds this share, untrusted.
+        key: the owner's own.
+
+    Raises:
+        TooFewShares: fewer than ``t`` are good; each other holder is named.
+        WrongKey: the shares are of another key. MissingExtra.
+    """
+    shares: list[Share] = []
+    accounts: list[tuple[Taken, ...]] = []
+    bad: dict[str, StrongroomError] = {}
+    for index, envelope in sorted(answers.items()):
+        try:
+            found = Recalled.verify(envelope, enrolment, index)
+            shares.append(found.open(enrolment, key))
+        except StrongroomError as error:
+            bad[enrolment.holder(index).name] = error
+        else:
+            accounts.append(found.taken)
+    if len(shares) < enrolment.threshold:
+        said = "; ".join(f"{name}: {error}" for name, error in bad.items())
+        missing = ", ".join(h.name for i, h in enumerate(enrolment.holders, 1) if i not in answers)
+        raise TooFewShares(
+            f"{len(shares)} of {enrolment.threshold} shares came back"
+            + (f"; {said}" if said else "")
+            + (f"; no answer of {missing}" if missing else "")
+        )
+    return Collected(combine(enrolment, shares, manifest), together(accounts), bad)
