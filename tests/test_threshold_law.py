@@ -140,6 +140,13 @@ class Sharing(RuleBasedStateMachine):
         self.ledger.given.append((name, part.epoch, part.slot, enclave))
         self.ledger.releases.append((name, release.envelope))
 
+    @rule(enclave=st.sampled_from(ENCLAVES), slot=st.integers(1, 2), order=st.permutations(range(5)), most=st.integers(1, 5))
+    def ask_many(self, enclave: str, slot: int, order: list[int], most: int) -> None:
+        """Somebody's enclave asks one broker after the other for one slot, and may stop before it has enough."""
+        for which in order[:most]:
+            if which < len(self.shared.enrolment.holders):
+                self.ask(enclave, which, slot, 0, None)
+
     # --- brokers die and come back ---
 
     @rule(name=st.sampled_from(NAMES))

@@ -44,8 +44,11 @@ from strongroom.errors import (
 from strongroom.party import DecryptionKey, Party, SigningKey
 from strongroom.policy import explain
 from strongroom.receipt import Bundle
-from strongroom.release import ReleaseRequest, Slot, open_release
+from strongroom.release import PartAsked, ReleaseRequest, Slot, open_release, open_share
+from strongroom.threshold import Enrolment
 from strongroom.wire import Envelope
+
+from .shares import Gathering, Got, HolderLine, Holders, Memory
 
 CLOCKS_DIFFER_S = 300
 USES: Mapping[str, str] = {CODE: "analyse"}
@@ -100,6 +103,7 @@ class Around:
         progress: called with each step as it begins, and a word of detail.
         devices: evidence of every device beside the processor, for the 64 bytes that the processor signs; ``None`` where
             there are none.
+        holders: the way to brokers that hold shares; without it, keys come from their owners' brokers alone.
     """
 
     platform: Platform
@@ -109,6 +113,7 @@ class Around:
     entropy: Callable[[int], bytes]
     progress: Callable[[str, str], None]
     devices: Callable[[bytes], tuple[Evidence, ...]] | None = None
+    holders: Holders | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -192,8 +197,16 @@ class Keys:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """How a key that was shared came together: the enrolment, as its owner signed it, and ``t`` shares by index."""
+
+    enrolment: Envelope
+    got: tuple[Got, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
-    """An asset whose key an owner's broker released.
+    """An asset whose key an owner's broker released, or brokers that hold shares of it.
 
     Attributes:
         manifest, envelope: the manifest, and its owner's signature.
@@ -201,6 +214,7 @@ class Released:
         release: the broker's signed statement.
         key: the asset's key.
         until: of a lease the last second at which the key may be held, Unix; ``None`` for the length of a run.
+        shared: where the key was shared; ``report`` and ``release`` are then those of the first share.
     """
 
     manifest: Manifest
@@ -209,6 +223,17 @@ class Released:
     release: Envelope
     key: AssetKey
     until: int | None = None
+    shared: Shared | None = None
+
+    @property
+    def releases(self) -> tuple[Envelope, ...]:
+        """Every signed statement that it took."""
+        return (self.release,) if self.shared is None else tuple(got.opened.envelope for got in self.shared.got)
+
+    @property
+    def reports(self) -> tuple[AttestationReport, ...]:
+        """What was shown for each."""
+        return (self.report,) if self.shared is None else tuple(got.report for got in self.shared.got)
 
 
 class Obtainer:
@@ -224,6 +249,7 @@ class Obtainer:
     def __init__(self, contract: Contract, request: Envelope, keys: Keys, around: Around) -> None:
         self.contract, self.request, self.keys, self.around = contract, request, keys, around
         self.run_id = RunRequest.peek(request).run_id
+        self._memory = Memory()
 
     def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
         """Each asset's manifest, signed by its owner, with terms that permit the policy."""
@@ -244,7 +270,12 @@ class Obtainer:
         return found
 
     def obtain(self, ref: AssetRef, envelope: Envelope, manifest: Manifest) -> Released:
-        """Prove to the owner's broker what runs here, and get the asset's key."""
+        """Prove to the owner's broker, or to those that hold shares, what runs here, and get the asset's key."""
+        if self.around.holders is not None:
+            by = self.contract.proposal.party(ref.owner).signing_key.keyid
+            enrolment = self.around.holders.enrolment(ref.manifest, by)
+            if enrolment is not None:
+                return self.gather(ref, envelope, manifest, enrolment, self.around.holders)
         party, asked = self.contract.proposal.party(ref.owner), dict[str, AttestationReport]()
         try:
             answer = self.ask(party, ref, asked)
@@ -261,6 +292,40 @@ class Obtainer:
         report = asked[opened.statement.nonce]
         return Released(manifest, envelope, report, opened.envelope, opened.key, opened.statement.until)
 
+    def gather(self, ref: AssetRef, envelope: Envelope, manifest: Manifest, signed: Envelope, holders: Holders) -> Released:
+        """Get a key whose owner shared it over brokers. Raises NotPermitted: for a room that stays open."""
+        if self.contract.proposal.standing:  # receipts of requests name one lease for each asset
+            raise NotPermitted(f"the key of {ref.role!r} is shared over brokers, which give no leases yet")
+        owner = self.contract.proposal.party(ref.owner).signing_key
+        enrolment = Enrolment.verify(signed, manifest=ref.manifest, owner=ref.owner, key=owner)
+        place = Slot(self.contract.digest, self.run_id, self.keys.keyset.digest, ref.manifest)
+        count = f"{enrolment.threshold} of {len(enrolment.holders)}"
+        self.around.progress("attest", f"to the brokers that hold shares of {ref.role}, {count}")
+        shown: dict[str, AttestationReport] = {}
+
+        def ask(line: HolderLine, index: int, asked: PartAsked, nonce: bytes) -> Got:
+            shown[nonce.hex()] = report = self.shown(nonce)
+            request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, report, asked)
+            opened = open_share(
+                line.release(request.encode()),
+                slot=place,
+                enrolment=enrolment,
+                index=index,
+                asked=asked,
+                nonces=frozenset(shown.copy()),
+                key=self.keys.release,
+            )
+            return Got(opened, shown[opened.statement.nonce])
+
+        key, got = Gathering(enrolment, manifest, holders.line, ask, self._memory).gather()
+        self.around.progress("release", f"the key of {ref.role}, {count} shares")
+        return Released(manifest, envelope, got[0].report, got[0].opened.envelope, key, None, Shared(signed, got))
+
+    def shown(self, nonce: bytes) -> AttestationReport:
+        """A report of what runs here for a broker's nonce."""
+        bound = report_data(self.keys.keyset.digest, nonce)
+        return AttestationReport(self.keys.keyset, bound[:32], self.prove(bound), self.around.platform.endorsements())
+
     def latest(self) -> int | None:
         """The latest end of a lease that is asked for now; clocks differ."""
         serve = self.contract.proposal.policy.serve
@@ -268,13 +333,10 @@ class Obtainer:
 
     def ask(self, party: Party, ref: AssetRef, asked: dict[str, AttestationReport]) -> bytes:
         """One question to a broker; its nonce and the report for it are kept in ``asked``. Raises Unreachable."""
-        line, keyset = self.around.broker(party), self.keys.keyset
+        line = self.around.broker(party)
         self.around.progress("attest", f"to the broker of {party.name}")
         nonce = line.nonce()
-        bound = report_data(keyset.digest, nonce)
-        evidence = self.prove(bound)
-        report = AttestationReport(keyset, bound[:32], evidence, self.around.platform.endorsements())
-        asked[nonce.hex()] = report
+        asked[nonce.hex()] = report = self.shown(nonce)
         self.around.progress("release", f"the key of {ref.role}")
         request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, report)
         return line.release(request.encode())

@@ -227,7 +227,7 @@ class _Run:
             sandbox=confinement.kind,
             walls=confinement.walls,
             inputs=proposal.assets,
-            releases=tuple(r.release.digest for r in released.values()),
+            releases=tuple(e.digest for r in released.values() for e in r.releases),
             outputs=delivered,
             failure=failure,
             owed=() if failure else proposal.payments,
@@ -238,9 +238,10 @@ class _Run:
             receipt=self.keys.receipt.sign(STATEMENT_TYPE, statement.encode()),
             contract=self.contract.envelope,
             manifests=tuple(r.envelope for r in released.values()),
-            reports=tuple(r.report for r in released.values()),
-            releases=tuple(r.release for r in released.values()),
+            reports=tuple(report for r in released.values() for report in r.reports),
+            releases=tuple(e for r in released.values() for e in r.releases),
             proof=None,
+            enrolments=tuple(r.shared.enrolment for r in released.values() if r.shared is not None),
         )
 
     def attempt(self, released: Mapping[str, Released], confinement: Confinement) -> tuple[Mapping[str, bytes], Note | None]:

@@ -410,7 +410,7 @@ class ExchangeStore:
         with self._db.write() as c:
             index = self._log(c, bundle.entry)
             proof = self._prove(c, index)
-            logged = Bundle(bundle.receipt, bundle.contract, bundle.manifests, bundle.reports, bundle.releases, proof)
+            logged = replace(bundle, proof=proof)
             row = (bundle.receipt.digest, statement.contract, statement.run_id, logged.encode())
             c.execute("INSERT OR IGNORE INTO receipts VALUES (?, ?, ?, ?)", row)
             place = (statement.contract, statement.run_id)

@@ -1,0 +1,311 @@
+"""Enclaves that get shared keys: any ``t`` brokers are enough, and what the others do stops nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from strongroom import wire
+from strongroom.broker import Refusal
+from strongroom.enclave.shares import Holders
+from strongroom.errors import (
+    BadReceipt,
+    BadRelease,
+    BadSignature,
+    NotVerified,
+    ReleaseRefused,
+    StrongroomError,
+    TooFewShares,
+    Unreachable,
+)
+from strongroom.holding import Says
+from strongroom.party import SigningKey
+from strongroom.receipt import Bundle, verify
+from strongroom.release import RELEASE_TYPE, ReleaseRequest, ReleaseStatement
+from strongroom.threshold import Share
+from strongroom.wire import Envelope
+from threshold_world import NAMES, Keeper, Shared
+from world import RUN, Fault, broker_key, seed
+
+HOSPITAL = "hospital"
+
+
+class Line:
+    """The way to a holder (``enclave.shares.HolderLine``), with what may happen on it."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.dead = False
+        self.asked: list[ReleaseRequest] = []
+        self.nonces = 0
+        self.lie: Callable[[bytes], bytes] = lambda answer: answer
+        self.lost = 0
+        self.before: Callable[[], None] = lambda: None
+
+    def nonce(self) -> bytes:
+        self.nonces += 1
+        if self.dead:
+            raise Unreachable(f"{self.keeper.name} does not answer")
+        found: bytes = self.keeper.book.nonce(self.keeper.world.clock())
+        return found
+
+    def release(self, request: bytes) -> bytes:
+        self.before()
+        if self.dead:
+            raise Unreachable(f"{self.keeper.name} does not answer")
+        parsed = ReleaseRequest.parse(request)
+        self.asked.append(parsed)
+        found = self.keeper.decide(parsed)
+        if self.lost:
+            self.lost -= 1
+            raise Unreachable("the answer was lost")
+        if isinstance(found, Refusal):
+            raise ReleaseRefused(f"{self.keeper.name} refused", reason=found.code)
+        return self.lie(found.answer())
+
+
+class Place:
+    """A world with shared records, and the lines to the brokers."""
+
+    def __init__(self, names: tuple[str, ...] = NAMES[:3], threshold: int = 2, *, runs: int = 1) -> None:
+        self.shared = Shared(names, threshold, runs=runs)
+        self.world = self.shared.world
+        self.world.brokers["lab"].book.approve(self.shared.contract.digest, self.world.clock())
+        self.lines = {name: Line(keeper) for name, keeper in self.shared.keepers.items()}
+        self.enrolment: Envelope | None = self.shared.published
+        manifest = self.shared.manifest.digest
+        self.holders = Holders(
+            lambda digest, _by: self.enrolment if digest == manifest else None, lambda holder: self.lines[holder.name]
+        )
+
+    def run(self, run_id: str = RUN) -> Bundle:
+        return self.world.run(self.shared.contract, run_id, holders=self.holders)
+
+    def parts(self, bundle: Bundle) -> list[tuple[int, int]]:
+        """(index, slot) of the shares that a run took."""
+        found = [json.loads(e.payload) for e in bundle.releases]
+        return [(s["index"], s["slot"]) for s in found if "slot" in s]
+
+
+def test_a_run_with_a_shared_key_and_its_receipt() -> None:
+    place = Place()
+    bundle = place.run()
+    assert len(place.parts(bundle)) == 2
+    assert len(bundle.releases) == len(bundle.reports) == 3
+    assert Bundle.parse(bundle.encode()) == bundle
+    trust = place.world.trust()
+    assert verify(bundle, trust=trust).statement.run_id == RUN
+
+
+def test_a_run_without_shares_has_the_receipt_that_it_always_had() -> None:
+    from world import World
+
+    world = World()
+    bundle = world.run(world.agree())
+    assert b"enrolments" not in bundle.encode()
+
+
+@pytest.mark.parametrize("dead", [("ada", "ben"), ("dee", "eve"), ("ada", "eve")])
+def test_dead_brokers_stop_nothing(dead: tuple[str, ...]) -> None:
+    place = Place(NAMES, 3)
+    for name in dead:
+        place.lines[name].dead = True
+    alive = [i for i, name in enumerate(NAMES, 1) if name not in dead]
+    assert place.parts(place.run()) == [(i, 1) for i in alive]
+
+
+def test_one_broker_alone_opens_nothing() -> None:
+    place = Place()
+    place.lines["ada"].dead = place.lines["cy"].dead = True
+    with pytest.raises(TooFewShares, match=r"ada does not answer.*cy does not answer"):
+        place.run()
+    assert not place.world.exchange.delivered
+
+
+def test_an_answer_that_was_lost_costs_no_run() -> None:
+    place = Place()
+    place.lines["cy"].dead = True
+    place.lines["ben"].lost = 1
+    assert place.parts(place.run()) == [(1, 1), (2, 1)]
+
+
+def _other_share(place: Place, name: str) -> Callable[[bytes], bytes]:
+    """What a broker answers that signs rightly, and gives another share."""
+
+    def lie(answer: bytes) -> bytes:
+        said = wire.decode(answer)
+        assert isinstance(said, dict)
+        statement = ReleaseStatement.verify(Envelope.from_json(said["release"]), broker_key(name).public)
+        (asked,) = (r for r in place.lines[name].asked if r.nonce.hex() == statement.nonce)
+        part = statement.part
+        assert part is not None
+        share = Share(place.shared.manifest.digest, 1, part.index, seed("salt"), seed("false"))
+        encrypted = asked.report.keyset.release_key.encrypt(share.encode(), info=statement.info)
+        signed = broker_key(name).sign(RELEASE_TYPE, replace(statement, encrypted_key=wire.digest(encrypted)).encode())
+        return wire.encode({"encrypted_key": wire.b64(encrypted), "release": signed.to_json()})
+
+    return lie
+
+
+@pytest.mark.parametrize("name", ["ada", "cy"])
+def test_a_tampered_share_is_named_and_stops_nothing_while_t_are_honest(name: str) -> None:
+    place = Place()
+    place.lines[name].lie = _other_share(place, name)
+    assert len(place.parts(place.run())) == 2
+
+
+def test_a_tampered_share_without_which_there_are_too_few_is_named() -> None:
+    place = Place()
+    place.lines["cy"].dead = True
+    place.lines["ben"].lie = _other_share(place, "ben")
+    with pytest.raises(TooFewShares, match="'ben' gave another share than the one that it holds"):
+        place.run()
+    assert not place.world.exchange.delivered
+
+
+def _resigned(name: str, signer: SigningKey, **changes: Any) -> Callable[[bytes], bytes]:
+    def lie(answer: bytes) -> bytes:
+        said = wire.decode(answer)
+        assert isinstance(said, dict)
+        statement = ReleaseStatement.verify(Envelope.from_json(said["release"]), broker_key(name).public)
+        part = replace(statement.part, **changes)  # type: ignore[type-var]
+        return wire.encode({**said, "release": signer.sign(RELEASE_TYPE, replace(statement, part=part).encode()).to_json()})
+
+    return lie
+
+
+@pytest.mark.parametrize("what", ["garbage", "index", "slot", "epoch", "signer", "somebody-elses"])
+def test_what_a_lying_broker_answers_stops_nothing_while_t_are_honest(what: str) -> None:
+    place = Place()
+    kept: list[bytes] = []
+    place.lines["ada"].lie = lambda answer: (kept.append(answer), answer)[1]
+    lies: dict[str, Callable[[bytes], bytes]] = {
+        "garbage": lambda _: b"{}",
+        "index": _resigned("ben", broker_key("ben"), index=3),
+        "slot": _resigned("ben", broker_key("ben"), slot=7),
+        "epoch": _resigned("ben", broker_key("ben"), epoch=2),
+        "signer": _resigned("ben", broker_key("eve")),
+        "somebody-elses": lambda _: kept[0],
+    }
+    place.lines["ben"].lie = lies[what]
+    assert place.parts(place.run()) == [(1, 1), (3, 1)]
+
+
+def test_a_liar_that_chooses_a_slot_that_is_taken_costs_a_try() -> None:
+    place = Place(runs=3)
+    first = seed("first run", 16).hex()
+    assert {slot for _, slot in place.parts(place.run(first))} == {1}
+    place.lines["ada"].keeper.book._state.slots.clear()  # it forgets, and chooses slot 1 again
+    place.lines["ada"].keeper.book._state.runs.clear()
+    second = place.parts(place.run(seed("second run", 16).hex()))
+    assert {slot for _, slot in second} == {2}
+
+
+def test_refusals_of_too_many_are_a_refusal() -> None:
+    place = Place()
+    place.shared.say(Says.ENDED, ["ada", "ben"])
+    with pytest.raises(ReleaseRefused) as caught:
+        place.run()
+    assert caught.value.reason == "contract.superseded"
+
+
+def test_the_limit_of_runs_holds() -> None:
+    place = Place(runs=2)
+    slots = {place.parts(place.run(seed(f"run {i}", 16).hex()))[0][1] for i in range(2)}
+    assert slots == {1, 2}
+    with pytest.raises(ReleaseRefused) as caught:
+        place.run(seed("one more", 16).hex())
+    assert caught.value.reason == "broker.no_run_left"
+
+
+def test_an_enrolment_that_the_owner_did_not_sign_is_refused() -> None:
+    place = Place()
+    assert place.enrolment is not None
+    place.enrolment = SigningKey(seed("stranger")).sign(place.enrolment.payload_type, place.enrolment.payload)
+    with pytest.raises(BadSignature):
+        place.run()
+    assert not any(line.asked for line in place.lines.values())
+
+
+def test_an_exchange_that_shows_an_old_enrolment_opens_nothing() -> None:
+    place = Place()
+    found = place.shared.recall(["ada", "ben"])
+    place.shared.deal(NAMES[:3], 2, 2, taken=found.taken)
+    with pytest.raises(ReleaseRefused) as caught:
+        place.run()
+    assert caught.value.reason == "broker.wrong_epoch"
+    place.enrolment = place.shared.published
+    assert len(place.parts(place.run())) == 2
+
+
+def test_an_exchange_that_hides_the_enrolment_gets_nothing_from_the_owners_broker() -> None:
+    place = Place()
+    place.enrolment = None
+    place.world.brokers[HOSPITAL].book.approve(place.shared.contract.digest, place.world.clock())
+    with pytest.raises(ReleaseRefused) as caught:
+        place.run()
+    assert caught.value.reason == "broker.unknown_asset"
+
+
+def test_brokers_are_asked_side_by_side_and_a_slow_one_is_not_waited_for() -> None:
+    place = Place(NAMES, 3)
+    meet, go_on = threading.Barrier(2, timeout=60), threading.Event()
+
+    def together() -> None:
+        meet.wait()
+
+    # two of the others answer only when both are being asked; the fifth answers when all is over
+    place.lines["ben"].before = place.lines["cy"].before = together
+    place.lines["eve"].before = lambda: (go_on.wait(60), None)[1]
+    place.lines["dee"].dead = True
+    try:
+        assert place.parts(place.run()) == [(1, 1), (2, 1), (3, 1)]
+    finally:
+        go_on.set()
+
+
+def test_many_enclaves_at_once_each_get_a_slot() -> None:
+    place = Place(runs=12)
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        runs = [seed(f"run {i}", 16).hex() for i in range(12)]
+        slots = [place.parts(bundle)[0][1] for bundle in pool.map(place.run, runs)]
+    assert sorted(slots) == list(range(1, 13))
+
+
+# --- receipts ---------------------------------------------------------------------------------------------------------
+
+
+def refuses(place: Place, bundle: Bundle) -> StrongroomError:
+    with pytest.raises(StrongroomError) as caught:
+        verify(bundle, trust=place.world.trust())
+    return caught.value
+
+
+def test_a_receipt_with_fewer_shares_than_it_takes_does_not_verify() -> None:
+    place = Place()
+    bundle = place.run()
+    assert isinstance(refuses(place, replace(bundle, enrolments=())), (NotVerified, BadReceipt))
+    assert isinstance(refuses(place, replace(bundle, enrolments=bundle.enrolments * 2)), (NotVerified, BadReceipt))
+    assert isinstance(
+        refuses(place, replace(bundle, releases=bundle.releases[1:], reports=bundle.reports[1:])), (NotVerified, BadReceipt)
+    )
+
+
+def test_a_receipt_with_another_epochs_enrolment_does_not_verify() -> None:
+    place = Place()
+    bundle = place.run()
+    other = place.shared.dealt(NAMES[:3], 2, 2).enrolment
+    assert isinstance(refuses(place, replace(bundle, enrolments=(other,))), (NotVerified, BadReceipt, BadRelease))
+
+
+def test_faults_of_the_exchange_do_not_lose_shares() -> None:
+    place = Place()
+    place.world.faults.plan("exchange.sealed", Fault.NOT_DONE)
+    bundle = place.run()
+    assert verify(bundle, trust=place.world.trust()).statement.failure is not None
