@@ -48,7 +48,7 @@ from strongroom.release import PartAsked, ReleaseRequest, Slot, open_release, op
 from strongroom.threshold import Enrolment
 from strongroom.wire import Envelope
 
-from .shares import Gathering, Got, HolderLine, Holders, Memory
+from .shares import Gathering, Got, HolderLine, Holders
 
 CLOCKS_DIFFER_S = 300
 USES: Mapping[str, str] = {CODE: "analyse"}
@@ -249,7 +249,6 @@ class Obtainer:
     def __init__(self, contract: Contract, request: Envelope, keys: Keys, around: Around) -> None:
         self.contract, self.request, self.keys, self.around = contract, request, keys, around
         self.run_id = RunRequest.peek(request).run_id
-        self._memory = Memory()
 
     def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
         """Each asset's manifest, signed by its owner, with terms that permit the policy."""
@@ -317,7 +316,7 @@ class Obtainer:
             )
             return Got(opened, shown[opened.statement.nonce])
 
-        key, got = Gathering(enrolment, manifest, holders.line, ask, self._memory).gather()
+        key, got = Gathering(enrolment, manifest, holders.line, ask, holders.memory).gather()
         self.around.progress("release", f"the key of {ref.role}, {count} shares")
         return Released(manifest, envelope, got[0].report, got[0].opened.envelope, key, None, Shared(signed, got))
 

@@ -36,6 +36,13 @@ class HolderLine(Protocol):
         """The broker's answer. Raises ReleaseRefused, Unreachable."""
 
 
+@dataclass
+class Memory:
+    """Which brokers did not answer, by key id: they are asked last. Those that answer again are forgotten."""
+
+    silent: set[str] = field(default_factory=set)
+
+
 @dataclass(frozen=True, slots=True)
 class Holders:
     """What an enclave is given to get shared keys.
@@ -44,10 +51,12 @@ class Holders:
         enrolment: the newest enrolment that the exchange has of an asset, untrusted, by its manifest's digest and the id
             of the key that is said to have signed it; ``None`` where it has none.
         line: the way to a holder.
+        memory: of brokers that did not answer, as long as the process lives.
     """
 
     enrolment: Callable[[str, str], Envelope | None]
     line: Callable[[Holder], HolderLine]
+    memory: Memory = field(default_factory=Memory)
 
 
 class Got(NamedTuple):
@@ -59,13 +68,6 @@ class Got(NamedTuple):
 
 Ask = Callable[[HolderLine, int, PartAsked, bytes], Got]
 """Prove to a broker, ask for its share, open the answer: the line, the index, what is asked, a nonce of that broker."""
-
-
-@dataclass
-class Memory:
-    """Which brokers did not answer, by key id: they are asked last. Those that answer again are forgotten."""
-
-    silent: set[str] = field(default_factory=set)
 
 
 class Gathering:
@@ -83,8 +85,9 @@ class Gathering:
         self, enrolment: Enrolment, manifest: Manifest, line: Callable[[Holder], HolderLine], ask: Ask, memory: Memory
     ) -> None:
         self.enrolment, self.manifest, self.memory = enrolment, manifest, memory
-        self._line, self._ask = line, ask
+        self._ask = ask
         self._all = range(1, len(enrolment.holders) + 1)
+        self._lines = {i: line(enrolment.holder(i)) for i in self._all}
         self._problems: dict[int, StrongroomError] = {}  # the last of each holder
         self._out: set[int] = set()  # holders that gave something false, or refused whatever the slot
         self._nonces: dict[int, bytes] = {}  # of those that answer; empty where it was used
@@ -129,7 +132,7 @@ class Gathering:
         """
         awake = [i for i in self._all if self._keyid(i) not in self.memory.silent]
         for group in (awake, [i for i in self._all if i not in awake]):
-            waiting = {pool.submit(self._line(self.enrolment.holder(i)).nonce): i for i in group}
+            waiting = {pool.submit(self._lines[i].nonce): i for i in group}
             while waiting and len(self._nonces) < self.enrolment.threshold:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -147,7 +150,7 @@ class Gathering:
             return None
 
     def _share(self, index: int, asked: PartAsked) -> Got:
-        line = self._line(self.enrolment.holder(index))
+        line = self._lines[index]
         nonce = self._nonces.pop(index, None) or line.nonce()
         try:
             return self._ask(line, index, asked, nonce)

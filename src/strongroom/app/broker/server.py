@@ -18,9 +18,11 @@ from strongroom.broker import Owner, Release, decide
 from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal
 from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
 from strongroom.job import Cancel
+from strongroom.holder import give_back, hear, hear_grant, take
 from strongroom.ledger import Entry
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, verify
 from strongroom.release import MAX_REQUEST_BYTES, ReleaseRequest
+from strongroom.threshold import ENROLMENT_TYPE, Enrolment
 from strongroom.wire import Envelope, Fields
 
 if TYPE_CHECKING:
@@ -89,13 +91,14 @@ class Outbox:
     def catch_up(self) -> None:
         """Take in the withdrawals that the exchange shows of contracts that the owner approved. Raises StrongroomError."""
         exchange, trust = ExchangeClient(self._exchange), self._owner().trust
-        for digest in self._book.approved():
+        for digest in sorted({*self._book.approved(), *(heard := self._book.heard())}):
             if self._book.standing(digest).withdrawn_by:
                 continue
             try:
                 seen = exchange.proposal(digest)
                 proposal = Proposal.parse(seen.envelope.expect(PROPOSAL_TYPE))
-                trust.check(proposal.parties)
+                if digest not in heard:  # its owner, who is pinned, named this very contract
+                    trust.check(proposal.parties)
                 for envelope in seen.withdrawals:
                     self._book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
             except (Unreachable, Internal):
@@ -128,7 +131,14 @@ def _read(owner: Callable[[], Owner]) -> Owner:
         raise Internal("the broker cannot read its owner's files") from error
 
 
-def broker(  # noqa: C901 - the table of routes reads whole
+def _shared(bundle: Bundle, name: str) -> bool:
+    """Whether a verified bundle's run took shares of an asset of this owner."""
+    manifests = {Enrolment.parse(e.expect(ENROLMENT_TYPE)).manifest for e in bundle.enrolments}
+    proposal = Proposal.parse(bundle.contract.expect(PROPOSAL_TYPE))
+    return any(ref.owner == name and ref.manifest in manifests for ref in proposal.assets)
+
+
+def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
     book: SqliteBook, owner: Callable[[], Owner], outbox: Outbox | None, *, now: Callable[[], float] = time.time
 ) -> Starlette:
     """The application.
@@ -164,7 +174,8 @@ def broker(  # noqa: C901 - the table of routes reads whole
         envelope = Envelope.from_json(f.any("withdrawal"))
         proposal = Proposal.parse(Envelope.from_json(f.any("contract")).expect(PROPOSAL_TYPE))
         f.end()
-        _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
+        if proposal.digest not in book.heard():  # an owner whose share is here named it, and so its parties' keys
+            _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
         book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
 
     def accept_cancel(data: bytes) -> None:
@@ -178,11 +189,39 @@ def broker(  # noqa: C901 - the table of routes reads whole
     def accept_receipt(data: bytes) -> None:
         bundle = Bundle.parse(data)
         statement = verify(bundle, trust=_read(owner).trust).statement
-        # a receipt of a run that this broker gave keys for, by the very keyset that got them
-        if book.standing(statement.contract).runs.get(statement.run_id) != statement.keyset_digest:
+        # a receipt of a run that this broker gave keys for, by the very keyset that got them; or that others gave shares for
+        gave = book.standing(statement.contract).runs.get(statement.run_id) == statement.keyset_digest
+        if not gave and not _shared(bundle, _read(owner).name):
             raise BadReceipt("the receipt is of no run that this broker released keys for")
         book.keep_receipt(statement.contract, statement.run_id, data)
         book.settle(statement.contract, statement.run_id, statement.used)
+
+    def accept_deal(data: bytes) -> None:
+        take(Envelope.parse(data), here=_read(owner), book=book)
+
+    def answer_recall(data: bytes) -> bytes:
+        return give_back(Envelope.parse(data), here=_read(owner), book=book).encode()
+
+    def accept_word(data: bytes) -> None:
+        f = Fields(wire.decode(data), "body")
+        proposal = Proposal.parse(Envelope.from_json(f.any("contract")).expect(PROPOSAL_TYPE))
+        if f.has("word"):
+            hear(Envelope.from_json(f.any("word")), proposal, here=_read(owner), book=book)
+        else:
+            hear_grant(Envelope.from_json(f.any("grant")), proposal, f.name("party"), here=_read(owner), book=book)
+        f.end()
+
+    async def post_deal(request: Request) -> Response:
+        await blocking(accept_deal)(await body(request, MAX_REQUEST_BYTES))
+        return json_answer({})
+
+    async def post_recall(request: Request) -> Response:
+        data = await blocking(answer_recall)(await body(request, 64 << 10))
+        return Response(data, media_type="application/json")
+
+    async def post_word(request: Request) -> Response:
+        await blocking(accept_word)(await body(request, MAX_REQUEST_BYTES))
+        return json_answer({})
 
     async def post_receipt(request: Request) -> Response:
         await blocking(accept_receipt)(await body(request, MAX_BUNDLE_BYTES))
@@ -208,5 +247,8 @@ def broker(  # noqa: C901 - the table of routes reads whole
             Route("/v1/receipts", post_receipt, methods=["POST"]),
             Route("/v1/withdrawals", post_withdrawal, methods=["POST"]),
             Route("/v1/cancels", post_cancel, methods=["POST"]),
+            Route("/v1/deals", post_deal, methods=["POST"]),
+            Route("/v1/recalls", post_recall, methods=["POST"]),
+            Route("/v1/words", post_word, methods=["POST"]),
         ]
     )

@@ -24,6 +24,7 @@ from .assets import observed, size
 from .budget import tell_spending
 from .place import example, room
 from .screen import Screen
+from .shares import tell_holders
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
@@ -437,6 +438,7 @@ def approve(args: Namespace, screen: Screen) -> int:
             return 1
     found = here.approve(digest)
     screen.said("approved", digest)
+    tell_holders(here, digest, screen)
     _stands(found, screen)
     if found.state in (State.APPROVED, State.ACTIVE):
         verb = f"serve --contract {digest[:19]}" if found.proposal.standing else f"run {digest[:19]}"
@@ -459,6 +461,7 @@ def withdraw(args: Namespace, screen: Screen) -> int:
     except Unreachable as error:
         raise Unreachable(error.message, hint="With the whole digest your own broker is told even so.") from error
     missed = here.withdraw(digest, args.reason)
+    tell_holders(here, digest, screen)
     screen.said("withdrawn", f"{digest}; your broker releases nothing more under it")
     for who in missed:
         screen.said("not reached", who)
@@ -479,6 +482,7 @@ def grant(args: Namespace, screen: Screen) -> int:
     here = room(args)
     digest = here.find(args.proposal)
     found = here.grant(digest, args.runs)
+    tell_holders(here, digest, screen)
     screen.said("granted", f"{found.runs} more by your broker alone; other owners grant their own")
     screen.result({"digest": digest, "runs": found.runs})
     return 0

@@ -152,12 +152,30 @@ def serve_exchange(args: Namespace, screen: Screen) -> int:
 
 
 def _declare_broker(parser: ArgumentParser) -> None:
-    example(parser, "strongroom broker --as hospital --exchange-url http://127.0.0.1:8470")
+    from .shares import declare as of_shares
+
+    example(
+        parser,
+        """
+strongroom broker --as hospital --exchange-url http://127.0.0.1:8470
+strongroom broker enrol --out clinic.holder --as clinic
+strongroom broker share data.csv 2 clinic.holder notary.holder union.holder --as hospital
+strongroom broker tell CONTRACT --as hospital
+strongroom broker refresh data.csv --as hospital
+strongroom broker replace data.csv union court.holder --as hospital
+strongroom broker status --as hospital
+""",
+    )
     serving(parser)
+    of_shares(parser)
     parser.set_defaults(run=serve_broker, port=None, host=None)
 
 
 def serve_broker(args: Namespace, screen: Screen) -> int:
+    if args.action is not None:
+        from .shares import act
+
+        return act(args, screen)
     from strongroom.app.broker.server import Outbox, broker
     from strongroom.app.http import Client, listen, serve
 

@@ -15,8 +15,9 @@ from strongroom.budget.account import Line, account, unit_of
 from strongroom.budget.composition import canonical
 from strongroom.budget.document import Budget, CountLimits, Privacy
 from strongroom.contract import Proposal
-from strongroom.errors import MissingExtra, NotCharged, NotFound, Usage
+from strongroom.errors import BadBudget, MissingExtra, NotCharged, NotFound, Usage
 
+from . import sharing
 from .home import PartyHome
 from .prose import Clause
 
@@ -101,6 +102,8 @@ def put(home: PartyHome, asset: Manifest, wanted: Wanted, at: int) -> Budget:
     assets = {m.digest for m in own(home) if m.name in names}
     found = [budget for digest in sorted(assets) if (budget := in_force(home, digest)) is not None]
     base = next((budget for m in named if (budget := in_force(home, m.digest)) is not None), None)
+    if any(sharing.read(home, digest) for digest in assets):
+        raise BadBudget("the asset's key is shared, and brokers that each count alone would not hold a budget")
     new = Budget(
         owner=home.name,
         version=1 + max((b.version for b in found), default=0),

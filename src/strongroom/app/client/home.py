@@ -195,7 +195,27 @@ class PartyHome:
         from strongroom.broker import Owner
 
         trust = self.trust
-        return Owner(self.name, self.broker.key, trust, trust.appraisal_policy())
+        return Owner(self.name, self.broker.key, trust, trust.appraisal_policy(), self.share_key)
+
+    @property
+    def share_key(self) -> DecryptionKey | None:
+        """What opens the shares that this party's broker holds; ``None`` where it holds none. It lies beside no book."""
+        path = self.folder / "shares.json"
+        if not path.exists():
+            return None
+        with reading(path):
+            f = Fields(loads(path), "shares")
+            found = DecryptionKey.from_seed(f.base64("seed"))
+            f.end()
+        return found
+
+    def make_share_key(self) -> DecryptionKey:
+        """The share key; made where there is none yet."""
+        found = self.share_key
+        if found is None:
+            found = DecryptionKey(secrets.token_bytes(96))
+            write(self.folder / "shares.json", pretty({"seed": wire.b64(found.seed)}), secret=True)
+        return found
 
     @cached_property
     def book(self) -> SqliteBook:

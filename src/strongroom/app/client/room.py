@@ -608,15 +608,15 @@ class Room:
         for ref in found.assets:
             if ref.owner != self.name:
                 continue
-            held = self.home.book.held(ref.manifest)
-            if held is None:
+            signed = self.home.book.manifest(ref.manifest)
+            if signed is None:
                 raise NotFound(f"this party's broker holds no key for the asset in role {ref.role!r}")
             if not self.trust.logs:
                 raise Usage(
                     "your trust file has no log, so that no receipt of a run could be checked",
                     hint="Accept one first: strongroom party trust --reference FILE",
                 )
-            manifest = verify_manifest(held.manifest, self.home.keys.signing.public).manifest
+            manifest = verify_manifest(signed, self.home.keys.signing.public).manifest
             wider = explain(manifest.terms, found.policy)
             if wider:
                 raise NotPermitted(f"your own terms for {manifest.name!r} do not permit it: {wider[0]}")

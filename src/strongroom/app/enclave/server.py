@@ -37,6 +37,7 @@ from strongroom.delivery import Delivery
 from strongroom.enclave import sandbox
 from strongroom.enclave.obtain import BrokerLine
 from strongroom.enclave.run import OpenInput, Surroundings, run
+from strongroom.enclave.shares import Holders, Memory
 from strongroom.errors import (
     BadRelease,
     Conflict,
@@ -55,6 +56,7 @@ from strongroom.party import Party
 from strongroom.programs import NAMES, OutputSpec, charges, load
 from strongroom.receipt import Bundle
 from strongroom.release import ReleaseRequest
+from strongroom.threshold import Holder
 from strongroom.wire import JSON, Envelope, Fields
 
 from . import platforms
@@ -135,6 +137,18 @@ class HttpBroker:
             raise BadRelease("the broker's refusal is of another request")
         number, code = str(statement.get("number"))[:8], str(statement.get("code"))[:64]
         raise ReleaseRefused(f"the broker of {self._name} refused at check {number}: {code}", reason=code)
+
+
+class HttpHolder(HttpBroker):
+    """The way to a broker that holds a share (``enclave.shares.HolderLine``).
+
+    Args:
+        holder: its address is the enrolment's.
+    """
+
+    def __init__(self, holder: Holder) -> None:
+        self._client = Client(holder.address, timeout=15)
+        self._name = holder.name
 
 
 def _insist(ask: Callable[[], _T]) -> _T:
@@ -303,6 +317,7 @@ class Runner:
     ) -> None:
         self._platform, self._exchange, self._devices = platform, PatientExchange(exchange), devices
         self.standby = Standby(None if environments is None else Submitted(self._exchange.code, environments))
+        self._silent = Memory()
         self._places = threading.BoundedSemaphore(MAX_RUNS)
         self._lock = threading.Lock()
         self._begun: dict[_RunKey, int] = {}  # when the request that began it was signed
@@ -442,6 +457,11 @@ class Runner:
                 lines.callback(line.close)
                 return line
 
+            def holder(found: Holder) -> HttpHolder:
+                line = HttpHolder(found)
+                lines.callback(line.close)
+                return line
+
             around = Surroundings(
                 platform=self._platform,
                 exchange=self._exchange,
@@ -453,6 +473,7 @@ class Runner:
                 entropy=secrets.token_bytes,
                 progress=progress,
                 devices=self._devices,
+                holders=Holders(self._exchange.enrolment, holder, self._silent),
                 spends=lambda program: charges(program.name, program.parameters),
                 wait=time.sleep,
             )

@@ -17,7 +17,7 @@ from strongroom.code import MAX_BUNDLE_BYTES as MAX_BUNDLE
 from strongroom.code import CodeBundle
 from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.delivery import Delivery
-from strongroom.errors import BadField, BadReceipt, CodeMismatch, Conflict, ManifestMismatch, TooLarge
+from strongroom.errors import BadField, BadReceipt, CodeMismatch, Conflict, ManifestMismatch, NotFound, TooLarge
 from strongroom.ledger import ConsistencyProof, Entry, LoggedProof
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
@@ -153,6 +153,18 @@ class ExchangeClient:
         if found.digest != digest:
             raise ManifestMismatch("the exchange answered with another manifest")
         return found
+
+    def enrolment(self, manifest: str, by: str) -> Envelope | None:
+        """Who holds an asset's shares, as the key with the id ``by`` signed it last; ``None`` where its key is whole."""
+        try:
+            return Envelope.parse(self.client.get(f"/v1/enrolments/{manifest}", params={"by": by}))
+        except NotFound:
+            return None
+
+    def put_enrolment(self, manifest: str, envelope: Envelope, key: VerifyKey) -> None:
+        """Publish who holds an asset's shares. ``key``: the owner's signing key."""
+        headers = {KEY_HEADER: wire.b64(key.raw)}
+        self.client.call("PUT", f"/v1/enrolments/{manifest}", content=envelope.encode(), headers=headers)
 
     def manifests(self, keyids: Iterable[str]) -> list[Envelope]:
         """The manifests that these keys signed, oldest first."""

@@ -31,6 +31,7 @@ from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
 from strongroom.review import Note
 from strongroom.trial import MAX_TRIAL_BYTES, Trial
+from strongroom.threshold import Enrolment
 from strongroom.wire import Envelope, Fields, Signature
 
 from .entry import ENTRY_TYPE, KEY_HEADER, MAX_KEYS, PAGE_ITEMS
@@ -133,6 +134,19 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     async def get_manifest(request: Request) -> Response:
         digest, (by,) = _digest(request), _keyids(request, "by", 1)
         return json_answer((await blocking(store.manifest)(digest, by)).to_json())
+
+    async def put_enrolment(request: Request) -> Response:
+        envelope = Envelope.parse(await body(request, DOCUMENT))
+        key = VerifyKey(wire.unb64(request.headers.get(KEY_HEADER, "")))
+        manifest = verify_manifest(await blocking(store.manifest)(_digest(request), key.keyid), key).manifest
+        enrolment = Enrolment.verify(envelope, manifest=manifest.digest, owner=manifest.owner, key=key)
+        store.require_space(DOCUMENT)
+        await blocking(store.put_enrolment)(enrolment, envelope, key.keyid)
+        return json_answer({})
+
+    async def get_enrolment(request: Request) -> Response:
+        digest, (by,) = _digest(request), _keyids(request, "by", 1)
+        return json_answer((await blocking(store.enrolment)(digest, by)).to_json())
 
     async def list_manifests(request: Request) -> Response:
         by, (after, limit) = _keyids(request, "by"), _window(request)
@@ -388,6 +402,8 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     return application(
         [
             Route("/v1/health", health),
+            Route("/v1/enrolments/{digest}", get_enrolment),
+            Route("/v1/enrolments/{digest}", put_enrolment, methods=["PUT"]),
             Route("/v1/manifests", list_manifests),
             Route("/v1/manifests/{digest}", get_manifest),
             Route("/v1/manifests/{digest}", put_manifest, methods=["PUT"]),

@@ -12,19 +12,20 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from strongroom import wire
 from strongroom.asset import AssetKey
-from strongroom.broker import NONCE_SECONDS, Charged, Held, Kept, Refusal, Release, Standing
+from strongroom.broker import NONCE_SECONDS, Charged, Held, HeldShare, Kept, Refusal, Release, Standing
 from strongroom.budget.charge import Charge, Used, settled
 from strongroom.budget.document import BUDGET_TYPE, Budget, follows
 from strongroom.contract import Grant, Withdrawal
 from strongroom.errors import Conflict
+from strongroom.holding import Deal, Says, Taken, Word, merged
 from strongroom.job import Cancel
-from strongroom.release import ReleaseRequest, Slot
+from strongroom.release import Part, ReleaseRequest, Slot
 from strongroom.wire import JSON, Envelope
 
 from .sqlite import Database, blob, integer, text
@@ -50,6 +51,17 @@ CREATE TABLE IF NOT EXISTS grants (contract TEXT, nonce TEXT, runs INTEGER NOT N
 CREATE TABLE IF NOT EXISTS runs (contract TEXT, run_id TEXT, keyset TEXT NOT NULL, PRIMARY KEY (contract, run_id)) STRICT;
 CREATE TABLE IF NOT EXISTS releases (contract TEXT, run_id TEXT, keyset TEXT, manifest TEXT, envelope BLOB NOT NULL,
     encrypted_key BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (contract, run_id, keyset, manifest)) STRICT;
+CREATE TABLE IF NOT EXISTS shares (manifest TEXT PRIMARY KEY, owner TEXT NOT NULL, deal BLOB NOT NULL,
+    recalled INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS slots (contract TEXT, manifest TEXT, slot INTEGER, keyset TEXT,
+    PRIMARY KEY (contract, manifest, slot)) STRICT;
+CREATE TABLE IF NOT EXISTS given (contract TEXT, run_id TEXT, keyset TEXT, manifest TEXT, epoch INTEGER, idx INTEGER,
+    slot INTEGER, envelope BLOB NOT NULL, encrypted BLOB NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (contract, run_id, keyset, manifest, epoch, idx, slot)) STRICT;
+CREATE TABLE IF NOT EXISTS words (contract TEXT, owner TEXT, says TEXT, envelope BLOB NOT NULL,
+    PRIMARY KEY (contract, owner, says)) STRICT;
+CREATE TABLE IF NOT EXISTS granted (contract TEXT, owner TEXT, nonce TEXT, runs INTEGER NOT NULL, envelope BLOB NOT NULL,
+    PRIMARY KEY (contract, owner, nonce)) STRICT;
 CREATE TABLE IF NOT EXISTS budgets (manifest TEXT, version INTEGER, envelope BLOB NOT NULL,
     PRIMARY KEY (manifest, version)) STRICT;
 CREATE TABLE IF NOT EXISTS charges (contract TEXT, run_id TEXT, manifest TEXT, party TEXT NOT NULL, at INTEGER NOT NULL,
@@ -68,10 +80,10 @@ class _Page:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._c = connection
 
-    def standing(self, contract: str) -> Standing:
+    def standing(self, contract: str, owner: str | None = None) -> Standing:
         one = self._c.execute
         ended = one("SELECT by FROM ended WHERE contract = ?", (contract,)).fetchone()
-        return Standing(
+        found = Standing(
             approved=one("SELECT 1 FROM approved WHERE contract = ?", (contract,)).fetchone() is not None,
             ended_by=text(ended[0]) if ended else None,
             withdrawn_by=frozenset(text(r[0]) for r in one("SELECT party FROM withdrawn WHERE contract = ?", (contract,))),
@@ -79,6 +91,52 @@ class _Page:
             granted=integer(one("SELECT coalesce(sum(runs), 0) FROM grants WHERE contract = ?", (contract,)).fetchone()[0]),
             cancelled=self._cancelled(contract),
         )
+        if owner is None:
+            return found
+        where = (contract, owner)
+        said = {text(r[0]) for r in one("SELECT says FROM words WHERE contract = ? AND owner = ?", where)}
+        runs = one("SELECT coalesce(sum(runs), 0) FROM granted WHERE contract = ? AND owner = ?", where).fetchone()[0]
+        return replace(
+            found,
+            approved=Says.APPROVED in said,
+            ended_by=contract if Says.ENDED in said else None,
+            granted=integer(runs),
+        )
+
+    def share(self, manifest: str) -> HeldShare | None:
+        row = self._c.execute("SELECT owner, deal, recalled FROM shares WHERE manifest = ?", (manifest,)).fetchone()
+        return HeldShare(text(row[0]), Deal.parse(blob(row[1])), row[2] == 1) if row else None
+
+    def slots(self, contract: str, manifest: str) -> dict[int, str | None]:
+        rows = self._c.execute("SELECT slot, keyset FROM slots WHERE contract = ? AND manifest = ?", (contract, manifest))
+        return {integer(slot): None if keyset is None else text(keyset) for slot, keyset in rows}
+
+    # --- what an owner tells a broker that holds shares (holder.HolderPage) ---
+
+    def deal(self, manifest: str, held: HeldShare, taken: Sequence[Taken]) -> None:
+        row = (manifest, held.owner, held.deal.encode(), int(held.recalled))
+        self._c.execute("INSERT OR REPLACE INTO shares VALUES (?, ?, ?, ?)", row)
+        for t in taken:
+            known = self.slots(t.contract, manifest)
+            keyset = merged(known.get(t.slot, t.keyset), t.keyset)
+            self._c.execute("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?)", (t.contract, manifest, t.slot, keyset))
+
+    def recall(self, manifest: str) -> None:
+        self._c.execute("UPDATE shares SET recalled = 1 WHERE manifest = ?", (manifest,))
+
+    def taken(self, manifest: str) -> list[Taken]:
+        rows = self._c.execute(
+            "SELECT contract, slot, keyset FROM slots WHERE manifest = ? ORDER BY contract, slot", (manifest,)
+        )
+        return [Taken(text(c), integer(slot), None if k is None else text(k)) for c, slot, k in rows]
+
+    def hear(self, word: Word, envelope: Envelope) -> None:
+        row = (word.contract, word.party, word.says.value, envelope.encode())
+        self._c.execute("INSERT OR IGNORE INTO words VALUES (?, ?, ?, ?)", row)
+
+    def hear_grant(self, grant: Grant, envelope: Envelope) -> None:
+        row = (grant.contract, grant.party, grant.nonce, grant.runs, envelope.encode())
+        self._c.execute("INSERT OR IGNORE INTO granted VALUES (?, ?, ?, ?, ?)", row)
 
     def _cancelled(self, contract: str) -> dict[str, frozenset[str]]:
         found: dict[str, frozenset[str]] = {}
@@ -87,6 +145,13 @@ class _Page:
         return found
 
     def earlier(self, slot: Slot) -> Kept | None:
+        if slot.part is not None:
+            row = self._c.execute(
+                "SELECT envelope, encrypted FROM given WHERE (contract, run_id, keyset, manifest, epoch, idx, slot)"
+                " = (?, ?, ?, ?, ?, ?, ?)",
+                _place(slot, slot.part),
+            ).fetchone()
+            return Kept(Envelope.parse(blob(row[0])), blob(row[1])) if row else None
         row = self._c.execute(
             "SELECT envelope, encrypted_key FROM releases WHERE contract = ? AND run_id = ? AND keyset = ? AND manifest = ?",
             (slot.contract, slot.run_id, slot.keyset_digest, slot.manifest),
@@ -95,6 +160,12 @@ class _Page:
 
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
         self._c.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (slot.contract, slot.run_id, slot.keyset_digest))
+        if slot.part is not None:
+            taken = (slot.contract, slot.manifest, slot.part.slot, slot.keyset_digest)
+            self._c.execute("INSERT OR IGNORE INTO slots VALUES (?, ?, ?, ?)", taken)
+            given = (*_place(slot, slot.part), kept.envelope.encode(), kept.encrypted_key, at)
+            self._c.execute("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", given)
+            return
         self._c.execute(
             "INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, ?, ?, ?)",
             (slot.contract, slot.run_id, slot.keyset_digest, slot.manifest, kept.envelope.encode(), kept.encrypted_key, at),
@@ -122,6 +193,10 @@ class _Page:
         c = charged
         row = (c.contract, c.run_id, c.manifest, c.party, c.at, wire.encode(c.charge.to_json()))
         self._c.execute("INSERT OR IGNORE INTO charges VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
+
+
+def _place(slot: Slot, part: Part) -> tuple[str, str, str, str, int, int, int]:
+    return (slot.contract, slot.run_id, slot.keyset_digest, slot.manifest, part.epoch, part.index, part.slot)
 
 
 def _charge(value: object) -> Charge:
@@ -190,8 +265,12 @@ class SqliteBook:
     # --- what decide() asks (broker.Book) ---
 
     def held(self, manifest: str) -> Held | None:
-        row = self._db.row("SELECT envelope, key FROM assets WHERE manifest = ?", manifest)
+        row = self._db.row("SELECT envelope, key FROM assets WHERE manifest = ? AND key <> x''", manifest)
         return Held(Envelope.parse(blob(row[0])), AssetKey(blob(row[1]))) if row else None
+
+    def share(self, manifest: str) -> HeldShare | None:
+        row = self._db.row("SELECT owner, deal, recalled FROM shares WHERE manifest = ?", manifest)
+        return HeldShare(text(row[0]), Deal.parse(blob(row[1])), row[2] == 1) if row else None
 
     def spend(self, nonce: bytes, at: int) -> bool:
         """Use up a nonce. Nothing is kept of those that were never spent, so that asking for many fills nothing up.
@@ -290,6 +369,15 @@ class SqliteBook:
         with self._db.write() as c:
             c.execute("INSERT OR IGNORE INTO assets VALUES (?, ?, ?)", (manifest.digest, manifest.encode(), key.raw))
 
+    def forget(self, manifest: str) -> None:
+        """Forget the key of an asset that is shared over other brokers; its manifest stays.
+
+        Its page is overwritten; a backup from before still has the key.
+        """
+        with self._db.write() as c:
+            c.execute("PRAGMA secure_delete = ON")
+            c.execute("UPDATE assets SET key = x'' WHERE manifest = ?", (manifest,))
+
     def approve(self, contract: str, at: int) -> None:
         with self._db.write() as c:
             c.execute("INSERT OR IGNORE INTO approved VALUES (?, ?)", (contract, at))
@@ -379,16 +467,41 @@ class SqliteBook:
             found += integer(rows[0][0])
         return found
 
-    def standing(self, contract: str) -> Standing:
+    def standing(self, contract: str, owner: str | None = None) -> Standing:
         with self.transaction() as page:
-            return page.standing(contract)
+            return page.standing(contract, owner)
+
+    def shares(self) -> list[HeldShare]:
+        """Every share that was dealt to this broker, the newest of each asset."""
+        rows = self._db.rows("SELECT owner, deal, recalled FROM shares ORDER BY rowid")
+        return [HeldShare(text(owner), Deal.parse(blob(deal)), recalled == 1) for owner, deal, recalled in rows]
+
+    def taken(self, manifest: str) -> list[Taken]:
+        """Every slot of a shared asset that was given."""
+        with self.transaction() as page:
+            return page.taken(manifest)
 
     def approved(self) -> list[str]:
         """Digests of the contracts that the owner approved."""
         return [text(r[0]) for r in self._db.rows("SELECT contract FROM approved ORDER BY rowid")]
 
+    def heard(self) -> list[str]:
+        """Digests of the contracts that owners whose shares are here said that they approved."""
+        return [text(r[0]) for r in self._db.rows("SELECT DISTINCT contract FROM words WHERE says = 'approved'")]
+
+    def granted(self, contract: str) -> list[Envelope]:
+        """The owner's own grants."""
+        return [
+            Envelope.parse(blob(r[0])) for r in self._db.rows("SELECT envelope FROM grants WHERE contract = ?", contract)
+        ]
+
+    def manifest(self, manifest: str) -> Envelope | None:
+        """The manifest of an asset whose key is here, or was before it was shared."""
+        row = self._db.row("SELECT envelope FROM assets WHERE manifest = ?", manifest)
+        return Envelope.parse(blob(row[0])) if row else None
+
     def assets(self) -> list[Envelope]:
-        """The manifests of the assets whose keys are here."""
+        """The manifests of the assets whose keys are here, or were before they were shared."""
         return [Envelope.parse(blob(r[0])) for r in self._db.rows("SELECT envelope FROM assets ORDER BY rowid")]
 
     def decisions(self, *, unlogged: bool = False) -> list[Decision]:

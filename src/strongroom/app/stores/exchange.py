@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +24,7 @@ from strongroom.errors import BadField, Conflict, LimitReached, NoSpace, NotFoun
 from strongroom.ledger import Checkpoint, ConsistencyProof, Entry, LoggedProof, LogKey, Tree
 from strongroom.receipt import Bundle, Statement
 from strongroom.review import MAX_NOTES, Note
+from strongroom.threshold import Enrolment
 from strongroom.wire import Envelope, Signature
 
 from .sqlite import Database, blob, integer, text
@@ -38,6 +40,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS manifests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL, keyid TEXT NOT NULL,
     envelope BLOB NOT NULL, UNIQUE (digest, keyid)) STRICT;
 CREATE INDEX IF NOT EXISTS manifests_by ON manifests (keyid, seq);
+CREATE TABLE IF NOT EXISTS enrolments (manifest TEXT, keyid TEXT, epoch INTEGER, envelope BLOB NOT NULL,
+    PRIMARY KEY (manifest, keyid, epoch)) STRICT;
 CREATE TABLE IF NOT EXISTS proposals (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, payload BLOB NOT NULL,
     proposer TEXT NOT NULL, supersedes TEXT, at INTEGER NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS proposals_by ON proposals (proposer, seq);
@@ -175,6 +179,25 @@ class ExchangeStore:
         )
         if row is None:
             raise NotFound(f"no manifest {digest} here" + (f" that {by} signed" if by else ""))
+        return Envelope.parse(blob(row[0]))
+
+    def put_enrolment(self, enrolment: Enrolment, envelope: Envelope, keyid: str) -> None:
+        """Keep who holds an asset's shares, under the key that was seen to have signed it. Raises Conflict."""
+        with self._db.write() as c:
+            row = (enrolment.manifest, keyid, enrolment.epoch, envelope.encode())
+            if c.execute("INSERT OR IGNORE INTO enrolments VALUES (?, ?, ?, ?)", row).rowcount == 1:
+                return
+            where = "SELECT envelope FROM enrolments WHERE (manifest, keyid, epoch) = (?, ?, ?)"
+            if Envelope.parse(blob(c.execute(where, row[:3]).fetchone()[0])).digest != envelope.digest:
+                raise Conflict(f"another enrolment of epoch {enrolment.epoch} is here")
+
+    def enrolment(self, manifest: str, by: str) -> Envelope:
+        """The newest enrolment of an asset that this key signed. Raises NotFound."""
+        row = self._db.row(
+            "SELECT envelope FROM enrolments WHERE (manifest, keyid) = (?, ?) ORDER BY epoch DESC LIMIT 1", manifest, by
+        )
+        if row is None:
+            raise NotFound(f"no enrolment of {manifest} here that {by} signed")
         return Envelope.parse(blob(row[0]))
 
     def manifests(self) -> list[Envelope]:
