@@ -47,8 +47,8 @@ from strongroom.contract import (
 from strongroom.delivery import Delivery
 from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.errors import Conflict, NotFound, ReleaseRefused, Unreachable
-from strongroom.job import Cancel
 from strongroom.holding import Says, Taken, Word, merged
+from strongroom.job import Cancel
 from strongroom.ledger import LoggedProof, MemoryNodes, Tree
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
 from strongroom.policy import ANY_PARTY, OutputRule, Policy

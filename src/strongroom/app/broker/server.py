@@ -17,8 +17,8 @@ from strongroom.app.http import Client, application, blocking, body, json_answer
 from strongroom.broker import Owner, Release, decide
 from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal
 from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
-from strongroom.job import Cancel
 from strongroom.holder import give_back, hear, hear_grant, take
+from strongroom.job import Cancel
 from strongroom.ledger import Entry
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, verify
 from strongroom.release import MAX_REQUEST_BYTES, ReleaseRequest

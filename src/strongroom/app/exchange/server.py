@@ -30,8 +30,8 @@ from strongroom.ledger import Entry
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
 from strongroom.review import Note
-from strongroom.trial import MAX_TRIAL_BYTES, Trial
 from strongroom.threshold import Enrolment
+from strongroom.trial import MAX_TRIAL_BYTES, Trial
 from strongroom.wire import Envelope, Fields, Signature
 
 from .entry import ENTRY_TYPE, KEY_HEADER, MAX_KEYS, PAGE_ITEMS
