@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as Values
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from strongroom import wire
+from strongroom import code, contract, wire
 from strongroom.attest.evidence import Measurement
 from strongroom.contract import (
     GRANT_TYPE,
@@ -979,3 +979,7 @@ def test_the_page_names_every_member_and_every_state() -> None:
         "withdrawn", "countered", "spent", "expired", "proposed", "active", "approved",
     ]  # fmt: skip
     assert set(re.findall(r"^\| \d \| `(\w+)` \|", page, re.MULTILINE)) == {s.value for s in State}
+
+
+def test_submitted_code_is_run_by_the_program_that_contracts_mean() -> None:
+    assert contract.CODE == code.PROGRAM

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from . import wire
 from .attest.evidence import Measurement
 from .budget.charge import Charge
-from .code import PROGRAM as CODE
 from .errors import (
     BadField,
     BadProposal,
@@ -48,6 +47,7 @@ MAX_QUEUED_SECONDS = 7 * 24 * 3600  # how long a run may be asked for ahead of i
 MAX_RUNS = 1_000_000
 MAX_SECONDS = 7 * 24 * 3600
 MAX_OUTPUT_BYTES = 255 << 20  # together; an enclave holds them while it applies their rules, and an exchange takes each
+CODE = "code"  # the program that runs submitted code (code.PROGRAM): who verifies receipts loads none of that
 SANDBOXES = ("isolated", "process")
 WALLS = (
     "cgroup-cpu",

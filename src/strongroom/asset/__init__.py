@@ -9,6 +9,9 @@
 See ``spec/sealed-file.md`` and ``spec/manifest.md``.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .format import (
     DEFAULT_CHUNK_BYTES,
     HEADER_BYTES,
@@ -33,10 +36,24 @@ from .manifest import (
     sign_manifest,
     verify_manifest,
 )
-from .opening import SealedReader, check_content, check_sealed, unseal
-from .sealing import seal
-from .stream import BytesSource, FileSource, RangeSource
-from .whole import open_whole
+
+if TYPE_CHECKING:
+    from .opening import SealedReader, check_content, check_sealed, unseal
+    from .sealing import seal
+    from .stream import BytesSource, FileSource, RangeSource
+    from .whole import open_whole
+
+_PLACES = {
+    "BytesSource": "stream",
+    "FileSource": "stream",
+    "RangeSource": "stream",
+    "SealedReader": "opening",
+    "check_content": "opening",
+    "check_sealed": "opening",
+    "open_whole": "whole",
+    "seal": "sealing",
+    "unseal": "opening",
+}
 
 __all__ = [
     "DEFAULT_CHUNK_BYTES",
@@ -69,3 +86,10 @@ __all__ = [
     "unseal",
     "verify_manifest",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # who reads a manifest opens nothing: what opens and seals is loaded when it is used
+    if name not in _PLACES:
+        raise AttributeError(name)
+    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

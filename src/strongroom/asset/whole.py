@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from strongroom.errors import ContentMismatch
 
@@ -60,6 +59,8 @@ def open_whole(
         OSError: from source or sink.
     """
     work = _Work(Opened(source, manifest, key), manifest, key, write_at, progress, buffers=_AHEAD * threads, paths=paths)
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - as in `stream`
+
     with ThreadPoolExecutor(threads) as pool:
         for ended in [pool.submit(work.run) for _ in range(threads)]:
             ended.result()

@@ -12,11 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from strongroom.errors import BadCharge, BadField
 from strongroom.wire import JSON, Fields
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 MAX_COUNT = 10**9  # of one event
 MAX_EVENTS = 1024  # lines of one charge
@@ -34,6 +36,8 @@ def decimal(text: object, what: str) -> Fraction:
     """
     if not isinstance(text, str) or not _DECIMAL.match(text):
         raise BadCharge(f"{what} is not a decimal number in its one spelling")
+    from fractions import Fraction  # noqa: PLC0415 - milliseconds that a receipt without charges does not pay
+
     return Fraction(text)
 
 
@@ -79,12 +83,12 @@ class Event:
     @property
     def pure(self) -> Fraction:
         """The epsilon of one of them, where its delta is :attr:`lost`. Not of ``gaussian``, which has none."""
-        return 1 / self.noise if self.kind == LAPLACE else Fraction(self.epsilon)
+        return 1 / self.noise if self.kind == LAPLACE else decimal(self.epsilon, "event.epsilon")
 
     @property
     def lost(self) -> Fraction:
         """The delta of one of them."""
-        return decimal(self.delta, "event.delta") if self.kind == EPSILON_DELTA else Fraction(0)
+        return decimal(self.delta, "event.delta") if self.kind == EPSILON_DELTA else decimal("0", "event.delta")
 
     def to_json(self) -> dict[str, JSON]:
         found: dict[str, JSON] = {"count": self.count, "event": self.kind}

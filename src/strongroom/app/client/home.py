@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,7 +76,7 @@ def loads(path: Path) -> Any:
 
 def write(path: Path, data: bytes, *, secret: bool = False) -> None:
     """Replace a file whole or not at all. Raises NotFound when the folder is not there or not writable."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    partial = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
     try:
         with private(partial) if secret else partial.open("xb") as sink:
             sink.write(data)
@@ -128,16 +126,18 @@ class PartyHome:
     def create(cls, folder: Path, *, host: str, port: int, url: str = "") -> PartyHome:
         """Make a party with fresh keys: whole, or not at all. Raises AlreadyExists, BadField (the name), NotFound."""
         _named(folder.name)
-        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}")
+        draft = folder.with_name(f".{folder.name}.{os.urandom(6).hex()}")
         try:
             if folder.exists():
                 raise AlreadyExists(f"a party {folder.name!r} is already here")
             folder.parent.mkdir(parents=True, exist_ok=True)
             draft.mkdir(mode=0o700)
             try:
-                _fill(cls(draft), folder.name, BrokerPlace(SigningKey(secrets.token_bytes(32)), host, port), url)
+                _fill(cls(draft), folder.name, BrokerPlace(SigningKey(os.urandom(32)), host, port), url)
                 draft.rename(folder)  # fails where somebody made it meanwhile
             finally:
+                import shutil
+
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
             if folder.exists():
@@ -213,7 +213,7 @@ class PartyHome:
         """The share key; made where there is none yet."""
         found = self.share_key
         if found is None:
-            found = DecryptionKey(secrets.token_bytes(96))
+            found = DecryptionKey(os.urandom(96))
             write(self.folder / "shares.json", pretty({"seed": wire.b64(found.seed)}), secret=True)
         return found
 
@@ -281,7 +281,7 @@ def _fill(home: PartyHome, name: str, broker: BrokerPlace, url: str) -> None:
     """Put fresh keys into an empty folder."""
     folder = home.folder
     (folder / "broker").mkdir(mode=0o700)
-    keys = PartyKeys(name, SigningKey(secrets.token_bytes(32)), DecryptionKey(secrets.token_bytes(96)))
+    keys = PartyKeys(name, SigningKey(os.urandom(32)), DecryptionKey(os.urandom(96)))
     secret = {"decryption": wire.b64(keys.decryption.seed), "name": keys.name, "signing": wire.b64(keys.signing.seed)}
     write(folder / "keys.json", pretty(secret), secret=True)
     place = {"host": broker.host, "port": broker.port, "signing": wire.b64(broker.key.seed)}
