@@ -72,7 +72,7 @@ def alone(name: str, cwd: Path) -> str:
 def test_two_owners_tables_are_joined_in_the_room_alone(tmp_path):
     told = alone("bias_audit.py", tmp_path)
     report, audit = told.split("on the mocks it runs\n")
-    assert re.search(r"in all +75 people\n +people alone +11 people\n +logs alone +17 people", report)
+    assert re.search(r"in all +75 people\n +logs alone +17 people\n +people alone +11 people", report)
     rows = {line[:14].strip(): [float(n) for n in line[14:].split()] for line in audit.splitlines()[2:]}
     logs, people = (
         csv.DictReader((ROOT / "examples/data" / name).read_text().splitlines()) for name in ("ratings.csv", "people.csv")

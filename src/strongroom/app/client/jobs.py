@@ -193,6 +193,8 @@ class Jobs:
         if job.receipt or job.cancelled or job.state is JobState.LOST:
             hint = "Ask for another run, which counts and is charged anew: strongroom jobs retry JOB --another"
             raise JobOver(f"the run of this job is over: it is {job.state.value}", hint=hint)
+        if max(job.created_at, job.ended_at or 0) >= int(time.time()):
+            time.sleep(1.0)  # a request of the same second would be the same bytes, and so no other request
         return self._ask(job.contract, job.run_id, hours)
 
     def cancel(self, job: Job) -> tuple[Job | None, list[str]]:
