@@ -124,8 +124,9 @@ def reports() -> list[Figure]:
         for path in sorted(package.rglob("*.py"))
     ]
     files: dict[str, str] = {}
-    while sum(map(len, files.values())) < LARGE_BYTES:
-        files[f"part_{len(files)}.py"] = sources[len(files) % len(sources)]
+    while sum(map(len, files.values())) < LARGE_BYTES:  # four modules a file: a bundle has at most 256 files
+        at = 4 * len(files) % len(sources)
+        files[f"part_{len(files)}.py"] = "\n".join(sources[at : at + 4])
     found = []
     for name, holds in (("small", {"analysis.py": SMALL}), ("large", files)):
         data = wire.encode({"files": holds, "format": "strongroom.code.v1", "lock": None})

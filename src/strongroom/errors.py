@@ -382,7 +382,7 @@ class NotPython(CodeError):
     """A file of the bundle does not parse."""
 
     code = "code.not_python"
-    hint = "Let it run here first: strongroom try"
+    hint = "Mend the line that is named. What runs here runs there: strongroom try"
 
 
 class BadEntry(CodeError):

@@ -75,7 +75,10 @@ def find(home: PartyHome, reference: str) -> Manifest:
     for manifest in reversed(own(home)):
         if reference == manifest.digest or manifest.name == name:
             return manifest
-    raise NotFound(f"your broker holds no asset {reference!r}", hint="A budget is set by an asset's owner.")
+    raise NotFound(
+        f"your broker holds no asset {reference!r}",
+        hint="Only an asset's owner can say that of it. What pinned owners offer: strongroom assets",
+    )
 
 
 def own(home: PartyHome) -> list[Manifest]:
