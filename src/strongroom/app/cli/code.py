@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from argparse import SUPPRESS, ArgumentParser, Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +235,8 @@ def _bundle(here: Room, reference: str | None) -> CodeBundle:
     if reference is not None and is_whole(reference):
         from strongroom.errors import NotFound
 
-        try:
+        with suppress(NotFound):  # then it is a proposal's
             return here.code(reference)
-        except NotFound:
-            pass
     return here.submitted(here.view(here.find(reference)).proposal)
 
 
