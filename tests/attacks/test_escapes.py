@@ -372,9 +372,20 @@ def test_memory_that_is_in_no_process(kind: str, down: Callable[..., None]) -> N
 
 
 def test_filling_the_machine_s_memory_ends_the_child_and_not_the_enclave(kind: str) -> None:
-    body = "found = int(open('/proc/self/oom_score_adj').read())"
-    own = outside(body)
-    assert inside(body, kind) == min(own + 500, 1000) > own
+    """Some machines run everything at 1000, the most there is: nothing can go before it, unless it may go lower first."""
+    mine = Path("/proc/self/oom_score_adj")
+    before = mine.read_text()
+    if int(before) >= 1000:
+        try:
+            mine.write_text("300")
+        except OSError:
+            pytest.skip("this machine kills everything here first, and lets nothing be spared")
+    try:
+        body = "found = int(open('/proc/self/oom_score_adj').read())"
+        own = outside(body)
+        assert inside(body, kind) == min(own + 500, 1000) > own
+    finally:
+        mine.write_text(before)
 
 
 @pytest.mark.usefixtures("grouped")
