@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,18 @@ loose = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(surrogates | texts, inner, max_size=4),
     max_leaves=8,
 )
+
+
+plain = st.text(st.characters(max_codepoint=127), max_size=8)
+in_ascii = st.recursive(
+    st.none() | st.booleans() | st.integers(-wire.MAX_INT, wire.MAX_INT) | plain,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(plain, inner, max_size=6),
+)
+
+
+@given(values | in_ascii)
+def test_bytes_written_are_the_library_s(value: Any) -> None:
+    assert wire.encode(value) == rfc8785.dumps(value)
 
 
 @given(loose | values, st.sampled_from([(",", ":"), (", ", ":")]), st.booleans(), st.booleans())

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from strongroom import wire
 from strongroom.errors import BadField, BadKey, BadKeyset, BadNonce
@@ -225,7 +226,7 @@ class Keyset:
     @property
     def digest(self) -> str:
         """``workload_keyset_digest``: the digest of the canonical form."""
-        return wire.digest(self.encode())
+        return _digest(self)
 
     def to_json(self) -> dict[str, JSON]:
         return {
@@ -257,6 +258,12 @@ class Keyset:
     def parse(cls, data: bytes) -> Keyset:
         """Raises WireError and its leaves, BadKeyset."""
         return cls.from_json(wire.decode(data, max_bytes=MAX_EVIDENCE_BYTES))
+
+
+@lru_cache(maxsize=64)
+def _digest(keyset: Keyset) -> str:
+    """Asked for at every check of every document that names the keyset; equal keysets have equal forms."""
+    return wire.digest(keyset.encode())
 
 
 def parse_nonce(text: str) -> bytes:
