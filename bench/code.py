@@ -27,8 +27,9 @@ from strongroom.app.enclave.environments import Environments
 from strongroom.app.enclave.wheels import Place
 from strongroom.enclave import sandbox
 from strongroom.lock import Lock
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.programs import OutputSpec, code
+from strongroom.schema import ANY_SCHEMA
 
 REPEATS, PAUSE_S = 7, 4.0
 ROWS = 10_000

@@ -17,8 +17,8 @@ import strongroom
 from strongroom.app.cli.together import together
 from strongroom.app.client.offer import Offering
 from strongroom.contract import Proposal
-from strongroom.policy import ANY_SCHEMA
 from strongroom.programs import joined
+from strongroom.schema import ANY_SCHEMA
 
 DATA = Path(__file__).parent / "data"
 INPUTS = {"logs": "platform/table", "people": "office/table"}

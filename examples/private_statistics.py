@@ -14,7 +14,7 @@ import strongroom
 from strongroom.app.cli.together import together
 from strongroom.app.client import budgets
 from strongroom.errors import StrongroomError
-from strongroom.policy import ANY_SCHEMA
+from strongroom.schema import ANY_SCHEMA
 
 RULE = strongroom.OutputRule(strongroom.ANY_PARTY, max_bytes=100_000, min_group=1, decimals=3, schema=ANY_SCHEMA)
 TERMS = strongroom.Policy(uses={"private-query"}, outputs={"values": RULE})

@@ -24,8 +24,9 @@ from strongroom.app.client.mock.reveal import Reveal
 from strongroom.app.client.offer import Offering
 from strongroom.app.client.room import Room
 from strongroom.contract import Proposal
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.review import Kind
+from strongroom.schema import ANY_SCHEMA
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 RULE = OutputRule(ANY_PARTY, 4 << 20, 1, 15)

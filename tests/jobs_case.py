@@ -12,7 +12,8 @@ from pathlib import Path
 from stage import Stage, until
 from strongroom.app.client.jobs import Job, Jobs
 from strongroom.job import JobState
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.schema import ANY_SCHEMA
 
 TERMS = Policy(uses=frozenset({"analyse"}), outputs={"values": OutputRule(ANY_PARTY, 1 << 20, 1, 4, schema=ANY_SCHEMA)})
 CODE = """\

@@ -14,8 +14,9 @@ from strongroom import wire
 from strongroom.app.cli import parser_of
 from strongroom.code import CodeBundle
 from strongroom.errors import BadProposal, CodeMismatch, EnvironmentMismatch, StrongroomError
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.receipt import Bundle, verify
+from strongroom.schema import ANY_SCHEMA
 from wheel_files import wheel
 
 TERMS = Policy(

@@ -22,7 +22,8 @@ from strongroom.app.cli.reviewed import visible
 from strongroom.app.client.offer import Offering
 from strongroom.code import CodeBundle
 from strongroom.contract import Proposal
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.schema import ANY_SCHEMA
 
 
 def hospital(stage: Stage, *words: object) -> Said:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from strongroom import wire
 from strongroom.errors import BadField, EmptyPolicy, NotPermitted, StrongroomError, UnknownDimension
 from strongroom.observation import FAILURES, Observed
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, MAX_NAMES, Airlock, OutputRule, Policy, explain
-from strongroom.schema import KINDS
+from strongroom.policy import ANY_PARTY, MAX_NAMES, Airlock, OutputRule, Policy, explain
+from strongroom.schema import ANY_SCHEMA, KINDS
 from strongroom.serving import GUARDS, MAX_LEASE_S, MAX_PADDING, MIN_LEASE_S, OBSERVABILITY, ROUTES, Serving
 from test_schema import schemas_for
 

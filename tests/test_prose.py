@@ -18,8 +18,8 @@ from strongroom.budget.charge import Event
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal
 from strongroom.errors import StrongroomError
 from strongroom.observation import Observed
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
-from strongroom.schema import from_json
+from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
+from strongroom.schema import ANY_SCHEMA, from_json
 from strongroom.serving import Serving
 from world import DAY, EDITED, HOUR, MEASUREMENT, NOW, RULE, World, broker_key, card, charge, keys_of, seed
 

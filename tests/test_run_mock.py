@@ -20,7 +20,8 @@ from strongroom.app.client.offer import Offering
 from strongroom.asset import Manifest
 from strongroom.contract import Proposal
 from strongroom.errors import ManifestMismatch, NotFound
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.schema import ANY_SCHEMA
 
 TERMS = Policy(uses=frozenset({"analyse"}), outputs={"values": OutputRule(ANY_PARTY, 1 << 20, 1, 15, ANY_SCHEMA)})
 CODE = """\

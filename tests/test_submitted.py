@@ -27,9 +27,9 @@ from strongroom.errors import (
     ProgramCrashed,
     StrongroomError,
 )
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.receipt import verify
-from strongroom.schema import Numeric, Object
+from strongroom.schema import ANY_SCHEMA, Numeric, Object
 from wheel_files import wheel
 from world import CANARY, PROGRAM, FakeConfinement, World
 

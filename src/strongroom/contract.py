@@ -34,7 +34,7 @@ from .errors import (
     WrongState,
 )
 from .party import Party, PartyKeys, SigningKey
-from .policy import ANY_SCHEMA, AnyParty, OutputRule, Policy, explain
+from .policy import AnyParty, OutputRule, Policy, explain
 from .wire import JSON, Envelope, Fields, Signature
 
 PROPOSAL_TYPE = wire.media_type("proposal")
@@ -308,7 +308,7 @@ class Proposal:
         for output in self.outputs:
             if not output.recipients:
                 raise BadProposal(f"output {output.name} does not name its recipients")
-            if output.rule.schema is ANY_SCHEMA:
+            if output.rule.any_schema:
                 raise BadProposal(f"output {output.name} does not name its schema")
             wider = explain(self.policy, Policy(outputs={output.kind: output.rule}))
             if wider:

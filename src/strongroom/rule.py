@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from . import schema as schemas
 from .errors import BadField, UnknownDimension
-from .schema import Allowed
 from .wire import JSON, Fields
+
+if TYPE_CHECKING:
+    from .schema import Allowed
 
 MAX_DECIMALS: Final = 15
 MAX_NAMES: Final = 256
@@ -155,11 +156,18 @@ class OutputRule:
             release=Airlock(reviewers, _tells(self) and _tells(other)) if reviewers else None,
         )
         if self.schema is not None and other.schema is not None:
+            from . import schema as schemas  # noqa: PLC0415 - what most rules have nothing of
+
             found = replace(found, schema=schemas.meet(self.schema, other.schema))
         # One rule's reviewer reads what the other may show to nobody but its own recipients and reviewers.
         shown = all(self.shown_to(name) and other.shown_to(name) for name in reviewers)
         same = (self.schema is None) == (other.schema is None) == (found.schema is None)
         return found if shown and same else replace(found, recipients=frozenset())
+
+    @property
+    def any_schema(self) -> bool:
+        """Whether it leaves the schema to the contract: ``schema.ANY_SCHEMA``, the only one that is no description."""
+        return isinstance(self.schema, Enum)
 
     def to_json(self) -> dict[str, JSON]:
         recipients: JSON = self.recipients.value if isinstance(self.recipients, AnyParty) else [*sorted(self.recipients)]
@@ -169,7 +177,7 @@ class OutputRule:
             "min_group": self.min_group,
             "recipients": recipients,
             **({} if self.release is None else {"release": self.release.to_json()}),
-            **({} if self.schema is None else {"schema": schemas.to_json(self.schema)}),
+            **({} if self.schema is None else {"schema": _written(self.schema)}),
         }
 
     @classmethod
@@ -183,7 +191,7 @@ class OutputRule:
             max_bytes=f.integer("max_bytes", low=1),
             min_group=f.integer("min_group", low=1),
             decimals=f.integer("decimals", high=MAX_DECIMALS),
-            schema=schemas.from_json(f.any("schema")) if f.has("schema") else None,
+            schema=_read(f.any("schema")) if f.has("schema") else None,
             release=Airlock.from_json(f.any("release")) if f.has("release") else None,
         )
 
@@ -226,9 +234,23 @@ def explain(kind: str, wide: OutputRule, narrow: OutputRule) -> list[str]:
     return [*found, *_explain_release(kind, wide, narrow)]
 
 
+def _written(allowed: Allowed) -> JSON:
+    from . import schema as schemas  # noqa: PLC0415 - what most rules have nothing of
+
+    return schemas.to_json(allowed)
+
+
+def _read(value: object) -> Allowed:
+    from . import schema as schemas  # noqa: PLC0415 - what most rules have nothing of
+
+    return schemas.from_json(value)
+
+
 def _within(wide: Allowed | None, narrow: Allowed | None) -> bool:
     if wide is None or narrow is None:
         return wide is narrow
+    from . import schema as schemas  # noqa: PLC0415 - what most rules have nothing of
+
     return schemas.permits(narrow, wide)
 
 

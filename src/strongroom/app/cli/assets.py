@@ -17,9 +17,9 @@ from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.errors import BadField, NotFound, Unreachable, Usage
 from strongroom.observation import WITHHELD, Observed
 from strongroom.party import Party
-from strongroom.policy import ANY_PARTY, ANY_SCHEMA, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Statement
-from strongroom.schema import KINDS
+from strongroom.schema import ANY_SCHEMA, KINDS
 from strongroom.trust import Trust
 from strongroom.wire import Envelope
 

@@ -18,8 +18,8 @@ from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment,
 from strongroom.errors import BadParameters, Usage
 from strongroom.observation import Observed
 from strongroom.party import Party
-from strongroom.policy import ANY_SCHEMA, MAX_DECIMALS, Airlock, AnyParty, OutputRule, Policy, Recipients
-from strongroom.schema import Allowed
+from strongroom.policy import MAX_DECIMALS, Airlock, AnyParty, OutputRule, Policy, Recipients
+from strongroom.schema import ANY_SCHEMA, Allowed
 from strongroom.schema import from_json as schema_of
 from strongroom.serving import Serving
 from strongroom.wire import JSON

@@ -17,8 +17,8 @@ from strongroom.budget.charge import Charge, Event
 from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
 from strongroom.observation import EVERYTHING, Observed
-from strongroom.policy import ANY_SCHEMA, MAX_DECIMALS, AnyParty, OutputRule, Policy, Serving
-from strongroom.schema import Array, Boolean, Null, Numeric, Object, OrNull, Table, Tensors, Text
+from strongroom.policy import MAX_DECIMALS, AnyParty, OutputRule, Policy, Serving
+from strongroom.schema import ANY_SCHEMA, Array, Boolean, Null, Numeric, Object, OrNull, Table, Tensors, Text
 
 
 @dataclass(frozen=True, slots=True)
