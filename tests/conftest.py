@@ -20,14 +20,18 @@ if TYPE_CHECKING:  # else it would all be imported before its coverage is measur
     from stage import Rehearsal, Stage
 
 # A slow machine fails nothing: what takes long is measured in bench/.
-settings.register_profile("strongroom", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("strongroom")
+for name, examples in (("ordinary", 50), ("soak", 250)):
+    settings.register_profile(name, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SOAK = Path(__file__).parent / "soak"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="also run tests/soak, which takes minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("soak" if config.getoption("--soak") else "ordinary")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
