@@ -127,6 +127,24 @@ def test_a_certificate_that_its_issuer_did_not_sign() -> None:
     refused(leaf(signer=ec_key("stranger")), MIDDLE, ROOT, why="not signed by")
 
 
+def test_what_is_remembered_of_one_issuer_is_not_believed_of_another() -> None:
+    """A good signature is remembered by the bytes of both: an authority of the same name with another key gains nothing."""
+    LEAF.require_issued_by(MIDDLE)
+    twin = authority("middle", "root", BEGIN, END, key=ec_key("stranger"))
+    for _ in range(2):  # a refusal is not remembered either
+        refused(LEAF, twin, ROOT, why="not signed by")
+    LEAF.require_issued_by(MIDDLE)
+    signed = bytearray(LEAF.der)
+    signed[-1] ^= 1
+    refused(Certificate(bytes(signed)), MIDDLE, ROOT, why="not signed by")
+
+
+def test_a_remembered_signature_does_not_make_a_certificate_current() -> None:
+    require_path((LEAF, MIDDLE, ROOT), roots=ROOTS, at=AT)
+    refused(LEAF, MIDDLE, ROOT, why="was valid until", error=EndorsementExpired, at=END + 1)
+    refused(LEAF, MIDDLE, ROOT, why="is valid from", error=EndorsementNotYetValid, at=BEGIN - 1)
+
+
 def test_a_certificate_that_names_another_issuer() -> None:
     refused(leaf(issuer="root", signer=ec_key("middle")), MIDDLE, ROOT, why="names another issuer")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -333,7 +334,7 @@ class _Verification:
     def _signed(self, document: TcbInfo | QeIdentity, what: str) -> Certificate:
         for one, until in self.signers:
             try:
-                dcap.require_signature(_p256(one), document.signature, document.signed, "")
+                require_document_signed(one, document.signature, document.signed)
             except EvidenceForged:
                 continue
             self.until.append(until)
@@ -398,6 +399,12 @@ def _p256(certificate: Certificate) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise BadCertificate(f"the key of {certificate.subject} is not on P-256")
     return key
+
+
+@lru_cache(maxsize=MAX_CANDIDATES)
+def require_document_signed(signer: Certificate, signature: bytes, signed: bytes) -> None:
+    """Require Intel's signature under one of its documents; as with certificates, one that was good stays so."""
+    dcap.require_signature(_p256(signer), signature, signed, "")
 
 
 def named(advisories: Iterable[Advisory]) -> str:

@@ -40,6 +40,7 @@ RSA_EXPONENTS = range(3, 1 << 32)  # a larger one makes a signature as slow to c
 MAX_SHOWN_NAME = 256
 _UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)  # extensions
 MAX_REMEMBERED = 64  # certificates, together at most 1 MiB
+MAX_REMEMBERED_LISTS = 8  # of at most 1 MiB each
 
 _READ_CRITICAL = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE})
 
@@ -191,7 +192,7 @@ class Certificate:
         """Require that the issuer's name and key made this certificate. Raises BadCertificate."""
         if not self.names(issuer):
             raise BadCertificate(f"{self.subject} names another issuer than {issuer.subject}")
-        require_signed(issuer, self.parsed, self.tbs)
+        require_certificate_signed(issuer, self)
 
 
 @lru_cache(maxsize=MAX_REMEMBERED)
@@ -220,6 +221,19 @@ def require_signed(issuer: Certificate, signed: x509.Certificate | x509.Certific
             key.verify(signed.signature, data, how, digest)
     except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError) as error:
         raise BadCertificate(f"not signed by {issuer.subject}") from error
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def require_certificate_signed(issuer: Certificate, one: Certificate) -> None:
+    """``require_signed``; a signature that was good over these bytes by this key is good the next time. Nothing else of a
+    certificate is remembered: its times, its use and whether it is revoked are looked at each time."""
+    require_signed(issuer, one.parsed, one.tbs)
+
+
+@lru_cache(maxsize=MAX_REMEMBERED_LISTS)
+def require_list_signed(issuer: Certificate, one: RevocationList) -> None:
+    """The same of a revocation list."""
+    require_signed(issuer, one.parsed, one.parsed.tbs_certlist_bytes)
 
 
 def from_pem(data: bytes, *, most: int = MAX_PATH) -> tuple[Certificate, ...]:
@@ -398,7 +412,7 @@ class RevocationList:
         usage = _key_usage(issuer)
         if usage is not None and not usage.crl_sign:
             raise BadCertificate(f"the key of {issuer.subject} may not sign revocation lists")
-        require_signed(issuer, self.parsed, self.parsed.tbs_certlist_bytes)
+        require_list_signed(issuer, self)
         try:
             with _no_warnings():
                 unread = [e.oid.dotted_string for e in self.parsed.extensions if e.critical]
