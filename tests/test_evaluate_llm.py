@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import importlib
 import io
 import json
 import logging
@@ -431,7 +432,11 @@ def inspect_place(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     for name, value in names.items():
         patch.setenv(name, value)
+    importlib.import_module("inspect_ai")
+    gc.collect()
+    gc.freeze()  # all that was imported is not looked through again after each test
     yield place
+    gc.unfreeze()
     patch.undo()
 
 
