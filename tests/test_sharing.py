@@ -72,7 +72,7 @@ def parts(bundle: Bundle) -> set[tuple[int, int, int]]:
 def test_a_key_that_no_single_broker_can_open(shared: Sharing) -> None:
     stage, asset = shared.stage, shared.stage.records.name
     said = shared.verb("share", asset, 2, *(shared.card(name) for name in HOLDERS))
-    assert (said["need"], said["holders"], said["waiting"]) == (2, list(HOLDERS), [])
+    assert (said["need"], said["holders"], said["waiting"]) == (2, list(HOLDERS), {})
     # the owner's own broker has forgotten the key, and nobody keeps a share that is not sealed
     assert stage.hospital.home.book.held(stage.records.digest) is None
     contract = stage.lab.propose(stage.draft(runs=4)).digest

@@ -23,7 +23,7 @@ from strongroom.schema import ANY_SCHEMA, KINDS
 from strongroom.trust import Trust
 from strongroom.wire import Envelope
 
-from . import standing
+from . import shares, standing
 from .place import example, room
 from .screen import Screen
 
@@ -51,6 +51,7 @@ strongroom seal records.csv --as hospital --use evaluate --allow report --allow 
 strongroom seal model.onnx --as lab --use evaluate --allow report --allow picture --reveal-digest
 strongroom seal model.gguf --as lab --serve chat,completions,embeddings --reveal-digest
 strongroom seal model.onnx.sealed --as lab --only-upload       # what was sealed when the exchange was away
+strongroom seal data.csv --as hospital --use analyse --allow report --brokers 2-of-3 clinic.holder notary.holder union.holder
 """,
     )
     parser.add_argument("file", type=Path)
@@ -64,6 +65,12 @@ strongroom seal model.onnx.sealed --as lab --only-upload       # what was sealed
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the sealed file (FILE.sealed)")
     parser.add_argument("--threads", type=int, choices=(1, 2), default=1)
+    parser.add_argument(
+        "--brokers",
+        nargs="+",
+        metavar=("T-of-N", "CARD"),
+        help="share the key over brokers of other people, any T of which open it, and keep none; say it after FILE",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--no-upload", action="store_true", help="do not put it on the exchange")
     where.add_argument("--only-upload", action="store_true", help="FILE is sealed already: put it on the exchange")
@@ -144,11 +151,13 @@ def terms(args: Namespace) -> Policy:
 
 def seal(args: Namespace, screen: Screen) -> int:
     wanted = None if args.only_upload else terms(args)
+    over = None if args.brokers is None else shares.said(args)
     here = room(args, offline=args.no_upload)
     out = args.out or args.file.with_name(args.file.name + ".sealed")
     if wanted is None:
         out = args.file
     else:
+        keep = None if over is None else shares.ready(here, over, screen)
         total = args.file.stat().st_size if args.file.is_file() else None
         with screen.progress(f"sealing {args.file.name}", total) as progress:
             here.seal(
@@ -164,6 +173,7 @@ def seal(args: Namespace, screen: Screen) -> int:
                 threads=args.threads,
                 progress=progress,
                 upload=False,
+                keep=keep,
             )
     envelope = manifest_in(manifest_path(out))
     manifest = Manifest.parse(envelope.expect(MANIFEST_TYPE))
@@ -172,10 +182,11 @@ def seal(args: Namespace, screen: Screen) -> int:
     screen.said("sealed", f"{out} ({manifest.sealed.size:,} bytes)")
     screen.said("manifest", f"{manifest_path(out)}   {manifest.digest}")
     screen.said("asset", f"{manifest.owner}/{manifest.name}")
-    screen.said("key", "with your broker, and nowhere else")
+    if over is None:
+        screen.said("key", "with your broker, and nowhere else")
     screen.said("exchange", "not uploaded" if args.no_upload else "holds the sealed file and the manifest")
     value = {"asset": f"{manifest.owner}/{manifest.name}", "manifest": manifest.digest, "sealed": str(out)}
-    screen.result(value)
+    screen.result(value if over is None else {**value, **shares.bring(here, manifest, screen)})
     return 0
 
 

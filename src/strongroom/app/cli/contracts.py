@@ -24,7 +24,9 @@ from .assets import observed, size
 from .budget import tell_spending
 from .place import example, room
 from .screen import Screen
-from .shares import tell_holders
+from .shares import patient, say_untold
+
+SAYING = "signing, and telling the exchange and the brokers"
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
@@ -235,11 +237,14 @@ def _models(said: list[str], assets: dict[str, Manifest]) -> list[Any]:
 
 def propose(args: Namespace, screen: Screen) -> int:
     here = room(args)
-    found = here.propose(_draft(args, here))
+    draft = _draft(args, here)
+    with patient(screen, SAYING):
+        found = here.propose(draft)
     tell(found, screen)
     others = [p.name for p in found.parties if p.name != here.name]
     screen.line()
     screen.said("proposed", f"{found.digest}; you signed it")
+    say_untold(here, found.digest, screen)
     screen.said("next", f"{', '.join(others) or 'nobody'}: strongroom show, then approve or counter")
     screen.result({"digest": found.digest, "proposal": found.to_json()})
     return 0
@@ -389,11 +394,13 @@ def counter(args: Namespace, screen: Screen) -> int:
         release=_locks(args),
         observed=observed(args.observed),
     )
-    new = here.counter(digest, change)
+    with patient(screen, SAYING):
+        new = here.counter(digest, change)
     found = differences(old, new)
     _changes(found, screen)
     screen.line()
     screen.said("countered", f"{new.digest}; you signed it, and your broker refuses the old one")
+    say_untold(here, new.digest, screen)
     screen.result(
         {
             "changes": _as_json(found),
@@ -436,9 +443,10 @@ def approve(args: Namespace, screen: Screen) -> int:
         if input("Sign exactly this? [y/N] ").strip().lower() not in ("y", "yes"):
             screen.line("nothing was signed")
             return 1
-    found = here.approve(digest)
+    with patient(screen, SAYING):
+        found = here.approve(digest)
     screen.said("approved", digest)
-    tell_holders(here, digest, screen)
+    say_untold(here, digest, screen)
     _stands(found, screen)
     if found.state in (State.APPROVED, State.ACTIVE):
         verb = f"serve --contract {digest[:19]}" if found.proposal.standing else f"run {digest[:19]}"
@@ -460,8 +468,9 @@ def withdraw(args: Namespace, screen: Screen) -> int:
         digest = here.find(args.proposal)
     except Unreachable as error:
         raise Unreachable(error.message, hint="With the whole digest your own broker is told even so.") from error
-    missed = here.withdraw(digest, args.reason)
-    tell_holders(here, digest, screen)
+    with patient(screen, SAYING):
+        missed = here.withdraw(digest, args.reason)
+    say_untold(here, digest, screen)
     screen.said("withdrawn", f"{digest}; your broker releases nothing more under it")
     for who in missed:
         screen.said("not reached", who)
@@ -481,8 +490,9 @@ def _declare_grant(parser: ArgumentParser) -> None:
 def grant(args: Namespace, screen: Screen) -> int:
     here = room(args)
     digest = here.find(args.proposal)
-    found = here.grant(digest, args.runs)
-    tell_holders(here, digest, screen)
+    with patient(screen, SAYING):
+        found = here.grant(digest, args.runs)
+    say_untold(here, digest, screen)
     screen.said("granted", f"{found.runs} more by your broker alone; other owners grant their own")
     screen.result({"digest": digest, "runs": found.runs})
     return 0

@@ -17,6 +17,7 @@ from strongroom.review import Kind
 from .place import example, room
 from .reviewed import sheet_json, short, tell_claim, tell_sheet, tell_tried, time_said, tried_json
 from .screen import QUIET_SECONDS, Screen
+from .shares import say_untold
 
 
 def declare(_verb: str, parser: ArgumentParser) -> None:
@@ -174,6 +175,7 @@ def _approve(args: Namespace, here: Inbox, screen: Screen) -> int:
     found = here.approve(args.proposal or "", args.bundle, args.text or "")
     digest = found.proposal.digest
     screen.said("approved", digest)
+    say_untold(here.room, digest, screen)
     if args.bundle:
         screen.said("code", f"{args.bundle}, as it was shown to you")
     waiting = sorted({p.name for p in found.proposal.parties} - found.history.approved_by)
@@ -186,6 +188,7 @@ def _refuse(args: Namespace, here: Inbox, screen: Screen) -> int:
     digest = _named(args, here, screen)
     missed = here.refuse(digest, args.text or "")
     screen.said("refused", f"{digest}; your broker releases nothing under it")
+    say_untold(here.room, digest, screen)
     for who in missed:
         screen.said("not reached", who)
     screen.result({"digest": digest, "not_reached": missed})

@@ -1,21 +1,27 @@
-"""broker enrol, share, tell, refresh, replace, status: keys that no single broker can open."""
+"""broker enrol, share, tell, refresh, replace, status, and seal --brokers: keys that no single broker can open."""
 
 from __future__ import annotations
 
+import re
+import threading
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.errors import NotFound, StrongroomError, Usage
+from strongroom.errors import NotFound, StrongroomError, TooFewShares, Usage
 
 from .place import party, room
-from .screen import Screen
+from .screen import QUIET_SECONDS, Screen
 
 if TYPE_CHECKING:
     from strongroom.app.client.room import Room
     from strongroom.app.client.sharing import Sharing
+    from strongroom.asset import AssetKey, Manifest
     from strongroom.threshold import HolderCard
+    from strongroom.wire import Envelope
 
 ACTIONS = ("enrol", "share", "tell", "refresh", "replace", "status")
 
@@ -69,15 +75,96 @@ def _enrol(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def _say(found: Sharing, screen: Screen) -> None:
+def _say(found: Sharing, screen: Screen, *, was_here: bool = True) -> None:
     e = found.enrolment
     screen.said("shared", f"any {e.threshold} of {', '.join(h.name for h in e.holders)} open it; epoch {e.epoch}")
-    if found.waiting:
-        screen.said(
-            "waiting", f"{', '.join(found.waiting)} did not take a share yet; send it with: strongroom broker status"
+    for name in found.waiting:
+        why = f": {found.problems[name]}" if name in found.problems else ""
+        screen.said("waiting", f"{name} did not take a share yet{why}; send it with: strongroom broker status")
+    if found.recalled:
+        screen.said("broken off", "its shares were called in, and no new ones dealt: strongroom broker refresh goes on")
+    if not found.waiting and was_here:
+        screen.said("", "Your own broker has forgotten the key. A backup from before has not.")
+
+
+# --- seal --brokers -----------------------------------------------------------------------------------------------------
+
+
+def counted(text: str) -> tuple[int, int]:
+    """``2-of-3``. Raises Usage."""
+    found = re.fullmatch(r"([0-9]{1,2})-of-([0-9]{1,2})", text)
+    if not found:
+        raise Usage(f"{text!r} is not how many brokers of how many", hint="For two of three: 2-of-3")
+    return int(found[1]), int(found[2])
+
+
+def said(args: Namespace) -> tuple[int, list[HolderCard]]:
+    """What ``--brokers`` says: how many are needed, and their cards. Raises Usage, NotFound, WireError leaves."""
+    if args.no_upload or args.only_upload:
+        raise Usage("a key is shared when its asset is sealed and uploaded", hint="Later: strongroom broker share")
+    count, *cards = args.brokers
+    threshold, many = counted(count)
+    if len(cards) != many:
+        raise Usage(f"{count} takes {many} cards, and here are {len(cards)}", hint="Cards: strongroom broker enrol")
+    return threshold, _cards(cards)
+
+
+def ready(here: Room, over: tuple[int, list[HolderCard]], screen: Screen) -> Callable[[Envelope, AssetKey], None]:
+    """What keeps the key as shares; before anything is sealed every broker answered.
+
+    Raises:
+        BadEnrolment. Unreachable, PinMismatch: a broker is away, or is another; nothing was sealed.
+    """
+    from strongroom.app.client import sharing
+
+    keep = sharing.keeper(here.home, *over)
+    try:
+        with patient(screen, "asking the brokers"):
+            sharing.probe(over[1])
+    except StrongroomError as error:
+        error.message += "; nothing was sealed"
+        raise
+    return keep
+
+
+def bring(here: Room, manifest: Manifest, screen: Screen) -> dict[str, object]:
+    """Bring the brokers what was dealt when an asset was sealed.
+
+    Raises:
+        TooFewShares: too few took theirs for anybody to open it yet. All of them are kept, and sent again.
+    """
+    from strongroom.app.client import sharing
+
+    with patient(screen, "bringing the brokers their shares"):
+        found = sharing.send(here.home, here.exchange, manifest.digest)
+    e, took = found.enrolment, len(found.cards) - len(found.waiting)
+    if took < e.threshold:
+        why = "; ".join(f"{name}: {error}" for name, error in found.problems.items())
+        raise TooFewShares(
+            f"{manifest.name} is sealed, and {took} of the {e.threshold} brokers that it takes have their shares: {why}",
+            hint="Keep the file that you sealed. The shares are kept too, and sent again by: strongroom broker status",
         )
-        return
-    screen.said("", "Your own broker has forgotten the key. A backup from before has not.")
+    screen.said("key", "in shares alone: your own broker never had it")
+    _say(found, screen, was_here=False)
+    return _shown(found)
+
+
+@contextmanager
+def patient(screen: Screen, what: str) -> Iterator[None]:
+    """Say that something goes on, every two seconds that it takes."""
+    over, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not over.wait(QUIET_SECONDS):
+            screen.note(f"{what}: {time.monotonic() - began:.0f} s …")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _shown(found: Sharing) -> dict[str, object]:
@@ -87,7 +174,8 @@ def _shown(found: Sharing) -> dict[str, object]:
         "holders": [h.name for h in e.holders],
         "manifest": e.manifest,
         "need": e.threshold,
-        "waiting": list(found.waiting),
+        "recalled": found.recalled,
+        "waiting": {name: found.problems[name].code if name in found.problems else None for name in found.waiting},
     }
 
 
@@ -97,8 +185,9 @@ def _share(args: Namespace, screen: Screen) -> int:
     asset, need, *cards = _words(args, "an asset, how many brokers are needed, and their cards", 3)
     if not need.isdecimal():
         raise Usage(f"{need!r} is no number of brokers", hint="See: strongroom broker --help")
-    here = room(args)
-    found = sharing.share(here.home, here.exchange, budgets.find(here.home, asset), int(need), _cards(cards))
+    here, given = room(args), _cards(cards)
+    with patient(screen, "asking the brokers"):
+        found = sharing.share(here.home, here.exchange, budgets.find(here.home, asset), int(need), given)
     _say(found, screen)
     screen.result(_shown(found))
     return 0
@@ -109,25 +198,18 @@ def _tell(args: Namespace, screen: Screen) -> int:
 
     (contract,) = _words(args, "a contract", 1, 1)
     here = room(args)
-    missed = sharing.tell(here.home, here.exchange, here.find(contract), int(time.time()))
+    digest = here.find(contract)
+    with patient(screen, "telling the brokers"):
+        missed = sharing.tell(here.home, here.exchange, digest, int(time.time()))
     screen.said("told", f"not all: {', '.join(missed)} did not answer" if missed else "every broker that holds a share")
     screen.result({"missed": missed})
     return 1 if missed else 0
 
 
-def tell_holders(here: Room, digest: str, screen: Screen) -> list[str]:
-    """Bring what this party has just said of a contract to the brokers that hold shares of its assets, if there are any."""
-    from strongroom.app.client import sharing
-
-    if not sharing.every(here.home):
-        return []
-    try:
-        missed = sharing.tell(here.home, here.exchange, digest, int(time.time()))
-    except StrongroomError:
-        missed = ["the brokers that hold shares"]
-    if missed:
-        screen.said("not told", f"{', '.join(missed)}; again with: strongroom broker tell {digest[:19]}")
-    return missed
+def say_untold(here: Room, digest: str, screen: Screen) -> None:
+    """Say which brokers that hold shares do not know yet what this party has just said."""
+    if here.untold:
+        screen.said("not told", f"{', '.join(here.untold)}; again with: strongroom broker tell {digest[:19]}")
 
 
 def _refresh(args: Namespace, screen: Screen) -> int:
@@ -153,7 +235,8 @@ def _renewed(args: Namespace, screen: Screen, asset: str, cards: list[HolderCard
 
     here = room(args)
     digest = budgets.find(here.home, asset).digest
-    found, collected = sharing.renew(here.home, here.exchange, digest, threshold=args.need, cards=cards)
+    with patient(screen, "asking the brokers"):
+        found, collected = sharing.renew(here.home, here.exchange, digest, threshold=args.need, cards=cards)
     _say(found, screen)
     for name, error in collected.bad.items():
         screen.said("false", f"{name}: {error}")
@@ -169,7 +252,8 @@ def _status(args: Namespace, screen: Screen) -> int:
 
     _words(args, "no words", 0, 0)
     here = room(args)
-    found = [sharing.send(here.home, here.exchange, s.enrolment.manifest) for s in sharing.every(here.home)]
+    with patient(screen, "asking the brokers"):
+        found = [sharing.send(here.home, here.exchange, s.enrolment.manifest) for s in sharing.every(here.home)]
     for one in found:
         screen.said("asset", Manifest.parse(one.manifest.payload).name)
         _say(one, screen)

@@ -193,6 +193,7 @@ class Room:
         self.home = home
         self.exchange = ExchangeClient(Client(exchange))
         self._enclave = enclave
+        self.untold: tuple[str, ...] = ()
 
     def close(self) -> None:
         """Close the connections to the exchange and the broker's book."""
@@ -236,6 +237,7 @@ class Room:
         threads: int = 1,
         progress: Progress | None = None,
         upload: bool = True,
+        keep: Callable[[Envelope, AssetKey], None] | None = None,
     ) -> Manifest:
         """Seal a file, keep its key with this party's broker, and publish the sealed file and its manifest.
 
@@ -251,6 +253,7 @@ class Room:
             threads: 1 or 2.
             progress: called with the number of bytes done so far.
             upload: also put both on the exchange.
+            keep: what keeps the key of this manifest, instead of this party's own broker (``sharing.keeper``).
 
         Raises:
             NotFound, EmptyFile; Conflict when there is something at ``out``; EmptyPolicy when the terms allow nothing.
@@ -280,7 +283,7 @@ class Room:
             envelope = sign_manifest(manifest, self.home.keys.signing)
             # In this order, so that there is never a sealed file that nobody can open, or that lacks its manifest.
             adopt(self.home, manifest, about.created_at)  # a budget of its name is its own, too
-            self.home.book.hold(envelope, key)
+            (keep or self.home.book.hold)(envelope, key)
             write(manifest_path(out), envelope.encode())
             partial.rename(out)
         except OSError as error:
@@ -412,7 +415,14 @@ class Room:
         signature = new.sign(self.home.keys)
         self.home.book.approve(new.digest, int(time.time()))
         self.exchange.propose(new.envelope([signature]))
+        self._told(new.digest, *([new.supersedes] if new.supersedes else []))
         return new
+
+    def _told(self, *digests: str) -> None:
+        """Bring what this party says of contracts to the brokers that hold shares of its assets; whom not: ``untold``."""
+        from . import sharing
+
+        self.untold = sharing.told(self.home, self.exchange, digests)
 
     def counter(self, digest: str, change: Change) -> Proposal:
         """Answer a proposal with another that supersedes it. Raises WrongState, Usage, NotPermitted."""
@@ -564,6 +574,7 @@ class Room:
             self.home.book.end(view.proposal.supersedes, digest)
         self.home.book.approve(digest, int(time.time()))
         self.exchange.approve(view.proposal, (signature,))
+        self._told(digest, *([view.proposal.supersedes] if view.proposal.supersedes else []))
         return self.view(digest)
 
     def submitted(self, found: Proposal) -> CodeBundle:
@@ -661,6 +672,7 @@ class Room:
             self.exchange.withdraw(digest, envelope)
         except StrongroomError:
             missed.append("the exchange")
+        self._told(digest)
         return missed
 
     def _withdrawable(self, digest: str) -> None:
@@ -686,6 +698,7 @@ class Room:
         signed = Grant(digest, self.name, runs, fresh(16).hex()).sign(self.home.keys.signing)
         grant = Grant.verify(signed, view.proposal)
         self.home.book.grant(grant, signed)
+        self._told(digest)
         return grant
 
     # --- runs ---

@@ -7,18 +7,29 @@ to the brokers, and says nothing to anybody else.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom import wire
 from strongroom.app.http import Client
-from strongroom.asset import Manifest, verify_manifest
+from strongroom.asset import AssetKey, Manifest, verify_manifest
 from strongroom.contract import PROPOSAL_TYPE, Grant, Proposal
 from strongroom.dealing import Collected, Dealt, collect, deal
-from strongroom.errors import BadBudget, NotFound, StrongroomError, Usage
+from strongroom.errors import (
+    BadBudget,
+    BadEnrolment,
+    NotFound,
+    PinMismatch,
+    StrongroomError,
+    TooFewShares,
+    Unreachable,
+    Usage,
+)
 from strongroom.holding import Recall, Says, Word
 from strongroom.threshold import Enrolment, HolderCard, require_majority
 from strongroom.wire import JSON, Envelope, Fields
@@ -51,12 +62,16 @@ class Sharing:
         dealt: the newest dealing.
         cards: of its holders, in the order of their shares.
         waiting: names of holders that have not taken their shares yet.
+        recalled: shares of this dealing were, or may have been, called in, and no new ones dealt yet.
+        problems: why those that wait did not take theirs just now, by name; it is not written down.
     """
 
     manifest: Envelope
     dealt: Dealt
     cards: tuple[HolderCard, ...]
     waiting: tuple[str, ...]
+    recalled: bool = False
+    problems: Mapping[str, StrongroomError] = field(default_factory=dict, compare=False)
 
     @property
     def enrolment(self) -> Enrolment:
@@ -68,6 +83,7 @@ class Sharing:
             "deals": [e.to_json() for e in self.dealt.deals],
             "enrolment": self.dealt.enrolment.to_json(),
             "manifest": self.manifest.to_json(),
+            "recalled": self.recalled,
             "waiting": list(self.waiting),
         }
 
@@ -79,6 +95,7 @@ class Sharing:
             dealt=Dealt(Envelope.from_json(f.any("enrolment")), f.items("deals", Envelope.from_json, high=16)),
             cards=f.items("cards", lambda c: HolderCard.parse(wire.encode(c)), high=16),
             waiting=f.names("waiting", high=16),
+            recalled=f.boolean("recalled") if f.has("recalled") else False,
         )
         f.end()
         return found
@@ -127,22 +144,62 @@ def share(
     require_majority(threshold, len(cards))
     if read(home, asset.digest) is not None:
         raise Usage(f"{asset.name} is shared already", hint="Deal new shares with: strongroom broker refresh ASSET")
-    if home.book.budget(asset.digest) is not None:
-        raise BadBudget(f"{asset.name} has a budget, which brokers that each count alone would not hold")
     held = home.book.held(asset.digest)
     if held is None:
         raise NotFound(f"your broker holds no key of {asset.name}")
-    dealt = deal(
-        held.key,
-        held.manifest,
-        keys=home.keys,
-        epoch=1,
-        threshold=threshold,
-        cards=cards,
-        entropy=secrets.token_bytes,
-    )
-    _save(home, Sharing(held.manifest, dealt, tuple(cards), tuple(sorted(c.name for c in cards))))
+    keeper(home, threshold, cards)(held.manifest, held.key)
     return send(home, exchange, asset.digest, via=via)
+
+
+def keeper(home: PartyHome, threshold: int, cards: Sequence[HolderCard]) -> Callable[[Envelope, AssetKey], None]:
+    """What keeps an asset's key as shares that are encrypted to other people's brokers, and not as a key.
+
+    What it writes says nothing to who has not ``threshold`` of their share keys; :func:`send` brings it to them. The own
+    broker's book gets the manifest alone.
+
+    Raises:
+        BadEnrolment: not more than half. From what is returned: BadBudget: the asset has a budget, which is not counted
+        across brokers; BadEnrolment: a broker twice; MissingExtra.
+    """
+    require_majority(threshold, len(cards))
+    if len({c.name for c in cards}) != len(cards):
+        raise BadEnrolment("two of the brokers have one name")
+
+    def keep(manifest: Envelope, key: AssetKey) -> None:
+        if home.book.budget(manifest.digest) is not None:
+            raise BadBudget("the asset has a budget, which brokers that each count alone would not hold")
+        dealt = deal(
+            key, manifest, keys=home.keys, epoch=1, threshold=threshold, cards=cards, entropy=secrets.token_bytes
+        )  # fmt: skip
+        home.book.know(manifest)
+        _save(home, Sharing(manifest, dealt, tuple(cards), tuple(sorted(c.name for c in cards))))
+
+    return keep
+
+
+def probe(cards: Sequence[HolderCard], *, via: Connect = connect) -> None:
+    """Require that the broker of each card answers, and is the card's. Nothing is said to it.
+
+    Raises:
+        Unreachable: some do not; all of them are named. PinMismatch: somebody else answers there.
+    """
+    away = _away(cards, via)
+    if away:
+        said = ", ".join(f"{c.name} at {c.address}" for c in cards if c.name in away)
+        raise Unreachable(f"these brokers do not answer: {said}", hint="Start them, or share over others, and do it again.")
+
+
+def _away(cards: Sequence[HolderCard], via: Connect) -> set[str]:
+    """Names of those whose broker does not answer. Raises PinMismatch."""
+    away = set()
+    for c, answer in zip(cards, _each([(c, "GET", "/v1/health", b"") for c in cards], via).values(), strict=True):
+        if isinstance(answer, StrongroomError):
+            away.add(c.name)
+            continue
+        said = wire.decode(answer)
+        if not isinstance(said, dict) or said.get("broker") != c.broker_key.keyid:
+            raise PinMismatch(f"at {c.address} answers another broker than that of {c.name}'s card")
+    return away
 
 
 def send(home: PartyHome, exchange: ExchangeClient, manifest: str, *, via: Connect = connect) -> Sharing:
@@ -155,26 +212,31 @@ def send(home: PartyHome, exchange: ExchangeClient, manifest: str, *, via: Conne
     sharing = read(home, manifest)
     if sharing is None:
         raise NotFound(f"{manifest} is not shared")
-    waiting = set(sharing.waiting)
-    for found, envelope in zip(sharing.cards, sharing.dealt.deals, strict=True):
-        if found.name in waiting and _post(found, "/v1/deals", envelope.encode(), via) is not None:
-            waiting.discard(found.name)
-            sharing = replace(sharing, waiting=tuple(sorted(waiting)))
-            _save(home, sharing)
-    if len(sharing.cards) - len(waiting) >= sharing.enrolment.threshold:
+    dealt = zip(sharing.cards, sharing.dealt.deals, strict=True)
+    found = _each([(c, "POST", "/v1/deals", e.encode()) for c, e in dealt if c.name in sharing.waiting], via)
+    problems = {name: answer for name, answer in found.items() if isinstance(answer, StrongroomError)}
+    if len(problems) < len(sharing.waiting):
+        sharing = replace(sharing, waiting=tuple(sorted(problems)))
+        _save(home, sharing)
+    if len(sharing.cards) - len(sharing.waiting) >= sharing.enrolment.threshold:
         exchange.put_enrolment(manifest, sharing.dealt.enrolment, home.keys.signing.public)
-    if not waiting:
+    if not sharing.waiting:
         home.book.forget(manifest)
-    return sharing
+    return replace(sharing, problems=problems)
 
 
-def _post(to: HolderCard, path: str, data: bytes, via: Connect) -> bytes | None:
-    """A broker's answer, or ``None`` where it gives none."""
-    try:
-        with closing(via(to.address)) as client:
-            return client.post(path, data)
-    except StrongroomError:
-        return None
+def _each(asked: Sequence[tuple[HolderCard, str, str, bytes]], via: Connect) -> dict[str, bytes | StrongroomError]:
+    """Ask brokers side by side: a broker's card, how, where and what; each one's answer, or what went wrong, by name."""
+
+    def one(to: HolderCard, method: str, path: str, data: bytes) -> bytes | StrongroomError:
+        try:
+            with closing(via(to.address)) as client:
+                return client.get(path) if method == "GET" else client.post(path, data)
+        except StrongroomError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=max(1, len(asked))) as pool:
+        return dict(zip((a[0].name for a in asked), pool.map(lambda a: one(*a), asked), strict=True))
 
 
 def renew(
@@ -193,10 +255,14 @@ def renew(
         threshold: another ``t`` than before.
         cards: other brokers than before, all of them; none for the same.
 
+    What was broken off is taken up again: from the recall until ``t`` brokers have taken what was dealt anew nothing opens
+    the asset, and doing this once more, or :func:`send`, goes on from wherever it ended. So nothing is recalled before
+    enough brokers answer.
+
     Raises:
-        NotFound: it is not shared. TooFewShares: fewer than ``t`` brokers gave their shares back; it can be tried again, and
-        until then nothing opens the asset by those that did.
-        BadEnrolment, MissingExtra, Unreachable.
+        NotFound: it is not shared. TooFewShares: fewer than ``t`` brokers answer, and nothing was recalled; or they did and
+        gave no good shares back: until it is done again, nothing opens the asset by those that did.
+        BadEnrolment, MissingExtra. Unreachable: a broker that is new does not answer; nothing was recalled.
     """
     sharing = read(home, manifest)
     if sharing is None:
@@ -204,12 +270,18 @@ def renew(
     before = sharing.enrolment
     cards, threshold = tuple(cards) or sharing.cards, threshold or before.threshold
     require_majority(threshold, len(cards))  # before anything is recalled
+    probe([c for c in cards if c not in sharing.cards], via=via)
+    if sharing.waiting:  # the last dealing was broken off: what is recalled is what was dealt
+        sharing = send(home, exchange, manifest, via=via)
+    away = _away(sharing.cards, via) | set(sharing.waiting)
+    if len(sharing.cards) - len(away) < before.threshold:
+        said = f"{', '.join(sorted(away))} do not answer, or have no share of epoch {before.epoch}; nothing was recalled"
+        raise TooFewShares(said, hint="Start their brokers, and do it again.")
+    _save(home, replace(sharing, recalled=True))
     order = Recall(manifest, home.name, before.epoch).sign(home.keys.signing)
-    answers: dict[int, Envelope] = {}
-    for index, found in enumerate(sharing.cards, 1):
-        data = _post(found, "/v1/recalls", order.encode(), via)
-        if data is not None:
-            answers[index] = Envelope.parse(data)
+    found = _each([(c, "POST", "/v1/recalls", order.encode()) for c in sharing.cards], via)
+    said_back = {i: found[c.name] for i, c in enumerate(sharing.cards, 1)}
+    answers = {i: Envelope.parse(data) for i, data in said_back.items() if isinstance(data, bytes)}
     verified = verify_manifest(sharing.manifest, home.keys.signing.public).manifest
     collected = collect(before, verified, answers, home.keys.decryption)
     dealt = deal(
@@ -268,7 +340,8 @@ def withdraw(home: PartyHome, contract: Envelope, withdrawals: Iterable[Envelope
 def _tell(home: PartyHome, contract: Envelope, path: str, said: dict[str, JSON], via: Connect) -> list[str]:
     proposal = Proposal.parse(contract.expect(PROPOSAL_TYPE))
     body = wire.encode({"contract": contract.to_json(), **said})
-    return [c.name for c in holders(home, proposal) if _post(c, path, body, via) is None]
+    found = _each([(c, "POST", path, body) for c in holders(home, proposal)], via)
+    return [name for name, answer in found.items() if isinstance(answer, StrongroomError)]
 
 
 def tell(home: PartyHome, exchange: ExchangeClient, digest: str, at: int, *, via: Connect = connect) -> list[str]:
@@ -278,7 +351,8 @@ def tell(home: PartyHome, exchange: ExchangeClient, digest: str, at: int, *, via
         whom it did not all reach, by name.
     """
     seen, standing = exchange.proposal(digest), home.book.standing(digest)
-    missed = set(withdraw(home, seen.envelope, seen.withdrawals, via=via))
+    known = {e.digest: e for e in (*seen.withdrawals, *home.book.withdrawals(digest))}
+    missed = set(withdraw(home, seen.envelope, known.values(), via=via))
     if standing.ended_by is not None:
         missed.update(say(home, seen.envelope, Says.ENDED, at, via=via))
     for granted in home.book.granted(digest):
@@ -286,3 +360,19 @@ def tell(home: PartyHome, exchange: ExchangeClient, digest: str, at: int, *, via
     if standing.approved and not missed:
         missed.update(say(home, seen.envelope, Says.APPROVED, at, via=via))
     return sorted(missed)
+
+
+def told(home: PartyHome, exchange: ExchangeClient, digests: Iterable[str], *, via: Connect = connect) -> tuple[str, ...]:
+    """:func:`tell` of what this party has just said, where it shares anything; who was not reached, and nothing raised.
+
+    A party's own broker knows already what it said; brokers that were off are told by ``strongroom broker tell``.
+    """
+    if not every(home):
+        return ()
+    missed: set[str] = set()
+    for digest in digests:
+        try:
+            missed.update(tell(home, exchange, digest, int(time.time()), via=via))
+        except StrongroomError:
+            missed.add("the brokers that hold shares, since the exchange does not show the contract")
+    return tuple(sorted(missed))

@@ -369,6 +369,11 @@ class SqliteBook:
         with self._db.write() as c:
             c.execute("INSERT OR IGNORE INTO assets VALUES (?, ?, ?)", (manifest.digest, manifest.encode(), key.raw))
 
+    def know(self, manifest: Envelope) -> None:
+        """Keep the manifest of an asset whose key was shared over other brokers before it was ever here."""
+        with self._db.write() as c:
+            c.execute("INSERT OR IGNORE INTO assets VALUES (?, ?, x'')", (manifest.digest, manifest.encode()))
+
     def forget(self, manifest: str) -> None:
         """Forget the key of an asset that is shared over other brokers; its manifest stays.
 
@@ -494,6 +499,11 @@ class SqliteBook:
         return [
             Envelope.parse(blob(r[0])) for r in self._db.rows("SELECT envelope FROM grants WHERE contract = ?", contract)
         ]
+
+    def withdrawals(self, contract: str) -> list[Envelope]:
+        """Every withdrawal that is known here, of whichever party."""
+        found = self._db.rows("SELECT envelope FROM withdrawn WHERE contract = ?", contract)
+        return [Envelope.parse(blob(r[0])) for r in found]
 
     def manifest(self, manifest: str) -> Envelope | None:
         """The manifest of an asset whose key is here, or was before it was shared."""
