@@ -50,6 +50,7 @@ def declare(_verb: str, parser: ArgumentParser) -> None:
         parser,
         """
 strongroom demo                            # about ten seconds; needs strongroom[demo]
+strongroom demo --brokers 2-of-3           # the key over other people's brokers, one of which is killed
 strongroom demo llm-eval --model m.gguf    # a secret model on secret questions; needs strongroom[evals]
 """,
     )
@@ -58,6 +59,9 @@ strongroom demo llm-eval --model m.gguf    # a secret model on secret questions;
     )
     parser.add_argument("--model", type=Path, metavar="FILE", help=f"of {LLM_EVAL}: the lab's GGUF file (the embedded one)")
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to put everything (demo)")
+    parser.add_argument(
+        "--brokers", metavar="T-of-N", help="of records: share the hospital's key over N brokers of other people"
+    )
     parser.add_argument("--only-files", action="store_true", help="write the model and the records there, and stop")
     parser.set_defaults(run=run)
 
@@ -76,19 +80,25 @@ class Clock:
 
 
 def run(args: Namespace, screen: Screen) -> int:
+    if args.brokers is not None and (args.story == LLM_EVAL or args.only_files):
+        raise Usage("--brokers is of the story of the records, which it tells to its end")
     if args.story == LLM_EVAL:
         from . import demo_llm
 
         return demo_llm.run(args, screen)
     if args.model is not None:
         raise Usage(f"--model is of {LLM_EVAL}; the model of the records is trained here")
+    if args.brokers is not None:
+        from . import demo_shared
+
+        return demo_shared.run(args, screen)
     folder = fresh(args.folder)
     if args.only_files:
         prepare(folder, screen)
         draft = {
             "asset": {"data": "hospital/records.csv", "model": "lab/model.onnx"},
             "output": {"calibration": ["hospital"], "predictions": ["lab"], "report": ["hospital", "lab"]},
-            "parameters": _parameters(folder),
+            "parameters": parameters(folder),
             "title": TITLE,
         }
         (folder / "draft.json").write_text(json.dumps(draft, indent=2))
@@ -251,12 +261,13 @@ def _propose(lab: Room, folder: Path) -> Proposal:
             "predictions": Wanted(("lab",)),
             "report": Wanted(("hospital", "lab")),
         },
-        parameters=_parameters(folder),
+        parameters=parameters(folder),
     )
     return lab.propose(draft)
 
 
-def _parameters(folder: Path) -> dict[str, JSON]:
+def parameters(folder: Path) -> dict[str, JSON]:
+    """What the story asks of the program."""
     return {
         "classes": ["0", "1"],
         "features": json.loads(read(folder / "features.json")),
@@ -321,8 +332,8 @@ def commands() -> tuple[str, str]:
     return str(near / "strongroom"), str(near / "python")
 
 
-def end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock, screen: Screen) -> None:
-    """Where everything is, where the time went, and what to try."""
+def end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock, screen: Screen, **more: JSON) -> None:
+    """Where everything is, where the time went, and what to try. ``more``: for machines, beside it."""
     screen.heading("Where everything is")
     for name, outputs in opened.items():
         for output in outputs:
@@ -339,6 +350,7 @@ def end(folder: Path, path: Path, opened: dict[str, list[Opened]], clock: Clock,
     screen.line(f"  {ours} inspect {folder / 'exchange'}")
     screen.result(
         {
+            **more,
             "folder": str(folder),
             "outputs": {n: [str(o.path) for o in found] for n, found in opened.items()},
             "platform": LABEL,
