@@ -198,7 +198,7 @@ def test_what_a_lying_broker_answers_stops_nothing_while_t_are_honest(what: str)
 
 
 def test_a_liar_that_chooses_a_slot_that_is_taken_costs_a_try() -> None:
-    place = Place(runs=3)
+    place = Place(NAMES[:4], 3, runs=3)
     first = seed("first run", 16).hex()
     assert {slot for _, slot in place.parts(place.run(first))} == {1}
     place.lines["ada"].keeper.book._state.slots.clear()  # it forgets, and chooses slot 1 again

@@ -316,7 +316,7 @@ class Obtainer:
             )
             return Got(opened, shown[opened.statement.nonce])
 
-        key, got = Gathering(enrolment, manifest, holders.line, ask, holders.memory).gather()
+        key, got = Gathering(enrolment, manifest, holders, ask).gather()
         self.around.progress("release", f"the key of {ref.role}, {count} shares")
         return Released(manifest, envelope, got[0].report, got[0].opened.envelope, key, None, Shared(signed, got))
 

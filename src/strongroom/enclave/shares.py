@@ -1,16 +1,18 @@
 """How an enclave gets a key that its owner shared over brokers: it asks them side by side, and puts ``t`` shares together.
 
 One broker chooses the slot, the others are asked for that one: so enclaves that ask at once do not stand in each other's
-way. A share is compared with what its holder is enrolled with, so that a false one is found and named, and costs nothing but
-itself. As long as ``t`` honest brokers answer, what fewer than ``t`` others say or do not say neither opens nor stops
-anything.
+way, as long as all of them let the same one choose, which is the first that is not known to be silent. As many are asked as
+it takes, side by side; the others where one refuses, fails or lets the enclave wait. A share is compared with what its
+holder is enrolled with, so that a false one is found and named, and costs nothing but itself. As long as ``t`` honest
+brokers answer, what fewer than ``t`` others say or do not say neither opens nor stops anything.
 
 See ``spec/threshold.md``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
@@ -18,12 +20,14 @@ from typing import NamedTuple, Protocol, TypeVar
 from strongroom.asset import AssetKey, Manifest
 from strongroom.attest.keyset import AttestationReport
 from strongroom.errors import Internal, NoRunLeft, ReleaseRefused, SlotTaken, StrongroomError, TooFewShares, Unreachable
-from strongroom.release import OpenedShare, PartAsked
+from strongroom.release import MAX_BUT, OpenedShare, PartAsked
 from strongroom.threshold import Enrolment, Holder, Share, combine
 from strongroom.wire import Envelope
 
 _T = TypeVar("_T")
 _OF_A_SLOT = frozenset({SlotTaken.code, NoRunLeft.code})  # said of one slot: another may do
+PATIENCE_S = 2.0
+TRIES = MAX_BUT // 2  # slots that are tried before an enclave gives up
 
 
 class HolderLine(Protocol):
@@ -52,11 +56,13 @@ class Holders:
             of the key that is said to have signed it; ``None`` where it has none.
         line: the way to a holder.
         memory: of brokers that did not answer, as long as the process lives.
+        patience: seconds after which others are asked beside a broker that has not answered.
     """
 
     enrolment: Callable[[str, str], Envelope | None]
     line: Callable[[Holder], HolderLine]
     memory: Memory = field(default_factory=Memory)
+    patience: float = PATIENCE_S
 
 
 class Got(NamedTuple):
@@ -76,18 +82,15 @@ class Gathering:
     Args:
         enrolment: verified.
         manifest: the asset's, verified.
-        line: the way to a holder.
+        holders: the ways to them, and what is known of them.
         ask: proves, asks and opens.
-        memory: of brokers that did not answer.
     """
 
-    def __init__(
-        self, enrolment: Enrolment, manifest: Manifest, line: Callable[[Holder], HolderLine], ask: Ask, memory: Memory
-    ) -> None:
-        self.enrolment, self.manifest, self.memory = enrolment, manifest, memory
+    def __init__(self, enrolment: Enrolment, manifest: Manifest, holders: Holders, ask: Ask) -> None:
+        self.enrolment, self.manifest, self.memory, self._patience = enrolment, manifest, holders.memory, holders.patience
         self._ask = ask
         self._all = range(1, len(enrolment.holders) + 1)
-        self._lines = {i: line(enrolment.holder(i)) for i in self._all}
+        self._lines = {i: holders.line(enrolment.holder(i)) for i in self._all}
         self._problems: dict[int, StrongroomError] = {}  # the last of each holder
         self._out: set[int] = set()  # holders that gave something false, or refused whatever the slot
         self._nonces: dict[int, bytes] = {}  # of those that answer; empty where it was used
@@ -101,21 +104,23 @@ class Gathering:
             WrongKey: the owner dealt shares of another key. MissingExtra.
         """
         need = self.enrolment.threshold
-        pool = ThreadPoolExecutor(max_workers=len(self._all), thread_name_prefix="holder")
+        pool = ThreadPoolExecutor(max_workers=2 * len(self._all), thread_name_prefix="holder")
         try:
-            self._fetch_nonces(pool)
-            tried: set[int] = set()
-            failed: list[int] = []
-            while len(self._all) - len(self._out) >= need:
-                chooser = next((i for i in sorted(self._nonces) if i not in tried and i not in self._out), None)
+            self._side_by_side(pool, self._nonce, self._order(), need, self._nonces)
+            tried, failed = Counter[int](), list[int]()
+            for _ in range(TRIES):
+                chooser = self._chooser(tried)
                 if chooser is None:
                     break
-                tried.add(chooser)
-                first = self._one(chooser, PartAsked(self.enrolment.digest, None, tuple(sorted(failed))))
-                if first is None:
+                tried[chooser] += 1
+                asked = PartAsked(self.enrolment.digest, None, tuple(sorted(failed)))
+                got = dict[int, Got]()
+                self._side_by_side(pool, lambda i, asked=asked: self._share(i, asked), [chooser], 1, got)  # type: ignore[misc]
+                if chooser not in got:
                     continue
-                slot = first.opened.statement.part.slot if first.opened.statement.part else 0
-                got = self._rest(pool, first, chooser, slot)
+                part = got[chooser].opened.statement.part
+                slot = part.slot if part else 0
+                self._rest(pool, got, PartAsked(self.enrolment.digest, slot))
                 if len(got) >= need:
                     kept = tuple(got[i] for i in sorted(got)[:need])
                     shares: Iterable[Share] = (g.opened.share for g in kept)
@@ -125,29 +130,77 @@ class Gathering:
             pool.shutdown(wait=False, cancel_futures=True)  # who is slow is not waited for
         raise self._failure()
 
-    def _fetch_nonces(self, pool: ThreadPoolExecutor) -> None:
-        """Ask everybody at once until ``t`` have answered; those that were silent before only where it takes them.
+    def _order(self) -> list[int]:
+        """Whom to ask first: those that have answered already; those that were silent before come last."""
 
-        One that is slower is asked anew for its share.
-        """
-        awake = [i for i in self._all if self._keyid(i) not in self.memory.silent]
-        for group in (awake, [i for i in self._all if i not in awake]):
-            waiting = {pool.submit(self._lines[i].nonce): i for i in group}
-            while waiting and len(self._nonces) < self.enrolment.threshold:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    index = waiting.pop(future)
-                    found = self._result(index, future)
-                    if found is not None:
-                        self._nonces[index] = found
+        def place(index: int) -> tuple[bool, bool, int]:
+            return index not in self._nonces, self._keyid(index) in self.memory.silent, index
 
-    def _one(self, index: int, asked: PartAsked) -> Got | None:
-        """One broker's share, or ``None``: why not is kept."""
-        try:
-            return self._share(index, asked)
-        except StrongroomError as error:
-            self._note(index, error)
+        return sorted((i for i in self._all if i not in self._out), key=place)
+
+    def _chooser(self, tried: Counter[int]) -> int | None:
+        """Who is to say which slot: the first that answers, and each once before any twice; ``None`` where too few are
+        left, or none has a slot to give."""
+        order = self._order()
+        if len(order) < self.enrolment.threshold:
             return None
+        can = [i for i in order if i in self._nonces and _reason(self._problems.get(i)) != NoRunLeft.code]
+        fresh = [i for i in can if not tried[i]] or [i for i in can if not isinstance(self._problems.get(i), Unreachable)]
+        return min(fresh, key=lambda i: (tried[i], order.index(i)), default=None)
+
+    def _rest(self, pool: ThreadPoolExecutor, got: dict[int, Got], asked: PartAsked) -> None:
+        """Everybody else's share of a slot, until there are enough."""
+        need = self.enrolment.threshold
+
+        def share(index: int) -> Got:
+            return self._share(index, asked)
+
+        others = [i for i in self._order() if i not in got]
+        self._side_by_side(pool, share, others, need, got)
+        # one whose answer was lost may have given its share before
+        again = [i for i in others if i not in got and isinstance(self._problems.get(i), Unreachable)]
+        if len(got) < need <= len(got) + len(again):
+            self._side_by_side(pool, share, again, need, got)
+
+    def _side_by_side(
+        self, pool: ThreadPoolExecutor, ask: Callable[[int], _T], order: Sequence[int], need: int, found: dict[int, _T]
+    ) -> None:
+        """Ask as many at once as it takes for ``need`` to be found, the next for each that fails, and all others when
+        patience is over; those that are slow may still answer."""
+        left, waiting = list(order), dict[Future[_T], int]()
+        patience: float | None = self._patience
+        while len(found) < need:
+            while left and len(waiting) + len(found) < need:
+                index = left.pop(0)
+                waiting[self._begun(pool.submit(ask, index), index)] = index
+            if not waiting:
+                return
+            done, slow = wait(waiting, patience, return_when=FIRST_COMPLETED)
+            if not done:
+                self.memory.silent.update(self._keyid(waiting[future]) for future in slow)
+                if not left:
+                    if len(order) == 1:
+                        return  # somebody else may choose
+                    patience = None
+                waiting.update({self._begun(pool.submit(ask, index), index): index for index in left})
+                left.clear()
+            for future in done:
+                index = waiting.pop(future)
+                try:
+                    found[index] = future.result()
+                except StrongroomError as error:
+                    self._note(index, error)
+
+    def _begun(self, future: Future[_T], index: int) -> Future[_T]:
+        """Whoever answers after all is not silent."""
+        future.add_done_callback(lambda f: self._answered(index) if not f.cancelled() and f.exception() is None else None)
+        return future
+
+    def _answered(self, index: int) -> None:
+        self.memory.silent.discard(self._keyid(index))
+
+    def _nonce(self, index: int) -> bytes:
+        return self._lines[index].nonce()
 
     def _share(self, index: int, asked: PartAsked) -> Got:
         line = self._lines[index]
@@ -156,35 +209,6 @@ class Gathering:
             return self._ask(line, index, asked, nonce)
         finally:
             self._nonces.setdefault(index, b"")  # it answers: it may choose a slot later
-
-    def _rest(self, pool: ThreadPoolExecutor, first: Got, chooser: int, slot: int) -> dict[int, Got]:
-        """Everybody else's share of a slot, until there are enough."""
-        need, got = self.enrolment.threshold, {chooser: first}
-        asked = PartAsked(self.enrolment.digest, slot)
-        once_more: list[int] = []
-        others = [i for i in self._all if i != chooser and i not in self._out]
-        awake = [i for i in others if self._keyid(i) not in self.memory.silent]
-        for group in (awake, [i for i in others if i not in awake], once_more):
-            waiting = {pool.submit(self._share, i, asked): i for i in group} if len(got) < need else {}
-            while waiting and len(got) < need:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    index = waiting.pop(future)
-                    found = self._result(index, future)
-                    if found is not None:
-                        got[index] = found
-                    elif isinstance(self._problems.get(index), Unreachable) and group is not once_more:
-                        once_more.append(index)  # it may have given its share before its answer was lost
-        return got
-
-    def _result(self, index: int, future: Future[_T]) -> _T | None:
-        try:
-            found = future.result()
-        except StrongroomError as error:
-            self._note(index, error)
-            return None
-        self.memory.silent.discard(self._keyid(index))
-        return found
 
     def _note(self, index: int, error: StrongroomError) -> None:
         self._problems[index] = error
@@ -203,3 +227,7 @@ class Gathering:
         if len(self._all) - len(refused) < self.enrolment.threshold:
             return ReleaseRefused(f"{len(refused)} of {len(self._all)} brokers refused: {lines}", reason=refused[0].reason)
         return TooFewShares(f"no {self.enrolment.threshold} of {len(self._all)} brokers gave their shares: {lines}")
+
+
+def _reason(error: StrongroomError | None) -> str:
+    return error.reason if isinstance(error, ReleaseRefused) else ""

@@ -31,6 +31,7 @@ class Database:
         self._free: list[sqlite3.Connection] = []
         self._closed = False
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # threads of one process queue: SQLite itself has them look again and again
         try:
             path.touch(mode=0o600, exist_ok=True)
             with self._lent() as connection:
@@ -78,7 +79,7 @@ class Database:
             with_the_next: it need not survive a power cut by itself. It is in the log before every later transaction, so
                 that the next one that is kept keeps it too; a crash of the process alone loses nothing.
         """
-        with self._lent() as connection, _synchronous(connection, "NORMAL" if with_the_next else "FULL"):
+        with self._writing, self._lent() as connection, _synchronous(connection, "NORMAL" if with_the_next else "FULL"):
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
