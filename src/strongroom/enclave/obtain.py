@@ -48,7 +48,7 @@ from strongroom.release import PartAsked, ReleaseRequest, Slot, open_release, op
 from strongroom.threshold import Enrolment
 from strongroom.wire import Envelope
 
-from .shares import Gathering, Got, HolderLine, Holders
+from .shares import Gathering, Got, HolderLine, Holders, Proof
 
 CLOCKS_DIFFER_S = 300
 USES: Mapping[str, str] = {CODE: "analyse"}
@@ -302,9 +302,11 @@ class Obtainer:
         self.around.progress("attest", f"to the brokers that hold shares of {ref.role}, {count}")
         shown: dict[str, AttestationReport] = {}
 
-        def ask(line: HolderLine, index: int, asked: PartAsked, nonce: bytes) -> Got:
-            shown[nonce.hex()] = report = self.shown(nonce)
-            request = ReleaseRequest(self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, report, asked)
+        def ask(line: HolderLine, index: int, asked: PartAsked, proof: Proof) -> Got:
+            nonce, shown[proof.nonce.hex()] = proof
+            request = ReleaseRequest(
+                self.contract.envelope, ref.manifest, self.run_id, self.request, nonce, proof.report, asked
+            )
             opened = open_share(
                 line.release(request.encode()),
                 slot=place,
@@ -316,7 +318,7 @@ class Obtainer:
             )
             return Got(opened, shown[opened.statement.nonce])
 
-        key, got = Gathering(enrolment, manifest, holders, ask).gather()
+        key, got = Gathering(enrolment, manifest, holders, self.shown, ask).gather()
         self.around.progress("release", f"the key of {ref.role}, {count} shares")
         return Released(manifest, envelope, got[0].report, got[0].opened.envelope, key, None, Shared(signed, got))
 

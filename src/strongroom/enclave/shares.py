@@ -11,10 +11,12 @@ See ``spec/threshold.md``.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from strongroom.asset import AssetKey, Manifest
@@ -27,6 +29,7 @@ from strongroom.wire import Envelope
 _T = TypeVar("_T")
 _OF_A_SLOT = frozenset({SlotTaken.code, NoRunLeft.code})  # said of one slot: another may do
 PATIENCE_S = 2.0
+BUSY = 3  # as much patience for one that has just given a nonce: it is there, and decides
 TRIES = MAX_BUT // 2  # slots that are tried before an enclave gives up
 
 
@@ -72,8 +75,15 @@ class Got(NamedTuple):
     report: AttestationReport
 
 
-Ask = Callable[[HolderLine, int, PartAsked, bytes], Got]
-"""Prove to a broker, ask for its share, open the answer: the line, the index, what is asked, a nonce of that broker."""
+class Proof(NamedTuple):
+    """A broker's nonce, and what was made to show for it."""
+
+    nonce: bytes
+    report: AttestationReport
+
+
+Ask = Callable[[HolderLine, int, PartAsked, Proof], Got]
+"""Ask a broker for its share and open the answer: the line, the index, what is asked, what is shown."""
 
 
 class Gathering:
@@ -83,17 +93,26 @@ class Gathering:
         enrolment: verified.
         manifest: the asset's, verified.
         holders: the ways to them, and what is known of them.
-        ask: proves, asks and opens.
+        prove: what to show for a nonce. It is made before anybody is asked for a share, for all of them side by side.
+        ask: asks and opens.
     """
 
-    def __init__(self, enrolment: Enrolment, manifest: Manifest, holders: Holders, ask: Ask) -> None:
+    def __init__(
+        self,
+        enrolment: Enrolment,
+        manifest: Manifest,
+        holders: Holders,
+        prove: Callable[[bytes], AttestationReport],
+        ask: Ask,
+    ) -> None:
         self.enrolment, self.manifest, self.memory, self._patience = enrolment, manifest, holders.memory, holders.patience
-        self._ask = ask
+        self._prove, self._ask = prove, ask
         self._all = range(1, len(enrolment.holders) + 1)
         self._lines = {i: holders.line(enrolment.holder(i)) for i in self._all}
         self._problems: dict[int, StrongroomError] = {}  # the last of each holder
         self._out: set[int] = set()  # holders that gave something false, or refused whatever the slot
-        self._nonces: dict[int, bytes] = {}  # of those that answer; empty where it was used
+        self._proofs: dict[int, Proof] = {}  # for those that gave a nonce, until it is used
+        self._there: set[int] = set()  # those that answered anything
 
     def gather(self) -> tuple[AssetKey, tuple[Got, ...]]:
         """The key, and the ``t`` shares that it was made of, by index.
@@ -106,7 +125,7 @@ class Gathering:
         need = self.enrolment.threshold
         pool = ThreadPoolExecutor(max_workers=2 * len(self._all), thread_name_prefix="holder")
         try:
-            self._side_by_side(pool, self._nonce, self._order(), need, self._nonces)
+            self._side_by_side(pool, self._proof, self._order(), self._proofs, need=need, patience=self._patience)
             tried, failed = Counter[int](), list[int]()
             for _ in range(TRIES):
                 chooser = self._chooser(tried)
@@ -115,7 +134,7 @@ class Gathering:
                 tried[chooser] += 1
                 asked = PartAsked(self.enrolment.digest, None, tuple(sorted(failed)))
                 got = dict[int, Got]()
-                self._side_by_side(pool, lambda i, asked=asked: self._share(i, asked), [chooser], 1, got)  # type: ignore[misc]
+                self._side_by_side(pool, partial(self._share, asked=asked), [chooser], got, need=1)
                 if chooser not in got:
                     continue
                 part = got[chooser].opened.statement.part
@@ -134,7 +153,7 @@ class Gathering:
         """Whom to ask first: those that have answered already; those that were silent before come last."""
 
         def place(index: int) -> tuple[bool, bool, int]:
-            return index not in self._nonces, self._keyid(index) in self.memory.silent, index
+            return index not in self._there, self._keyid(index) in self.memory.silent, index
 
         return sorted((i for i in self._all if i not in self._out), key=place)
 
@@ -144,7 +163,7 @@ class Gathering:
         order = self._order()
         if len(order) < self.enrolment.threshold:
             return None
-        can = [i for i in order if i in self._nonces and _reason(self._problems.get(i)) != NoRunLeft.code]
+        can = [i for i in order if i in self._there and _reason(self._problems.get(i)) != NoRunLeft.code]
         fresh = [i for i in can if not tried[i]] or [i for i in can if not isinstance(self._problems.get(i), Unreachable)]
         return min(fresh, key=lambda i: (tried[i], order.index(i)), default=None)
 
@@ -152,36 +171,41 @@ class Gathering:
         """Everybody else's share of a slot, until there are enough."""
         need = self.enrolment.threshold
 
-        def share(index: int) -> Got:
-            return self._share(index, asked)
-
+        share = partial(self._share, asked=asked)
         others = [i for i in self._order() if i not in got]
-        self._side_by_side(pool, share, others, need, got)
+        self._side_by_side(pool, share, others, got, need=need)
         # one whose answer was lost may have given its share before
         again = [i for i in others if i not in got and isinstance(self._problems.get(i), Unreachable)]
         if len(got) < need <= len(got) + len(again):
-            self._side_by_side(pool, share, again, need, got)
+            self._side_by_side(pool, share, again, got, need=need)
 
     def _side_by_side(
-        self, pool: ThreadPoolExecutor, ask: Callable[[int], _T], order: Sequence[int], need: int, found: dict[int, _T]
+        self,
+        pool: ThreadPoolExecutor,
+        ask: Callable[[int], _T],
+        order: Sequence[int],
+        found: dict[int, _T],
+        *,
+        need: int,
+        patience: float | None = None,
     ) -> None:
         """Ask as many at once as it takes for ``need`` to be found, the next for each that fails, and all others when
         patience is over; those that are slow may still answer."""
         left, waiting = list(order), dict[Future[_T], int]()
-        patience: float | None = self._patience
+        patience = patience or BUSY * self._patience
         while len(found) < need:
             while left and len(waiting) + len(found) < need:
                 index = left.pop(0)
                 waiting[self._begun(pool.submit(ask, index), index)] = index
             if not waiting:
                 return
-            done, slow = wait(waiting, patience, return_when=FIRST_COMPLETED)
+            done, slow = wait(waiting, None if patience == math.inf else patience, return_when=FIRST_COMPLETED)
             if not done:
                 self.memory.silent.update(self._keyid(waiting[future]) for future in slow)
                 if not left:
                     if len(order) == 1:
                         return  # somebody else may choose
-                    patience = None
+                    patience = math.inf
                 waiting.update({self._begun(pool.submit(ask, index), index): index for index in left})
                 left.clear()
             for future in done:
@@ -197,31 +221,32 @@ class Gathering:
         return future
 
     def _answered(self, index: int) -> None:
+        self._there.add(index)
         self.memory.silent.discard(self._keyid(index))
 
-    def _nonce(self, index: int) -> bytes:
-        return self._lines[index].nonce()
+    def _proof(self, index: int) -> Proof:
+        nonce = self._lines[index].nonce()
+        return Proof(nonce, self._prove(nonce))
 
     def _share(self, index: int, asked: PartAsked) -> Got:
-        line = self._lines[index]
-        nonce = self._nonces.pop(index, None) or line.nonce()
-        try:
-            return self._ask(line, index, asked, nonce)
-        finally:
-            self._nonces.setdefault(index, b"")  # it answers: it may choose a slot later
+        proof = self._proofs.pop(index, None) or self._proof(index)
+        return self._ask(self._lines[index], index, asked, proof)
 
     def _note(self, index: int, error: StrongroomError) -> None:
         self._problems[index] = error
         if isinstance(error, (Unreachable, Internal)):
             self.memory.silent.add(self._keyid(index))
-        elif not isinstance(error, ReleaseRefused) or error.reason not in _OF_A_SLOT:
+            return
+        self._answered(index)
+        if _reason(error) not in _OF_A_SLOT:
             self._out.add(index)
 
     def _keyid(self, index: int) -> str:
         return self.enrolment.holder(index).broker_key.keyid
 
     def _failure(self) -> StrongroomError:
-        said = {self.enrolment.holder(i).name: e for i, e in sorted(self._problems.items())}
+        slow = {i: Unreachable("no answer in time") for i in self._all if self._keyid(i) in self.memory.silent}
+        said = {self.enrolment.holder(i).name: e for i, e in sorted((slow | self._problems).items())}
         refused = [e for e in said.values() if isinstance(e, ReleaseRefused)]
         lines = "; ".join(f"{name}: {error}" for name, error in said.items())
         if len(self._all) - len(refused) < self.enrolment.threshold:

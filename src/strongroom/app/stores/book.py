@@ -305,11 +305,14 @@ class SqliteBook:
         return hmac.digest(self._nonce_key, body, "sha256")[:16]
 
     def record(self, request: ReleaseRequest, decision: Release | Refusal, at: int) -> None:
-        """Write a decision into the owner's log. What strangers ask is kept for a while, and never sent to the ledger."""
+        """Write a decision into the owner's log. What strangers ask is kept for a while, and never sent to the ledger.
+
+        A release is on the disk already, with its run: what a power cut takes of it, :meth:`record_lost` writes again.
+        """
         verdict, code, logged = "release", "", 0
         if isinstance(decision, Refusal):
             verdict, code, logged = "refusal", decision.code, -1 if decision.number in _STRANGERS else 0
-        with self._db.write() as c:
+        with self._db.write(with_the_next=verdict == "release") as c:
             c.execute(
                 "INSERT INTO decisions (at, verdict, contract, manifest, run_id, digest, code, checks, logged)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -336,7 +339,10 @@ class SqliteBook:
         """Write into the log what a broker that died had released but not recorded yet; how many decisions it was."""
         with self._db.write() as c:
             known = {text(r[0]) for r in c.execute("SELECT digest FROM decisions WHERE verdict = 'release'")}
-            rows = c.execute("SELECT at, contract, manifest, run_id, envelope FROM releases ORDER BY at").fetchall()
+            rows = c.execute(
+                "SELECT at, contract, manifest, run_id, envelope FROM releases"
+                " UNION ALL SELECT at, contract, manifest, run_id, envelope FROM given ORDER BY at"
+            ).fetchall()
             lost = [(*row[:4], digest) for row in rows if (digest := Envelope.parse(blob(row[4])).digest) not in known]
             c.executemany(
                 "INSERT INTO decisions (at, verdict, contract, manifest, run_id, digest, code, checks, logged)"
@@ -359,7 +365,7 @@ class SqliteBook:
         self._mark(decision, -1)
 
     def _mark(self, decision: int, logged: int) -> None:
-        with self._db.write() as c:
+        with self._db.write(with_the_next=True) as c:  # what is sent again is in the ledger once
             c.execute("UPDATE decisions SET logged = ? WHERE id = ?", (logged, decision))
 
     # --- what the owner says ---
