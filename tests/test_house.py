@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"threshold", "trust"},
     {"contract", "holding"},
     {"dealing", "delivery", "output", "failure", "job", "release"},
-    {"broker", "airlock"},
+    {"broker", "airlock", "parts"},
     {"holder", "receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served", "carry"},
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,6 @@ from typing import Any
 import pytest
 
 from strongroom import wire
-from strongroom.broker import Refusal
-from strongroom.enclave.shares import Holders
 from strongroom.errors import (
     BadReceipt,
     BadRelease,
@@ -22,75 +19,17 @@ from strongroom.errors import (
     ReleaseRefused,
     StrongroomError,
     TooFewShares,
-    Unreachable,
 )
 from strongroom.holding import Says
 from strongroom.party import SigningKey
 from strongroom.receipt import Bundle, verify
-from strongroom.release import RELEASE_TYPE, ReleaseRequest, ReleaseStatement
+from strongroom.release import RELEASE_TYPE, ReleaseStatement
 from strongroom.threshold import Share
 from strongroom.wire import Envelope
-from threshold_world import NAMES, Keeper, Shared
+from threshold_world import NAMES, Place
 from world import RUN, Fault, broker_key, seed
 
 HOSPITAL = "hospital"
-
-
-class Line:
-    """The way to a holder (``enclave.shares.HolderLine``), with what may happen on it."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
-        self.dead = False
-        self.asked: list[ReleaseRequest] = []
-        self.nonces = 0
-        self.lie: Callable[[bytes], bytes] = lambda answer: answer
-        self.lost = 0
-        self.before: Callable[[], None] = lambda: None
-
-    def nonce(self) -> bytes:
-        self.nonces += 1
-        if self.dead:
-            raise Unreachable(f"{self.keeper.name} does not answer")
-        found: bytes = self.keeper.book.nonce(self.keeper.world.clock())
-        return found
-
-    def release(self, request: bytes) -> bytes:
-        self.before()
-        if self.dead:
-            raise Unreachable(f"{self.keeper.name} does not answer")
-        parsed = ReleaseRequest.parse(request)
-        self.asked.append(parsed)
-        found = self.keeper.decide(parsed)
-        if self.lost:
-            self.lost -= 1
-            raise Unreachable("the answer was lost")
-        if isinstance(found, Refusal):
-            raise ReleaseRefused(f"{self.keeper.name} refused", reason=found.code)
-        return self.lie(found.answer())
-
-
-class Place:
-    """A world with shared records, and the lines to the brokers."""
-
-    def __init__(self, names: tuple[str, ...] = NAMES[:3], threshold: int = 2, *, runs: int = 1) -> None:
-        self.shared = Shared(names, threshold, runs=runs)
-        self.world = self.shared.world
-        self.world.brokers["lab"].book.approve(self.shared.contract.digest, self.world.clock())
-        self.lines = {name: Line(keeper) for name, keeper in self.shared.keepers.items()}
-        self.enrolment: Envelope | None = self.shared.published
-        manifest = self.shared.manifest.digest
-        self.holders = Holders(
-            lambda digest, _by: self.enrolment if digest == manifest else None, lambda holder: self.lines[holder.name]
-        )
-
-    def run(self, run_id: str = RUN) -> Bundle:
-        return self.world.run(self.shared.contract, run_id, holders=self.holders)
-
-    def parts(self, bundle: Bundle) -> list[tuple[int, int]]:
-        """(index, slot) of the shares that a run took."""
-        found = [json.loads(e.payload) for e in bundle.releases]
-        return [(s["index"], s["slot"]) for s in found if "slot" in s]
 
 
 def test_a_run_with_a_shared_key_and_its_receipt() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,15 @@ from strongroom.asset import AssetKey
 from strongroom.broker import Owner, Refusal, Release, decide
 from strongroom.contract import Contract, Limits
 from strongroom.dealing import Collected, Dealt, collect, deal
+from strongroom.enclave.shares import Holders
+from strongroom.errors import ReleaseRefused, Unreachable
 from strongroom.holder import give_back, hear, take
 from strongroom.holding import Recall, Says, Word
 from strongroom.party import DecryptionKey
+from strongroom.receipt import Bundle
 from strongroom.release import OpenedShare, PartAsked, ReleaseRequest, open_share
 from strongroom.threshold import Enrolment, HolderCard
+from strongroom.wire import Envelope
 from world import RUN, Asker, Entropy, MemoryBook, World, broker_key, keys_of, seed, sign_all
 
 NAMES = ("ada", "ben", "cy", "dee", "eve")
@@ -52,14 +57,16 @@ class Shared:
         *,
         runs: int = 1,
         book: Callable[[str], Any] = lambda _name: None,
+        world: World | None = None,
+        **changes: Any,
     ) -> None:
-        self.world = World()
+        self.world = world or World()
         self.manifest, self.envelope, _, self.key = self.world.assets["data"]
         self.world.brokers["hospital"].book._state.assets.clear()  # the owner's broker holds nothing any more
         self._book = book
         self.keepers = {name: Keeper(self.world, name, book(name)) for name in names}
         self.entropy = Entropy("the hospital deals")
-        self.contract = sign_all(self.world.proposal(limits=Limits(runs, 300, 1 << 30)))
+        self.contract = sign_all(self.world.proposal(**{"limits": Limits(runs, 300, 1 << 30), **changes}))
         self.deal(names, threshold, 1)
         self.say(Says.APPROVED)
 
@@ -140,3 +147,67 @@ class ShareAsker(Asker):
             nonces=frozenset({request.nonce.hex()}),
             key=self.release_key,
         )
+
+
+# --- the way to them, and runs ---------------------------------------------------------------------------------------
+
+
+class Line:
+    """The way to a holder (``enclave.shares.HolderLine``), with what may happen on it."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.dead = False
+        self.asked: list[ReleaseRequest] = []
+        self.nonces = 0
+        self.lie: Callable[[bytes], bytes] = lambda answer: answer
+        self.lost = 0
+        self.before: Callable[[], None] = lambda: None
+
+    def nonce(self) -> bytes:
+        self.nonces += 1
+        if self.dead:
+            raise Unreachable(f"{self.keeper.name} does not answer")
+        found: bytes = self.keeper.book.nonce(self.keeper.world.clock())
+        return found
+
+    def release(self, request: bytes) -> bytes:
+        self.before()
+        if self.dead:
+            raise Unreachable(f"{self.keeper.name} does not answer")
+        parsed = ReleaseRequest.parse(request)
+        self.asked.append(parsed)
+        found = self.keeper.decide(parsed)
+        if self.lost:
+            self.lost -= 1
+            raise Unreachable("the answer was lost")
+        if isinstance(found, Refusal):
+            raise ReleaseRefused(f"{self.keeper.name} refused", reason=found.code)
+        return self.lie(found.answer())
+
+
+class Place:
+    """A world with shared records, and the lines to the brokers."""
+
+    def __init__(self, names: tuple[str, ...] = NAMES[:3], threshold: int = 2, *, runs: int = 1, **more: Any) -> None:
+        self.shared = Shared(names, threshold, runs=runs, **more)
+        self.world = self.shared.world
+        self.world.brokers["lab"].book.approve(self.shared.contract.digest, self.world.clock())
+        self.lines = {name: Line(keeper) for name, keeper in self.shared.keepers.items()}
+        self.enrolment: Envelope | None = self.shared.published
+        manifest = self.shared.manifest.digest
+        self.holders = Holders(
+            lambda digest, _by: self.enrolment if digest == manifest else None, lambda holder: self.lines[holder.name]
+        )
+
+    def meet(self, name: str) -> None:
+        """The way to a broker that is new."""
+        self.lines[name] = Line(self.shared.keepers[name])
+
+    def run(self, run_id: str = RUN) -> Bundle:
+        return self.world.run(self.shared.contract, run_id, holders=self.holders)
+
+    def parts(self, bundle: Bundle) -> list[tuple[int, int]]:
+        """(index, slot) of the shares that a run took."""
+        found = [json.loads(e.payload) for e in bundle.releases]
+        return [(s["index"], s["slot"]) for s in found if "slot" in s]

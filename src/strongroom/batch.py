@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from . import wire
+from . import parts, wire
 from .attest.keyset import Keyset
 from .contract import Contract
 from .errors import BadBatch
@@ -100,16 +100,21 @@ class Submission:
     Args:
         batch: the envelope of a :class:`Batch`.
         keyset: that signs it.
-        leases: the brokers' signed leases to that keyset, one for each asset of the contract, in their order.
+        leases: the brokers' signed leases to that keyset, one for each asset of the contract, in their order; of an asset
+            whose key was shared one for each share that it took.
+        enrolments: of assets whose keys were shared, as their owners signed them, in the order of the assets.
     """
 
     batch: Envelope
     keyset: Keyset
     leases: tuple[Envelope, ...]
+    enrolments: tuple[Envelope, ...] = ()
 
     def encode(self) -> bytes:
+        enrolments: dict[str, JSON] = {"enrolments": [e.to_json() for e in self.enrolments]} if self.enrolments else {}
         return wire.encode(
-            {
+            enrolments
+            | {
                 "batch": self.batch.to_json(),
                 "keyset": self.keyset.to_json(),
                 "leases": [lease.to_json() for lease in self.leases],
@@ -124,6 +129,7 @@ class Submission:
             Envelope.from_json(f.any("batch")),
             Keyset.from_json(f.any("keyset")),
             f.items("leases", Envelope.from_json, low=1, high=64),
+            f.items("enrolments", Envelope.from_json, low=1, high=64) if f.has("enrolments") else (),
         )
         f.end()
         return found
@@ -165,7 +171,7 @@ def admissible(submission: Submission, contract: Contract, at: int) -> Batch:
             something else, or ended longer ago than ``AFTER_LEASE_S``.
         Expired, NotYetValid: a lease was given while the contract was not in force.
         BadSignature, BadEnvelope, BadKeyset, BadRelease, WireError: the batch is not signed by the keyset's run-receipt key,
-            or a lease not by its owner's broker.
+            or a lease not by its owner's broker, or by one that holds a share. BadEnrolment.
     """
     batch = Batch.parse(submission.keyset.run_receipt_key.verify(submission.batch, BATCH_TYPE))
     if not contract.proposal.standing:
@@ -173,17 +179,21 @@ def admissible(submission: Submission, contract: Contract, at: int) -> Batch:
     bound = (contract.digest, submission.keyset.digest, run_subject(contract.digest, batch.run_id))
     if (batch.contract, batch.keyset_digest, submission.keyset.subject) != bound:
         raise BadBatch("the batch is of another contract, or its keyset of another run")
-    assets = contract.proposal.assets
+    shared = parts.enrolled(submission.enrolments, contract, BadBatch)
+    assets, leases = parts.wanted(contract, shared), list[ReleaseStatement]()
     if len(submission.leases) != len(assets):
-        raise BadBatch("there is not exactly one lease for each asset of the contract")
+        raise BadBatch("there is not exactly one lease for each asset of the contract, or for each share of it")
     for ref, envelope in zip(assets, submission.leases, strict=True):
-        lease = ReleaseStatement.verify(envelope, contract.proposal.party(ref.owner).broker_key)
+        broker = contract.proposal.party(ref.owner).broker_key
+        lease = parts.released(envelope, shared.get(ref.role), broker, BadBatch)
         contract.require_in_force(lease.at)
         named = (lease.contract, lease.manifest, lease.keyset_digest, lease.run_id)
         if named != (contract.digest, ref.manifest, batch.keyset_digest, batch.run_id):
             raise BadBatch(f"the lease of {ref.role!r} is for another contract, asset, enclave or run")
         if lease.until is None or at > lease.until + AFTER_LEASE_S:
             raise BadBatch(f"the lease of {ref.role!r} is none, or ended too long ago")
+        leases.append(lease)
+    parts.require_one_slot(shared, leases, BadBatch)
     return batch
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING
 
-from . import wire
+from . import parts, wire
 from .asset import Manifest, verify_manifest
 from .attest.appraisal import appraise
 from .attest.appraisal_policy import AppraisalPolicy
@@ -34,15 +33,11 @@ from .errors import (
 from .failure import NOT_TOLD, Failure
 from .ledger import Entry, LoggedProof
 from .observation import WITHHELD
-from .party import VerifyKey
 from .policy import explain
-from .release import Part, ReleaseStatement, run_subject
+from .release import ReleaseStatement, run_subject
 from .transcript import Steps, Transcript
 from .trust import Trust
 from .wire import JSON, Envelope, Fields
-
-if TYPE_CHECKING:
-    from .threshold import Enrolment
 
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 IN_TOTO = "https://in-toto.io/Statement/v1"
@@ -399,20 +394,19 @@ class _Check:
         try:
             if tuple(e.digest for e in self.bundle.releases) != statement.releases:
                 raise BadReceipt("the bundle's releases are not those of the receipt")
-            shared = self.shared(contract)
-            wanted = [ref for ref in p.assets for _ in range(shared[ref.role].threshold if ref.role in shared else 1)]
+            shared = parts.enrolled(self.bundle.enrolments, contract, BadReceipt)
+            wanted = parts.wanted(contract, shared)
             if len(self.bundle.releases) != len(wanted) or len(self.bundle.reports) != len(wanted):
                 raise BadReceipt("there is not exactly one release and report for each input, or for each share of it")
             for ref, envelope in zip(wanted, self.bundle.releases, strict=True):
-                release = _released(envelope, shared.get(ref.role), p.party(ref.owner).broker_key)
+                release = parts.released(envelope, shared.get(ref.role), p.party(ref.owner).broker_key, BadReceipt)
                 bound = (release.contract, release.manifest, release.keyset_digest, release.run_id)
                 if bound != (contract.digest, ref.manifest, keyset.digest, statement.run_id):
                     raise BadReceipt(f"the release of {ref.role!r} is for another run, enclave or asset")
                 found.append(release)
             if len({r.nonce for r in found}) != len(found):
                 raise BadReceipt("two releases share a nonce")
-            for role, enrolment in shared.items():
-                _require_one_slot(role, [r.part for r in found if r.manifest == enrolment.manifest])
+            parts.require_one_slot(shared, found, BadReceipt)
         except StrongroomError as error:
             raise self.stop("V7", error) from error
         self.check("V7", True, f"{len(found)} releases")
@@ -422,22 +416,6 @@ class _Check:
         except StrongroomError as error:
             raise self.stop("V8", error) from error
         self.check("V8", True, "by the brokers' clocks")
-        return found
-
-    def shared(self, contract: Contract) -> dict[str, Enrolment]:
-        """The enrolments of assets whose keys were shared, by role. Raises BadReceipt and as :meth:`Enrolment.verify`."""
-        if not self.bundle.enrolments:
-            return {}
-        from .threshold import ENROLMENT_TYPE, Enrolment  # noqa: PLC0415 - what most receipts have nothing of
-
-        found: dict[str, Enrolment] = {}
-        left = list(self.bundle.enrolments)
-        for ref in contract.proposal.assets:
-            if left and Enrolment.parse(left[0].expect(ENROLMENT_TYPE)).manifest == ref.manifest:
-                key = contract.proposal.party(ref.owner).signing_key
-                found[ref.role] = Enrolment.verify(left.pop(0), manifest=ref.manifest, owner=ref.owner, key=key)
-        if left:
-            raise BadReceipt("the bundle holds enrolments of no input, or not in the order of the inputs")
         return found
 
     def evidence(self, contract: Contract, releases: list[ReleaseStatement]) -> list[AttestationResult]:
@@ -555,31 +533,6 @@ def examine(bundle: Bundle, *, trust: Trust) -> Verification:
         return Verification(c.transcript, None, statement, label, c.appraised)
     receipt = Receipt(statement, contract, evidence[0].platform, label, c.transcript, tuple(evidence), _MAKER)
     return Verification(c.transcript, receipt, statement, label, c.appraised)
-
-
-def _released(envelope: Envelope, enrolment: Enrolment | None, broker: VerifyKey) -> ReleaseStatement:
-    """A release by the owner's broker, or of a share by the holder of that share. Raises BadReceipt, BadSignature …"""
-    if enrolment is None:
-        release = ReleaseStatement.verify(envelope, broker)
-        if release.part is not None:
-            raise BadReceipt("a release of a share of a key that was not shared")
-        return release
-    signers = [h.broker_key for h in enrolment.holders if [s.keyid for s in envelope.signatures] == [h.broker_key.keyid]]
-    if not signers:
-        raise BadReceipt("a share's release is by no broker that holds one")
-    release = ReleaseStatement.verify(envelope, signers[0])
-    part = release.part
-    if part is None or (part.epoch, part.index) != (enrolment.epoch, enrolment.index(signers[0])):
-        raise BadReceipt("a broker released another share than it holds")
-    return release
-
-
-def _require_one_slot(role: str, parts: list[Part | None]) -> None:
-    """Shares by different holders, sorted, of one slot; each is of the enrolment's epoch. Raises BadReceipt."""
-    found = [part for part in parts if part is not None]
-    indices = [part.index for part in found]
-    if indices != sorted(set(indices)) or len({part.slot for part in found}) != 1:
-        raise BadReceipt(f"the shares of {role!r} are not of one slot, each holder's once")
 
 
 def verify(bundle: Bundle, *, trust: Trust) -> Receipt:

@@ -249,6 +249,7 @@ class Obtainer:
     def __init__(self, contract: Contract, request: Envelope, keys: Keys, around: Around) -> None:
         self.contract, self.request, self.keys, self.around = contract, request, keys, around
         self.run_id = RunRequest.peek(request).run_id
+        self._slots: dict[str, int] = {}  # of assets whose keys are shared, by role: a lease is renewed for the same
 
     def manifests(self) -> dict[str, tuple[Envelope, Manifest]]:
         """Each asset's manifest, signed by its owner, with terms that permit the policy."""
@@ -292,15 +293,14 @@ class Obtainer:
         return Released(manifest, envelope, report, opened.envelope, opened.key, opened.statement.until)
 
     def gather(self, ref: AssetRef, envelope: Envelope, manifest: Manifest, signed: Envelope, holders: Holders) -> Released:
-        """Get a key whose owner shared it over brokers. Raises NotPermitted: for a room that stays open."""
-        if self.contract.proposal.standing:  # receipts of requests name one lease for each asset
-            raise NotPermitted(f"the key of {ref.role!r} is shared over brokers, which give no leases yet")
+        """Get a key whose owner shared it over brokers. A lease is renewed for the slot that the room has."""
         owner = self.contract.proposal.party(ref.owner).signing_key
         enrolment = Enrolment.verify(signed, manifest=ref.manifest, owner=ref.owner, key=owner)
         place = Slot(self.contract.digest, self.run_id, self.keys.keyset.digest, ref.manifest)
         count = f"{enrolment.threshold} of {len(enrolment.holders)}"
         self.around.progress("attest", f"to the brokers that hold shares of {ref.role}, {count}")
         shown: dict[str, AttestationReport] = {}
+        latest = self.latest()
 
         def ask(line: HolderLine, index: int, asked: PartAsked, proof: Proof) -> Got:
             nonce, shown[proof.nonce.hex()] = proof
@@ -315,12 +315,18 @@ class Obtainer:
                 asked=asked,
                 nonces=frozenset(shown.copy()),
                 key=self.keys.release,
+                latest=latest,
             )
             return Got(opened, shown[opened.statement.nonce])
 
-        key, got = Gathering(enrolment, manifest, holders, self.shown, ask).gather()
+        key, got = Gathering(enrolment, manifest, holders, self.shown, ask).gather(self._slots.get(ref.role))
+        parts = [g.opened.statement for g in got]
+        self._slots[ref.role] = parts[0].part.slot if parts[0].part else 0
+        ends = [statement.until for statement in parts if statement.until is not None]
         self.around.progress("release", f"the key of {ref.role}, {count} shares")
-        return Released(manifest, envelope, got[0].report, got[0].opened.envelope, key, None, Shared(signed, got))
+        return Released(
+            manifest, envelope, got[0].report, got[0].opened.envelope, key, min(ends, default=None), Shared(signed, got)
+        )
 
     def shown(self, nonce: bytes) -> AttestationReport:
         """A report of what runs here for a broker's nonce."""

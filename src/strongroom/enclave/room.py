@@ -17,7 +17,7 @@ from types import MappingProxyType
 from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
 from strongroom.attest.keyset import AttestationReport, TlsKey, report_data
 from strongroom.contract import Contract, RunRequest
-from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed
+from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed, WrongEpoch
 from strongroom.release import run_subject
 from strongroom.wire import Envelope
 
@@ -89,7 +89,7 @@ class Room:
         """Prove the enclave to every owner again, with fresh nonces, and hold each key for another lease.
 
         Raises:
-            ReleaseRefused: an owner does not renew. Every key is erased.
+            ReleaseRefused: an owner does not renew. Every key is erased, unless its owner is dealing shares anew.
             RoomClosed: it was closed, be it while the owners were asked: nothing is held.
             Unreachable, BadRelease: a broker does not answer, or not as one. What is held is held until its lease ends.
         """
@@ -99,8 +99,9 @@ class Room:
             try:
                 for ref in self.contract.proposal.assets:
                     found[ref.role] = self._keyring.obtain(ref, *self._manifests[ref.role])
-            except ReleaseRefused:
-                self.close()
+            except ReleaseRefused as error:
+                if error.reason != WrongEpoch.code:  # its owner deals shares anew, and says nothing of the contract
+                    self.close()
                 raise
             with self._lock:
                 if not self._closed:

@@ -114,8 +114,11 @@ class Gathering:
         self._proofs: dict[int, Proof] = {}  # for those that gave a nonce, until it is used
         self._there: set[int] = set()  # those that answered anything
 
-    def gather(self) -> tuple[AssetKey, tuple[Got, ...]]:
+    def gather(self, slot: int | None = None) -> tuple[AssetKey, tuple[Got, ...]]:
         """The key, and the ``t`` shares that it was made of, by index.
+
+        Args:
+            slot: that this keyset has already: nobody needs to choose one.
 
         Raises:
             ReleaseRefused: so many brokers refuse that no ``t`` are left; with the reason of the first.
@@ -127,13 +130,19 @@ class Gathering:
         try:
             self._side_by_side(pool, self._proof, self._order(), self._proofs, need=need, patience=self._patience)
             tried, failed = Counter[int](), list[int]()
+            if slot is not None:
+                got = dict[int, Got]()
+                self._rest(pool, got, PartAsked(self.enrolment.digest, slot))
+                if len(got) >= need:
+                    return self._combined(got)
+                raise self._failure()  # another slot would be another run
             for _ in range(TRIES):
                 chooser = self._chooser(tried)
                 if chooser is None:
                     break
                 tried[chooser] += 1
                 asked = PartAsked(self.enrolment.digest, None, tuple(sorted(failed)))
-                got = dict[int, Got]()
+                got = {}
                 self._side_by_side(pool, partial(self._share, asked=asked), [chooser], got, need=1)
                 if chooser not in got:
                     continue
@@ -141,13 +150,16 @@ class Gathering:
                 slot = part.slot if part else 0
                 self._rest(pool, got, PartAsked(self.enrolment.digest, slot))
                 if len(got) >= need:
-                    kept = tuple(got[i] for i in sorted(got)[:need])
-                    shares: Iterable[Share] = (g.opened.share for g in kept)
-                    return combine(self.enrolment, shares, self.manifest), kept
+                    return self._combined(got)
                 failed.append(slot)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # who is slow is not waited for
         raise self._failure()
+
+    def _combined(self, got: dict[int, Got]) -> tuple[AssetKey, tuple[Got, ...]]:
+        kept = tuple(got[i] for i in sorted(got)[: self.enrolment.threshold])
+        shares: Iterable[Share] = (g.opened.share for g in kept)
+        return combine(self.enrolment, shares, self.manifest), kept
 
     def _order(self) -> list[int]:
         """Whom to ask first: those that have answered already; those that were silent before come last."""

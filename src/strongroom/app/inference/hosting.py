@@ -10,15 +10,17 @@ import secrets
 import time
 from collections.abc import Callable
 
-from strongroom.app.enclave.server import HttpBroker, PatientExchange
+from strongroom.app.enclave.server import HttpBroker, HttpHolder, PatientExchange
 from strongroom.app.http import Client
 from strongroom.attest.evidence import Evidence, Platform
 from strongroom.contract import Contract
 from strongroom.enclave import obtain, sandbox
 from strongroom.enclave.obtain import BrokerLine
+from strongroom.enclave.shares import Holders, Memory
 from strongroom.party import Party
 from strongroom.programs import guards, serve_llm
 from strongroom.serving import OBSERVABILITY
+from strongroom.threshold import Holder
 
 from . import starting
 from .arguments import Options
@@ -56,6 +58,7 @@ class Hosting:
         self._options, self._platform, self._devices, self._now = chosen, platform, devices, now
         self._exchange = PatientExchange(exchange)
         self._lines: dict[tuple[str, str], HttpBroker] = {}
+        self._silent = Memory()
         # before the process is discreet: then it may not look at its own open files, and a key is one
         self.tls = Tls.make(chosen.tls, now()) if chosen.tls is not None else None
         self.metering = Metering(
@@ -130,6 +133,7 @@ class Hosting:
             entropy=secrets.token_bytes,
             progress=progress,
             devices=self._devices,
+            holders=Holders(self._exchange.enrolment, self._holder, self._silent),
         )
 
     def _broker(self, party: Party) -> BrokerLine:
@@ -137,6 +141,14 @@ class Hosting:
         found = self._lines.get((party.name, party.broker_url))
         if found is None:
             found = self._lines[party.name, party.broker_url] = HttpBroker(party)
+        return found
+
+    def _holder(self, holder: Holder) -> HttpBroker:
+        """The way to a broker that holds a share, kept as those to owners' brokers."""
+        place = f"holder {holder.name}", holder.address
+        found = self._lines.get(place)
+        if found is None:
+            found = self._lines[place] = HttpHolder(holder)
         return found
 
     def _contract(self, digest: str) -> Contract:

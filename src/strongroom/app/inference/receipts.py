@@ -426,9 +426,10 @@ class Authority:
         contract: the digest.
         keyset: the enclave's own.
         run_id: by which the room was opened.
-        leases: one for each asset of the contract, in their order.
+        leases: one for each asset of the contract, in their order; of an asset whose key was shared one for each share.
         key: the keyset's run-receipt key.
         until: the last second of the lease that ends first, Unix.
+        enrolments: of assets whose keys were shared.
     """
 
     contract: str
@@ -437,6 +438,7 @@ class Authority:
     leases: tuple[Envelope, ...]
     key: SigningKey
     until: int
+    enrolments: tuple[Envelope, ...] = ()
 
     def __repr__(self) -> str:
         return f"Authority({self.contract}, {self.keyset.digest}, …)"
@@ -444,9 +446,11 @@ class Authority:
     @classmethod
     def of(cls, room: Room) -> Authority:
         """What a room's owners gave it, now. Raises RoomClosed."""
-        released = room.released()
-        leases = tuple(released[ref.role].release for ref in room.contract.proposal.assets)
-        return cls(room.contract.digest, room.keys.keyset, room.run_id, leases, room.keys.receipt, room.until)
+        held = room.released()
+        released = [held[ref.role] for ref in room.contract.proposal.assets]
+        leases = tuple(lease for r in released for lease in r.releases)
+        enrolments = tuple(r.shared.enrolment for r in released if r.shared is not None)
+        return cls(room.contract.digest, room.keys.keyset, room.run_id, leases, room.keys.receipt, room.until, enrolments)
 
 
 class Logger:
@@ -495,7 +499,7 @@ class Logger:
         taken = 0
         while due := self._store.unlogged(by.contract):
             for batch in batches(by.contract, by.keyset, by.run_id, due, by.key):
-                self._log.log_receipts(Submission(batch, by.keyset, by.leases))
+                self._log.log_receipts(Submission(batch, by.keyset, by.leases, by.enrolments))
             self._store.mark_logged(by.contract, due)
             taken += len(due)
         return taken
