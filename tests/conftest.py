@@ -124,3 +124,31 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
     yield Stranger(cwd, process, screen)
     process.terminate()
     process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def stands(tmp_path_factory, held):
+    """Brokers of other people beside a stage, as processes (``sharing_stage``)."""
+    from sharing_stage import Sharing
+    from stage import Stage
+
+    stage = Stage(tmp_path_factory.mktemp("sharing"), held)
+    try:
+        yield Sharing(stage)
+    finally:
+        stage.close()
+
+
+@pytest.fixture
+def shared(stands):
+    """The same, every broker there and honest."""
+    stands.restore()
+    return stands
+
+
+@pytest.fixture(scope="module")
+def often(stands):
+    """Records whose key is shared, and a contract for many runs."""
+    stands.restore()
+    records = stands.seal()
+    return records, stands.agree(records, runs=20)

@@ -1,83 +1,24 @@
-"""Shared keys with real processes: brokers of different people, one of them killed, and one alone that opens nothing."""
+"""Shared keys with real processes: brokers of different people, some of them killed, some of them lying."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from stage import Stage
-from strongroom.app.cli.parties import make
-from strongroom.app.client.home import PartyHome, reference
-from strongroom.errors import BadBudget, StrongroomError, TooFewShares
-from strongroom.receipt import Bundle, verify
+from sharing_stage import EVERY, GIVES_TO_ALL, HOLDERS, ONE_BIT, Sharing, killed_and_repaired, parts
+from stage import terms
+from strongroom.app.client import lies
+from strongroom.asset import Manifest
+from strongroom.errors import BadBudget, StrongroomError, TooFewShares, Unreachable, Usage
+from strongroom.receipt import verify
 
-HOLDERS = ("clinic", "notary", "union")
-
-
-class Sharing:
-    """A stage with brokers of other people, who know the hospital and nobody else."""
-
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        values = reference(stage.reference.read_bytes())
-        for name in (*HOLDERS, "court"):
-            make(stage.place, name)
-            home = self.home(name)
-            trust = home.trust.pin(stage.hospital.home.card).with_enclaves(values.roots, values.measurements)
-            home.save_trust(trust.with_log(values.logs[0]))
-            said = stage.cli("broker", "enrol", "--out", self.card(name), "--json", party=name)
-            assert said.status == 0, said.err
-            self.start(name)
-
-    def card(self, name: str) -> Path:
-        return self.stage.folder / f"{name}.holder"
-
-    def home(self, name: str) -> PartyHome:
-        return self.stage.place.party(name)
-
-    def start(self, name: str) -> None:
-        self.stage.fleet.start_broker(name).wait()
-
-    def kill(self, name: str) -> None:
-        self.stage.fleet.roles.pop(f"broker of {name}").kill()
-
-    def verb(self, *words: object) -> Any:
-        said = self.stage.cli("broker", *words, "--json", party="hospital")
-        assert said.status == 0, said.err
-        return said.json
-
-    def run(self, contract: str) -> Bundle:
-        return self.stage.lab.run(contract)
-
-
-@pytest.fixture
-def shared(tmp_path: Path, held: Path) -> Iterator[Sharing]:
-    stage = Stage(tmp_path, held)
-    try:
-        yield Sharing(stage)
-    finally:
-        stage.close()
-
-
-def parts(bundle: Bundle) -> set[tuple[int, int, int]]:
-    found = [json.loads(e.payload) for e in bundle.releases]
-    return {(s["epoch"], s["index"], s["slot"]) for s in found if "slot" in s}
+# --- sealing, sharing, running ----------------------------------------------------------------------------------------
 
 
 def test_a_key_that_no_single_broker_can_open(shared: Sharing) -> None:
-    stage, asset = shared.stage, shared.stage.records.name
-    said = shared.verb("share", asset, 2, *(shared.card(name) for name in HOLDERS))
-    assert (said["need"], said["holders"], said["waiting"]) == (2, list(HOLDERS), {})
-    # the owner's own broker has forgotten the key, and nobody keeps a share that is not sealed
-    assert stage.hospital.home.book.held(stage.records.digest) is None
-    contract = stage.lab.propose(stage.draft(runs=4)).digest
-    assert stage.cli("approve", contract, "--yes", party="hospital").status == 0
-
+    stage, records = shared.stage, shared.seal()
+    contract = shared.agree(records, runs=4)
     shared.kill("clinic")
     bundle = shared.run(contract)
     assert parts(bundle) == {(1, 2, 1), (1, 3, 1)}
@@ -90,20 +31,21 @@ def test_a_key_that_no_single_broker_can_open(shared: Sharing) -> None:
 
     # the clinic is lost for good; the notary comes back, and the court takes the clinic's place
     shared.start("notary")
-    said = shared.verb("replace", asset, "clinic", shared.card("court"))
+    said = shared.verb("replace", records.name, "clinic", shared.card("court"))
     assert (said["epoch"], said["holders"], said["bad"]) == (2, ["court", "notary", "union"], {})
     shared.verb("tell", contract)
     shared.kill("union")
     again = parts(shared.run(contract))
     assert {(epoch, index) for epoch, index, _ in again} == {(2, 1), (2, 2)}
-    assert {slot for _, _, slot in again} == {3}  # the first run has slot 1; the second had a part of slot 2
+    assert {slot for _, _, slot in again} == {2}  # the first run has slot 1; the second, which could not be, took none
 
 
 def test_the_whole_key_is_in_no_brokers_book(shared: Sharing) -> None:
     stage = shared.stage
     key = stage.hospital.home.book.held(stage.records.digest)
     assert key is not None
-    shared.verb("share", stage.records.name, 2, *(shared.card(name) for name in HOLDERS))
+    shared.verb("share", stage.records.name, 2, *shared.cards())
+    assert stage.hospital.home.book.held(stage.records.digest) is None
     for name in (*HOLDERS, "hospital"):
         with sqlite3.connect(shared.home(name).folder / "broker" / "book.db") as c:
             rows = [*c.execute("SELECT key FROM assets"), *c.execute("SELECT deal FROM shares")]
@@ -113,8 +55,127 @@ def test_the_whole_key_is_in_no_brokers_book(shared: Sharing) -> None:
         shared.run(refused)
 
 
+def test_what_is_sealed_over_brokers_was_never_with_the_owners_own(shared: Sharing) -> None:
+    records = shared.seal()
+    home = shared.stage.hospital.home
+    assert home.book.held(records.digest) is None
+    assert home.book.manifest(records.digest) is not None
+    with sqlite3.connect(home.folder / "broker" / "book.db") as c:
+        assert c.execute("SELECT key FROM assets WHERE manifest = ?", (records.digest,)).fetchone() == (b"",)
+
+
+def test_a_dead_broker_at_sealing_is_one_line_and_nothing_is_sealed(shared: Sharing) -> None:
+    shared.kill("notary")
+    words, out = shared.seal_words("2-of-3", HOLDERS)
+    before = len(shared.stage.hospital.home.book.assets())
+    said = shared.stage.cli(*words, party="hospital")
+    assert (said.status, said.code) == (1, Unreachable.code)
+    assert "notary" in said.err
+    assert "clinic" not in said.err
+    assert not out.exists()
+    assert len(shared.stage.hospital.home.book.assets()) == before
+    shared.start("notary")
+    said = shared.stage.cli(*words, "--json", party="hospital")  # the same words, once it is there
+    assert (said.status, said.json["waiting"]) == (0, {})
+
+
+def test_brokers_that_do_not_know_the_owner_take_nothing_and_nothing_is_lost(shared: Sharing) -> None:
+    strangers = ("union", "museum")
+    trusts = {name: shared.home(name).trust for name in strangers}
+    try:
+        for name in strangers:
+            assert shared.stage.cli("party", "untrust", "hospital", party=name).status == 0
+        words, out = shared.seal_words("2-of-3", ("clinic", *strangers))
+        said = shared.stage.cli(*words, party="hospital")
+        assert (said.status, said.code) == (1, TooFewShares.code)
+        assert "union" in said.err
+        assert out.exists()  # sealed, and its shares are kept
+        shared.home("union").save_trust(trusts["union"])
+        found = next(s for s in shared.verb("status")["shared"] if s["waiting"])
+        assert found["waiting"] == {"museum": "party.not_pinned"}
+        records = shared.stage.hospital.asset(found["manifest"])
+        assert len(parts(shared.run(shared.agree(records, untold="museum")))) == 2
+    finally:
+        for name in strangers:
+            shared.home(name).save_trust(trusts[name])
+    assert not any(s["waiting"] for s in shared.verb("status")["shared"])
+
+
+@pytest.mark.parametrize("over", ["2-of-4", "1-of-2", "two-of-three", "2of3"])
+def test_brokers_that_are_miscounted_seal_nothing(shared: Sharing, over: str) -> None:
+    words, out = shared.seal_words(over, HOLDERS if over != "1-of-2" else HOLDERS[:2])
+    said = shared.stage.cli(*words, party="hospital")
+    assert said.code in (Usage.code, "broker.bad_enrolment")
+    assert not out.exists()
+
+
 def test_an_asset_with_a_budget_is_not_shared_nor_gets_one(shared: Sharing) -> None:
-    stage, asset = shared.stage, shared.stage.records.name
-    assert stage.cli("budget", "set", asset, "--runs", 3, party="hospital").status == 0
-    said = stage.cli("broker", "share", asset, 1, shared.card("clinic"), party="hospital")
+    stage = shared.stage
+    words, out = shared.seal_words("2-of-3", HOLDERS)
+    name = words[words.index("--name") + 1]
+    (stage.folder / "table.csv").write_bytes(b"a,b\n1,2\n")
+    stage.hospital.seal(stage.folder / "table.csv", terms=terms(), name=str(name))
+    assert stage.cli("budget", "set", name, "--runs", 3, party="hospital").status == 0
+    said = stage.cli("broker", "share", name, 1, shared.card("clinic"), party="hospital")
     assert (said.status, said.code) == (1, BadBudget.code)
+    said = stage.cli(*words, party="hospital")  # one of the same name has that budget too
+    assert (said.status, said.code) == (1, BadBudget.code)
+    assert not out.exists()
+
+
+def test_what_the_owner_itself_proposes_reaches_the_brokers(shared: Sharing) -> None:
+    stage, records = shared.stage, shared.seal()
+    found = stage.hospital.propose(stage.draft(assets={"data": records, "model": stage.model}))
+    assert stage.hospital.untold == ()
+    stage.lab.approve(found.digest)
+    assert len(parts(shared.run(found.digest))) == 2
+
+
+def test_a_withdrawal_and_a_cancel_by_somebody_else_reach_the_brokers(shared: Sharing) -> None:
+    stage, records = shared.stage, shared.seal()
+    contract = shared.agree(records)
+    assert stage.lab.withdraw(contract) == []
+    for name in HOLDERS:
+        assert shared.home(name).book.standing(contract, "hospital").withdrawn_by == {"lab"}
+
+
+# --- a refresh that is broken off -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["after-one-deal"])  # the others are in the soak
+def test_a_refresh_that_is_killed_loses_nothing_and_the_next_one_repairs(
+    shared: Sharing, often: tuple[Manifest, str], where: str
+) -> None:
+    killed_and_repaired(shared, often, where)
+
+
+# --- brokers that lie -------------------------------------------------------------------------------------------------
+
+
+def test_a_share_with_one_bit_flipped_is_found_and_its_holder_named(shared: Sharing, often: tuple[Manifest, str]) -> None:
+    _, contract = often
+    shared.lie(ONE_BIT, "notary")
+    shared.kill("union")
+    with pytest.raises(TooFewShares, match="'notary' gave another share than the one that it holds"):
+        shared.run(contract)
+
+
+def test_three_of_five_that_collude_make_a_second_run_and_the_ledger_proves_who(shared: Sharing) -> None:
+    # 2t - n is 3 here: as many liars as it takes for a second run, and too few to open anything by themselves
+    stage, records = shared.stage, shared.seal("4-of-5", EVERY)
+    contract = shared.agree(records, runs=1)
+    shared.lie(GIVES_TO_ALL, *HOLDERS)
+    shared.kill("museum")  # who carries the messages decides which honest broker is reached
+    first = shared.run(contract)
+    shared.kill("court")
+    shared.start("museum")
+    # the lab, whose key is whole, counts alone and would stop it
+    assert stage.cli("grant", contract, "--runs", 1, party="lab").status == 0
+    second = shared.run(contract)
+    assert {slot for _, _, slot in parts(first) | parts(second)} == {1}  # one slot: two runs where the hospital allowed one
+    logged = stage.hospital.receipts(contract)
+    assert {b.receipt.digest for b in logged} == {first.receipt.digest, second.receipt.digest}
+    assert {lie.name for lie in lies.found(logged)} == set(HOLDERS)
+    said = stage.cli("broker", "check", contract, "--json", party="hospital")
+    assert said.status == 1
+    assert {lie["name"] for lie in said.json["lies"]} == set(HOLDERS)

@@ -171,13 +171,13 @@ class Gathering:
 
     def _chooser(self, tried: Counter[int]) -> int | None:
         """Who is to say which slot: the first that answers, and each once before any twice; ``None`` where too few are
-        left, or none has a slot to give."""
-        order = self._order()
-        if len(order) < self.enrolment.threshold:
-            return None
+        there, or none has a slot to give."""
+        order = [i for i in self._order() if not isinstance(self._problems.get(i), Unreachable)]
+        if len(self._there.intersection(order)) < self.enrolment.threshold:
+            return None  # a slot that nobody can use is not asked for
+        raced = any(_reason(error) == SlotTaken.code for error in self._problems.values())  # then another slot may do
         can = [i for i in order if i in self._there and _reason(self._problems.get(i)) != NoRunLeft.code]
-        fresh = [i for i in can if not tried[i]] or [i for i in can if not isinstance(self._problems.get(i), Unreachable)]
-        return min(fresh, key=lambda i: (tried[i], order.index(i)), default=None)
+        return min((i for i in can if raced or not tried[i]), key=lambda i: (tried[i], order.index(i)), default=None)
 
     def _rest(self, pool: ThreadPoolExecutor, got: dict[int, Got], asked: PartAsked) -> None:
         """Everybody else's share of a slot, until there are enough."""
@@ -226,6 +226,8 @@ class Gathering:
                     found[index] = future.result()
                 except StrongroomError as error:
                     self._note(index, error)
+                else:
+                    self._problems.pop(index, None)
 
     def _begun(self, future: Future[_T], index: int) -> Future[_T]:
         """Whoever answers after all is not silent."""

@@ -164,6 +164,7 @@ strongroom broker tell CONTRACT --as hospital
 strongroom broker refresh data.csv --as hospital
 strongroom broker replace data.csv union court.holder --as hospital
 strongroom broker status --as hospital
+strongroom broker check CONTRACT --as hospital     # did a broker give one slot to two enclaves?
 """,
     )
     serving(parser)

@@ -1,4 +1,4 @@
-"""broker enrol, share, tell, refresh, replace, status, and seal --brokers: keys that no single broker can open."""
+"""broker enrol, share, tell, refresh, replace, status, check, and seal --brokers: keys that no single broker can open."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strongroom.threshold import HolderCard
     from strongroom.wire import Envelope
 
-ACTIONS = ("enrol", "share", "tell", "refresh", "replace", "status")
+ACTIONS = ("enrol", "share", "tell", "refresh", "replace", "status", "check")
 
 
 def declare(parser: ArgumentParser) -> None:
@@ -38,7 +38,15 @@ def declare(parser: ArgumentParser) -> None:
 
 
 def act(args: Namespace, screen: Screen) -> int:
-    acts = {"enrol": _enrol, "share": _share, "tell": _tell, "refresh": _refresh, "replace": _replace, "status": _status}
+    acts = {
+        "check": _check,
+        "enrol": _enrol,
+        "refresh": _refresh,
+        "replace": _replace,
+        "share": _share,
+        "status": _status,
+        "tell": _tell,
+    }
     return acts[args.action](args, screen)
 
 
@@ -264,3 +272,26 @@ def _status(args: Namespace, screen: Screen) -> int:
         screen.said("holding", f"{len(mine)} shares, of {', '.join(sorted(set(mine)))}")
     screen.result({"holding": len(mine), "shared": [_shown(one) for one in found]})
     return 0
+
+
+def _check(args: Namespace, screen: Screen) -> int:
+    """Whether the receipts of a contract prove that a broker gave one slot twice."""
+    from strongroom.app.client import lies
+    from strongroom.receipt import examine
+
+    (contract,) = _words(args, "a contract", 1, 1)
+    here = room(args)
+    with patient(screen, "reading the receipts"):
+        every = here.receipts(here.find(contract))
+        receipts = [bundle for bundle in every if examine(bundle, trust=here.trust).receipt is not None]
+        found = lies.found(receipts)
+    for lie in found:
+        screen.said("gave twice", f"the broker of {lie.name} gave slot {lie.slot} to two enclaves, and signed both")
+        screen.said("", f"in receipts {lie.receipts[0]} and {lie.receipts[1]}")
+        screen.said("", f"its key is {lie.broker.keyid}: replace it, and share the asset under a new key")
+    if len(receipts) < len(every):
+        screen.said("left out", f"{len(every) - len(receipts)} receipts that do not verify")
+    if not found:
+        screen.said("checked", f"{len(receipts)} receipts: no broker gave a slot to two enclaves that wrote them")
+    screen.result({"lies": [lie.to_json() for lie in found], "receipts": len(receipts)})
+    return 1 if found else 0

@@ -25,6 +25,7 @@ from strongroom.job import Cancel, JobsRequest, JobState, may_cancel
 from strongroom.receipt import Receipt
 from strongroom.wire import JSON, Fields
 
+from . import sharing
 from .room import Room, fresh, is_whole
 
 HOURS = 24
@@ -198,7 +199,8 @@ class Jobs:
         return self._ask(job.contract, job.run_id, hours)
 
     def cancel(self, job: Job) -> tuple[Job | None, list[str]]:
-        """Cancel a job: at the owners' brokers, which release no key for it from then on, and at the queue.
+        """Cancel a job: at the owners' brokers and those that hold shares, which release no key for it from then on, and at
+        the queue.
 
         Returns:
             the job as the queue tells of it then, ``None`` where the queue could not be told; and who could not be told.
@@ -219,6 +221,7 @@ class Jobs:
                     client.post("/v1/cancels", told)
             except StrongroomError:
                 missed.append(f"the broker of {owner}")
+        missed += sharing.bring(room.exchange, contract.proposal, "/v1/cancels", told)
         try:
             return self._job("/v1/jobs/cancel", signed.encode()), missed
         except (Unreachable, NotFound):

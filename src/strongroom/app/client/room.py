@@ -668,12 +668,18 @@ class Room:
         told = wire.encode({"contract": contract.to_json(), "withdrawal": envelope.to_json()})
         others = [p for p in proposal.parties if p.name != self.name and p.broker_url]
         missed = [f"the broker of {p.name}" for p in others if not self._tell(p, told)]
+        missed += self._holders_told(proposal, told)
         try:
             self.exchange.withdraw(digest, envelope)
         except StrongroomError:
             missed.append("the exchange")
         self._told(digest)
         return missed
+
+    def _holders_told(self, proposal: Proposal, withdrawal: bytes) -> list[str]:
+        from . import sharing
+
+        return sharing.bring(self.exchange, proposal, "/v1/withdrawals", withdrawal)
 
     def _withdrawable(self, digest: str) -> None:
         try:

@@ -23,6 +23,7 @@ from strongroom.dealing import Collected, Dealt, collect, deal
 from strongroom.errors import (
     BadBudget,
     BadEnrolment,
+    Internal,
     NotFound,
     PinMismatch,
     StrongroomError,
@@ -31,7 +32,7 @@ from strongroom.errors import (
     Usage,
 )
 from strongroom.holding import Recall, Says, Word
-from strongroom.threshold import Enrolment, HolderCard, require_majority
+from strongroom.threshold import Enrolment, Holder, HolderCard, require_majority
 from strongroom.wire import JSON, Envelope, Fields
 
 from .home import PartyHome, loads, pretty, reading, write
@@ -225,10 +226,10 @@ def send(home: PartyHome, exchange: ExchangeClient, manifest: str, *, via: Conne
     return replace(sharing, problems=problems)
 
 
-def _each(asked: Sequence[tuple[HolderCard, str, str, bytes]], via: Connect) -> dict[str, bytes | StrongroomError]:
-    """Ask brokers side by side: a broker's card, how, where and what; each one's answer, or what went wrong, by name."""
+def _each(asked: Sequence[tuple[HolderCard | Holder, str, str, bytes]], via: Connect) -> dict[str, bytes | StrongroomError]:
+    """Ask brokers side by side: a broker, how, where and what; each one's answer, or what went wrong, by name."""
 
-    def one(to: HolderCard, method: str, path: str, data: bytes) -> bytes | StrongroomError:
+    def one(to: HolderCard | Holder, method: str, path: str, data: bytes) -> bytes | StrongroomError:
         try:
             with closing(via(to.address)) as client:
                 return client.get(path) if method == "GET" else client.post(path, data)
@@ -306,6 +307,32 @@ def holders(home: PartyHome, proposal: Proposal) -> list[HolderCard]:
         if sharing is not None:
             found |= {c.broker_key.keyid: c for c in sharing.cards}
     return list(found.values())
+
+
+def enrolled(exchange: ExchangeClient, proposal: Proposal) -> list[Holder]:
+    """The brokers that hold shares of a proposal's assets, whosever they are, as their owners' enrolments say; each once.
+
+    Raises:
+        Unreachable; and as :meth:`Enrolment.verify`, where the exchange shows what no owner signed.
+    """
+    found: dict[str, Holder] = {}
+    for ref in proposal.assets:
+        key = proposal.party(ref.owner).signing_key
+        signed = exchange.enrolment(ref.manifest, key.keyid)
+        if signed is not None:
+            enrolment = Enrolment.verify(signed, manifest=ref.manifest, owner=ref.owner, key=key)
+            found |= {h.broker_key.keyid: h for h in enrolment.holders}
+    return list(found.values())
+
+
+def bring(exchange: ExchangeClient, proposal: Proposal, path: str, said: bytes, *, via: Connect = connect) -> list[str]:
+    """Bring all of them what any party may say: a withdrawal, a cancel. Whom it did not reach."""
+    try:
+        found = _each([(h, "POST", path, said) for h in enrolled(exchange, proposal)], via)
+    except StrongroomError:
+        return ["the brokers that hold shares, since the exchange does not say who they are"]
+    # one that refuses was told nothing of this contract by its owner, and gives nothing under it
+    return [f"the broker of {name}" for name, answer in found.items() if isinstance(answer, (Internal, Unreachable))]
 
 
 def say(home: PartyHome, contract: Envelope, says: Says, at: int, *, via: Connect = connect) -> list[str]:
