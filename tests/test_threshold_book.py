@@ -17,15 +17,16 @@ from strongroom.app.http import Client
 from strongroom.app.stores.book import SqliteBook
 from strongroom.app.stores.exchange import ExchangeStore
 from strongroom.broker import Refusal, Release
-from strongroom.contract import Grant, Withdrawal
+from strongroom.contract import Contract, Grant, Withdrawal
 from strongroom.dealing import collect
 from strongroom.errors import BadEnrolment, BadSignature, Conflict, NotFound, StrongroomError
 from strongroom.holder import hear_grant
 from strongroom.holding import Recall, Says, Taken, Word
+from strongroom.job import Cancel
 from strongroom.threshold import combine
 from strongroom.wire import Envelope
 from threshold_world import NAMES, Shared
-from world import LOG, NOW, keys_of, seed
+from world import LOG, NOW, RUN, keys_of, seed, sign_all
 
 OTHER_RUN = seed("another run", 16).hex()
 
@@ -172,6 +173,34 @@ def test_a_withdrawal_reaches_a_holder_that_pinned_the_owner_alone(shared: Share
     other = Withdrawal(strange.digest, "lab", NOW, "").sign(keys_of("lab").signing)
     with pytest.raises(StrongroomError):
         door.post("/v1/withdrawals", wire.encode({"contract": strange.to_json(), "withdrawal": other.to_json()}))
+
+
+def test_a_cancel_reaches_a_holder_that_pinned_the_owner_alone(shared: Shared) -> None:
+    ada = shared.keepers["ada"]
+    door = client(broker(ada.book, lambda: ada.here, None, now=lambda: NOW))
+
+    def cancel(contract: Contract, run_id: str) -> None:
+        found = Cancel(contract.digest, "lab", run_id, NOW).sign(keys_of("lab").signing)
+        door.post("/v1/cancels", wire.encode({"cancel": found.to_json(), "contract": contract.envelope.to_json()}))
+
+    cancel(shared.contract, RUN)
+    refused = shared.enclave().ask_share("ada")
+    assert isinstance(refused, Refusal)
+    assert (refused.number, refused.code) == ("D14", "broker.run_cancelled")
+    assert isinstance(shared.enclave("another", seed("another run", 16).hex()).ask_share("ada"), Release)
+    with pytest.raises(StrongroomError):  # one that its owner said nothing of
+        cancel(sign_all(shared.world.proposal(title="Another")), RUN)
+
+
+def test_a_release_of_a_share_that_was_not_logged_is_found_again(shared: Shared) -> None:
+    """A power cut may take the entry in the log, and never the release."""
+    ada = shared.keepers["ada"]
+    request = shared.enclave().share_request("ada")
+    found = ada.decide(request)
+    assert isinstance(found, Release)
+    assert (ada.book.record_lost(), ada.book.record_lost()) == (1, 0)
+    assert [d.digest for d in ada.book.decisions()] == [found.envelope.digest]
+    ada.book.record(request, found, NOW)
 
 
 def test_an_exchange_keeps_enrolments_of_who_signed_the_manifest(tmp_path: Path) -> None:

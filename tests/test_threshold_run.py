@@ -209,6 +209,56 @@ def test_brokers_are_asked_side_by_side_and_a_slow_one_is_not_waited_for() -> No
         go_on.set()
 
 
+def test_as_many_are_asked_as_it_takes() -> None:
+    place = Place(NAMES, 3)
+    place.run()
+    assert [name for name in NAMES if place.lines[name].nonces or place.lines[name].asked] == ["ada", "ben", "cy"]
+
+
+@pytest.mark.parametrize("alive", ["ada", "cy"])
+def test_no_slot_is_taken_while_too_few_brokers_are_there(alive: str) -> None:
+    place = Place(runs=2)
+    for name, line in place.lines.items():
+        line.dead = name != alive
+    for i in range(3):
+        with pytest.raises(TooFewShares):
+            place.run(seed(f"run {i}", 16).hex())
+    assert not place.lines[alive].asked
+    for line in place.lines.values():
+        line.dead = False
+    assert {place.parts(place.run(seed(f"good run {i}", 16).hex()))[0][1] for i in range(2)} == {1, 2}
+
+
+def test_a_broker_that_dies_after_its_nonce_costs_no_other_slot() -> None:
+    place = Place(runs=1)
+    place.lines["ada"].before = lambda: setattr(place.lines["ada"], "dead", True)
+    assert place.parts(place.run()) == [(2, 1), (3, 1)]
+
+
+def test_a_broker_that_does_not_answer_is_remembered_and_asked_last() -> None:
+    place, over = Place(NAMES, 3, runs=3), threading.Event()
+    ada = place.lines["ada"]
+    ada.hang = lambda: (over.wait(600), None)[1]
+    try:
+        place.holders = replace(place.holders, patience=0.2)
+        assert {i for i, _ in place.parts(place.run(seed("first", 16).hex()))} <= {2, 3, 4, 5}
+        # whoever waited for it now would wait as long as this test may take
+        place.holders = replace(place.holders, patience=3600.0)
+        assert {i for i, _ in place.parts(place.run(seed("second", 16).hex()))} == {2, 3, 4}
+        assert ada.nonces == 1
+    finally:
+        over.set()
+
+
+def test_a_broker_that_answers_late_is_forgiven() -> None:
+    place = Place(NAMES, 3, runs=2)
+    place.holders.memory.silent.add(broker_key("ada").public.keyid)
+    for name in ("dee", "eve"):
+        place.lines[name].dead = True
+    assert {i for i, _ in place.parts(place.run(seed("first", 16).hex()))} == {1, 2, 3}
+    assert broker_key("ada").public.keyid not in place.holders.memory.silent
+
+
 def test_many_enclaves_at_once_each_get_a_slot() -> None:
     place = Place(runs=12)
     with ThreadPoolExecutor(max_workers=12) as pool:

@@ -163,9 +163,11 @@ class Line:
         self.lie: Callable[[bytes], bytes] = lambda answer: answer
         self.lost = 0
         self.before: Callable[[], None] = lambda: None
+        self.hang: Callable[[], None] = lambda: None
 
     def nonce(self) -> bytes:
         self.nonces += 1
+        self.hang()
         if self.dead:
             raise Unreachable(f"{self.keeper.name} does not answer")
         found: bytes = self.keeper.book.nonce(self.keeper.world.clock())

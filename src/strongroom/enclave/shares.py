@@ -128,7 +128,7 @@ class Gathering:
         need = self.enrolment.threshold
         pool = ThreadPoolExecutor(max_workers=2 * len(self._all), thread_name_prefix="holder")
         try:
-            self._side_by_side(pool, self._proof, self._order(), self._proofs, need=need, patience=self._patience)
+            self._meet(pool)
             tried, failed = Counter[int](), list[int]()
             if slot is not None:
                 got = dict[int, Got]()
@@ -137,6 +137,7 @@ class Gathering:
                     return self._combined(got)
                 raise self._failure()  # another slot would be another run
             for _ in range(TRIES):
+                self._meet(pool)
                 chooser = self._chooser(tried)
                 if chooser is None:
                     break
@@ -169,14 +170,26 @@ class Gathering:
 
         return sorted((i for i in self._all if i not in self._out), key=place)
 
+    def _usable(self) -> list[int]:
+        return [i for i in self._order() if not isinstance(self._problems.get(i), Unreachable)]
+
+    def _meet(self, pool: ThreadPoolExecutor) -> None:
+        """Have as many there as it takes, as far as they answer: each gives a nonce, and what is shown for it is made."""
+        usable = self._usable()
+        missing = self.enrolment.threshold - len(self._there.intersection(usable))
+        found: dict[int, Proof] = {}
+        strangers = [i for i in usable if i not in self._there]
+        self._side_by_side(pool, self._proof, strangers, found, need=missing, patience=self._patience)
+        self._proofs |= found
+
     def _chooser(self, tried: Counter[int]) -> int | None:
         """Who is to say which slot: the first that answers, and each once before any twice; ``None`` where too few are
         there, or none has a slot to give."""
-        order = [i for i in self._order() if not isinstance(self._problems.get(i), Unreachable)]
-        if len(self._there.intersection(order)) < self.enrolment.threshold:
+        order = [i for i in self._usable() if i in self._there]
+        if len(order) < self.enrolment.threshold:
             return None  # a slot that nobody can use is not asked for
         raced = any(_reason(error) == SlotTaken.code for error in self._problems.values())  # then another slot may do
-        can = [i for i in order if i in self._there and _reason(self._problems.get(i)) != NoRunLeft.code]
+        can = [i for i in order if _reason(self._problems.get(i)) != NoRunLeft.code]
         return min((i for i in can if raced or not tried[i]), key=lambda i: (tried[i], order.index(i)), default=None)
 
     def _rest(self, pool: ThreadPoolExecutor, got: dict[int, Got], asked: PartAsked) -> None:
