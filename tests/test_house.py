@@ -29,11 +29,11 @@ FLOORS: list[set[str]] = [
     {"rule"},
     {"policy", "checkpoint"},
     {"asset", "attest", "ledger", "budget"},
-    {"threshold", "trust"},
+    {"threshold", "trust", "rcar"},
     {"contract", "holding"},
     {"dealing", "delivery", "output", "failure", "job", "release"},
     {"broker", "airlock", "parts"},
-    {"holder", "receipt", "inference", "batch", "review"},
+    {"holder", "guest", "receipt", "inference", "batch", "review"},
     {"settle", "enclave", "usage", "served", "carry"},
 ]
 FLOOR = {"__version__": -1} | {unit: height for height, units in enumerate(FLOORS) for unit in units}
@@ -64,7 +64,7 @@ CORE_THIRD_PARTY = {"cryptography", "rfc8785", "_typeshed"}
 OF_EVIDENCE = {
     "cbor2": {"attest.nitro_document"},
     "lxml": {"attest.rim"},
-    "jwt": {"attest.nras", "attest.nras_token"},
+    "jwt": {"attest.nras", "attest.nras_token", "rcar.ear"},
     "coincurve": {"attest.dstack_kms"},
     "Crypto": {"attest.dstack_kms", "threshold"},
     "packaging": {"lock"},  # what installers mean by a requirement, read as they read it

@@ -19,6 +19,7 @@ from . import wire
 from .asset import AssetKey, verify_manifest
 from .attest.appraisal import appraise
 from .attest.appraisal_policy import AppraisalPolicy
+from .attest.keyset import AttestationReport
 from .attest.result import AttestationResult
 from .budget.account import require_left, unit_of
 from .budget.charge import Charge
@@ -274,12 +275,36 @@ class _Refused(Exception):
     pass
 
 
-class _Decision:
-    """One request on its way through the checks; a failed check raises."""
+class Asked(Protocol):
+    """What every request for a key says, whoever asks: an enclave of ours, or a guest (``guest.GuestRequest``)."""
 
-    def __init__(self, request: ReleaseRequest, owner: Owner, book: Book, at: int) -> None:
-        self.request, self.owner, self.book, self.at = request, owner, book, at
-        self.transcript = Transcript(STEPS)
+    @property
+    def contract(self) -> Envelope: ...
+    @property
+    def manifest(self) -> str: ...
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def run(self) -> Envelope: ...
+    @property
+    def nonce(self) -> bytes: ...
+
+
+class Decision:
+    """One request on its way through the checks; a failed check raises. Each kind of request has its own."""
+
+    def __init__(
+        self,
+        request: Asked,
+        owner: Owner,
+        book: Book,
+        at: int,
+        *,
+        report: AttestationReport | None = None,
+        steps: Steps = STEPS,
+    ) -> None:
+        self.request, self.owner, self.book, self.at, self.report = request, owner, book, at, report
+        self.transcript = Transcript(steps)
 
     def check(self, number: str, passed: bool, detail: str = "", *, code: str = "") -> None:
         if not self.transcript.record(number, passed, detail, code=code):
@@ -292,7 +317,7 @@ class _Decision:
     def contract(self) -> Contract:
         """D1 to D5."""
         at = self.at
-        self.check("D1", self.book.spend(self.request.nonce, at), code=NonceRefused.code)
+        self.fresh()
         try:
             contract = Contract.verify(self.request.contract)
         except StrongroomError as error:
@@ -311,6 +336,10 @@ class _Decision:
             raise self.stop("D5", error) from error
         self.check("D5", True, f"until {contract.proposal.not_after}")
         return contract
+
+    def fresh(self) -> None:
+        """D1."""
+        self.check("D1", self.book.spend(self.request.nonce, self.at), code=NonceRefused.code)
 
     def answerable(self, _proposal: Proposal, _name: str) -> bool:
         """Whether the keys of a party are for this broker to know: all are."""
@@ -365,20 +394,11 @@ class _Decision:
 
     def evidence(self, contract: Contract) -> AttestationResult:
         """D9 to D11."""
-        report = self.request.report
-        result = appraise(
-            report.evidence,
-            policy=self.owner.policy,
-            endorsements=report.endorsements,
-            nonce=self.request.nonce,
-            at=self.at,
-            keyset=report.keyset,
-        )
+        result = self.appraised()
         problem = result.problem
         detail = result.label if problem is None else f"{problem.number} {problem.name}: {problem.detail}"
         self.check("D9", result.affirming, detail, code=(problem.code if problem else "") or NotAffirming.code)
-        subject = run_subject(contract.digest, self.request.run_id)
-        self.check("D10", report.keyset.subject == subject, report.keyset.subject or "", code=KeysetOfAnotherRun.code)
+        self.meant(contract)
         terms = contract.proposal.enclave
         self.check(
             "D11",
@@ -387,6 +407,23 @@ class _Decision:
             code=EnclaveNotNamed.code,
         )
         return result
+
+    def appraised(self) -> AttestationResult:
+        assert self.report is not None
+        return appraise(
+            self.report.evidence,
+            policy=self.owner.policy,
+            endorsements=self.report.endorsements,
+            nonce=self.request.nonce,
+            at=self.at,
+            keyset=self.report.keyset,
+        )
+
+    def meant(self, contract: Contract) -> None:
+        """D10."""
+        assert self.report is not None
+        subject, found = run_subject(contract.digest, self.request.run_id), self.report.keyset.subject
+        self.check("D10", found == subject, found or "", code=KeysetOfAnotherRun.code)
 
     def settle(self, contract: Contract, secret: bytes, result: AttestationResult) -> Release:
         """D12 to D17 and the release, in one transaction. A lease is given anew each time, and counted once."""
@@ -498,9 +535,12 @@ class _Decision:
             until=until,
             part=slot.part,
         )
-        encrypted = result.require().release_key.encrypt(secret, info=draft.info)
+        encrypted = self.sealed(secret, result, draft.info)
         statement = replace(draft, encrypted_key=wire.digest(encrypted))
         return Kept(broker.sign(RELEASE_TYPE, statement.encode()), encrypted)
+
+    def sealed(self, secret: bytes, result: AttestationResult, info: bytes) -> bytes:
+        return result.require().release_key.encrypt(secret, info=info)
 
     def refuse(self) -> Refusal:
         problem = self.transcript.first_problem
@@ -520,14 +560,14 @@ class _Decision:
         return Refusal(self.owner.broker.sign(REFUSAL_TYPE, payload), problem.number, problem.code, self.transcript)
 
 
-class _ShareDecision(_Decision):
+class _ShareDecision(Decision):
     """A request for a share of a key that its owner shared over several brokers (``spec/threshold.md``).
 
     The broker appraises by its own policy; whose contract it is, and that it was approved, it knows from the asset's owner.
     """
 
     def __init__(self, request: ReleaseRequest, asked: PartAsked, owner: Owner, book: Book, at: int) -> None:
-        super().__init__(request, owner, book, at)
+        super().__init__(request, owner, book, at, report=request.report)
         self.asked_for = asked
         self.held = book.share(request.manifest)
         self.enrolment: Enrolment | None = None
@@ -616,7 +656,13 @@ def decide(request: ReleaseRequest, *, owner: Owner, book: Book, at: int) -> Rel
         the same run; otherwise a refusal that names the first check that failed.
     """
     asked = request.share
-    decision = _Decision(request, owner, book, at) if asked is None else _ShareDecision(request, asked, owner, book, at)
+    if asked is None:
+        return decided(Decision(request, owner, book, at, report=request.report))
+    return decided(_ShareDecision(request, asked, owner, book, at))
+
+
+def decided(decision: Decision) -> Release | Refusal:
+    """Every check of one decision, in order: what :func:`decide` does, and ``guest.decide_guest`` with a guest's."""
     try:
         contract = decision.contract()
         secret = decision.asset(contract)

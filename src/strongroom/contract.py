@@ -34,7 +34,7 @@ from .errors import (
     WrongState,
 )
 from .party import Party, PartyKeys, SigningKey
-from .policy import AnyParty, OutputRule, Policy, explain
+from .policy import GUEST, AnyParty, OutputRule, Policy, explain
 from .wire import JSON, Envelope, Fields, Signature
 
 PROPOSAL_TYPE = wire.media_type("proposal")
@@ -96,6 +96,11 @@ class ProgramRef:
         found = cls(f.name("name"), f.digest("digest"), f.name("use"), parameters)
         f.end()
         return found
+
+
+def guest_program(measurements: Iterable[Measurement]) -> ProgramRef:
+    """What a contract for guests names as its program: the guest as it is measured, and nothing else."""
+    return ProgramRef(GUEST, wire.digest(wire.encode([m.to_json() for m in measurements])), GUEST, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +290,9 @@ class Proposal:
         self._check_enclave()
         if not self.assets:
             raise BadProposal("a proposal names at least one asset")
-        if self.standing == bool(self.outputs):
+        if self.for_guests:
+            self._check_guests()
+        elif self.standing == bool(self.outputs):
             raise BadProposal(
                 "what is served leaves as answers to requests, not as an output"
                 if self.outputs
@@ -355,6 +362,20 @@ class Proposal:
         if any(c.counts.bytes_out < most for c in self.charges):
             raise BadProposal(f"a charge's bytes_out is less than the {most} bytes that the outputs may have together")
 
+    def _check_guests(self) -> None:
+        """Nothing that a guest would not be held to may stand in its contract: others would read it as kept."""
+        policy, enclave = self.policy, self.enclave
+        if self.program != guest_program(enclave.measurements) or policy.uses != frozenset({GUEST}):
+            raise BadProposal(
+                "what runs in a guest is its image: the program is the digest of the measurements, and no more"
+            )
+        if self.outputs or policy.outputs or policy.serve or policy.observed or self.charges or self.payments:
+            raise BadProposal(
+                "a guest is held to no rule of outputs, requests, times, charges or payments; it can have none"
+            )
+        if enclave.walls or enclave.sandbox != "isolated":
+            raise BadProposal("around a guest there is no sandbox of ours: it is called isolated, and has no walls")
+
     def _check_enclave(self) -> None:
         if not self.enclave.platforms or not self.enclave.measurements:
             raise BadProposal("a proposal names at least one platform and one measurement")
@@ -366,6 +387,11 @@ class Proposal:
             raise BadProposal(f"walls are none but these, in this order: {', '.join(WALLS)}")
         if self.enclave.walls and self.enclave.sandbox == "process":
             raise BadProposal("sandbox: process has no walls to ask for")
+
+    @property
+    def for_guests(self) -> bool:
+        """Whether its keys are for guests that speak another protocol, and for no enclave of ours (``spec/rcar.md``)."""
+        return GUEST in (self.program.name, self.program.use) or GUEST in self.policy.uses
 
     @property
     def standing(self) -> bool:

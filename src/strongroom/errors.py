@@ -562,6 +562,21 @@ class DeviceNotBound(AttestationError):
     hint = "The device may be anybody's; ask for the evidence again with a fresh nonce."
 
 
+class BadTeeKey(AttestationError):
+    code = "attest.bad_tee_key"
+    hint = "A guest's key is EC on P-256, P-384 or P-521 for ECDH-ES+A256KW, or RSA of 2048 to 4096 bits for RSA-OAEP-256."
+
+
+class SampleNotVouched(AttestationError):
+    code = "attest.sample_not_vouched"
+    hint = "Sample evidence is signed by nobody; for trying things out: strongroom broker --guests --sample-guests"
+
+
+class BadEar(AttestationError):
+    code = "attest.bad_ear"
+    hint = "The token is not an attestation result by this broker's key that holds now; have the guest attest again."
+
+
 class SecondOpinionDiffers(AttestationError):
     """Another verifier of the same evidence came to another end."""
 
@@ -614,6 +629,31 @@ class NonceRefused(BrokerError):
 class KeysetOfAnotherRun(BrokerError):
     code = "broker.keyset_of_another_run"
     hint = "The enclave's evidence was made for another contract or run; somebody may be passing it on."
+
+
+class NoSession(BrokerError):
+    code = "broker.no_session"
+    hint = "Attest again: POST /kbs/v0/auth, then /kbs/v0/attest with its cookie; a session lasts five minutes."
+
+
+class RcarVersion(BrokerError):
+    code = "broker.rcar_version"
+    hint = "This broker speaks versions 0.1 to 0.4 of the key broker protocol of confidential containers."
+
+
+class NotForGuests(BrokerError):
+    code = "broker.not_for_guests"
+    hint = "The contract is for enclaves of ours; one for guests is proposed with: strongroom guest propose"
+
+
+class GuestElsewhere(BrokerError):
+    code = "broker.guest_elsewhere"
+    hint = "A guest's key is good for one run of one contract; let the guest make another key for the other."
+
+
+class KeyShared(BrokerError):
+    code = "broker.key_shared"
+    hint = "A guest cannot put shares of a key together; seal the asset again under a key that is whole."
 
 
 class NotMyContract(BrokerError):

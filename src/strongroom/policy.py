@@ -41,6 +41,10 @@ nothing else; and three whose rule holds a schema: an Arrow table, safetensors, 
 
 _OF_A_SCHEMA: Final = ("table", "tensors", "values")
 
+GUEST: Final = "guest"
+"""The use of handing an asset's key to somebody else's measured guest (``spec/rcar.md``). What the guest does with it and
+lets out is what its image does: no rule on outputs would be kept, so that none is asked for."""
+
 DIMENSIONS: Final = ("egress", "observed", "outputs", "serve", "uses")
 
 
@@ -120,11 +124,11 @@ class Policy:
         """The policy itself, if anything can be done under it.
 
         Raises:
-            EmptyPolicy: no use, or neither an output nor anything to be asked.
+            EmptyPolicy: no use, or neither an output nor anything to be asked, where the use is not ``GUEST``.
         """
         if not self.uses:
             raise EmptyPolicy("the policy allows no use of the data")
-        if not self.outputs and self.serve is None:
+        if not self.outputs and self.serve is None and GUEST not in self.uses:
             raise EmptyPolicy("the policy lets no output leave")
         return self
 
@@ -232,6 +236,7 @@ def explain(terms: Policy, asked: Policy) -> tuple[str, ...]:
 __all__ = [
     "ANY_PARTY",
     "DIMENSIONS",
+    "GUEST",
     "MAX_DECIMALS",
     "MAX_NAMES",
     "OUTPUT_KINDS",

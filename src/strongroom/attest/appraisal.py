@@ -124,8 +124,8 @@ def _repeated(verified: Verified, nonce: bytes) -> str:
     return ""
 
 
-class _Appraisal:
-    """One appraisal under way: what was asked, and what is established so far."""
+class Appraisal:
+    """One appraisal under way: what was asked, and what is established so far. ``appraise`` and ``guest`` lead it."""
 
     def __init__(self, evidence: Evidence, policy: AppraisalPolicy, endorsements: Endorsements, at: int) -> None:
         self.evidence, self.policy, self.endorsements, self.at = evidence, policy, endorsements, at
@@ -409,23 +409,29 @@ class _Appraisal:
                 yield until
 
     def result(self, keyset: Keyset | None, nonce: bytes) -> AttestationResult:
+        """What was found of an enclave with this keyset."""
+        found = self.found(keyset.digest if keyset else "", keyset.not_after if keyset else None, nonce)
+        return replace(found, keyset=keyset if found.valid_until is not None else None, maker=MAKER)
+
+    def found(self, identity: str, ends: int | None, nonce: bytes) -> AttestationResult:
+        """What was found. ``identity``: a digest of the key or keys in question; ``ends``: their last second, Unix."""
         verified = self.verified
         status = tier_of((self.transcript,))
-        affirming = status is Tier.AFFIRMING and verified is not None and keyset is not None
+        affirming = status is Tier.AFFIRMING and verified is not None
         return AttestationResult(
             status=status,
             label=self.label,
             platform=self.evidence.platform,
             measurement=verified.measurement if verified else None,
             build=self.build,
-            keyset=keyset if affirming else None,
-            keyset_digest=keyset.digest if keyset else "",
+            keyset=None,
+            keyset_digest=identity,
             nonce=nonce,
             policy_digest=self.policy.digest,
             vector=self.vector,
             collateral=verified.collateral if verified else (),
             at=self.at,
-            valid_until=min(keyset.not_after, *self.ends()) if affirming and keyset else None,
+            valid_until=min(ends, *self.ends()) if affirming and ends is not None else None,
             transcript=self.transcript,
             platform_transcript=self.platform_transcript,
             terms_transcript=self.terms_transcript,
@@ -456,7 +462,7 @@ def appraise(
     Returns:
         an affirming result when every check passed, and one that is not otherwise. Bytes never make it raise.
     """
-    appraisal = _Appraisal(evidence, policy, endorsements, at)
+    appraisal = Appraisal(evidence, policy, endorsements, at)
     try:
         by, verified = appraisal.platform()
         appraisal.no_debug(verified)
@@ -494,7 +500,7 @@ def look(
         a result that is never affirming: without a keyset A5, A8 and A9 are not established, without a nonce A5 and A6, and
         with devices A15.
     """
-    appraisal = _Appraisal(evidence, policy, endorsements, at)
+    appraisal = Appraisal(evidence, policy, endorsements, at)
     appraisal.beside_it = evidence.devices or devices
 
     def each(*steps: Callable[[], None]) -> None:
@@ -539,5 +545,5 @@ def look_at_devices(
         policy, endorsements, at: as for :func:`appraise`.
     """
     asked_for = [device for device in devices if device.platform in policy.devices]
-    appraisal = _Appraisal(Evidence("none", b""), policy, endorsements, at)
+    appraisal = Appraisal(Evidence("none", b""), policy, endorsements, at)
     return tuple(appraisal.device(device) for device in asked_for)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
 
+    from strongroom.app.broker.rcar import Guests
     from strongroom.app.stores.book import SqliteBook
 
 _LOG = logging.getLogger("strongroom.broker")
@@ -139,7 +140,12 @@ def _shared(bundle: Bundle, name: str) -> bool:
 
 
 def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
-    book: SqliteBook, owner: Callable[[], Owner], outbox: Outbox | None, *, now: Callable[[], float] = time.time
+    book: SqliteBook,
+    owner: Callable[[], Owner],
+    outbox: Outbox | None,
+    *,
+    now: Callable[[], float] = time.time,
+    guests: Guests | None = None,
 ) -> Starlette:
     """The application.
 
@@ -148,6 +154,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         owner: whose broker it is; read anew for each decision, so that a pin that the owner removes is gone at once.
         outbox: logs decisions at the exchange.
         now: Unix seconds.
+        guests: what answers confidential containers; ``None``: nobody does.
     """
 
     def give_nonce() -> bytes:
@@ -251,5 +258,6 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
             Route("/v1/deals", post_deal, methods=["POST"]),
             Route("/v1/recalls", post_recall, methods=["POST"]),
             Route("/v1/words", post_word, methods=["POST"]),
+            *([] if guests is None else guests.routes()),
         ]
     )

@@ -49,6 +49,7 @@ VERBS = {
     "outputs": ("runs", "open what was delivered to you"),
     "airlock": ("airlock", "read what waits for you, and pass or refuse it"),
     "carry": ("carry", "take what must cross an air gap out into one file, and in from one"),
+    "guest": ("guests", "contracts for confidential containers, and which of them may run"),
     "receipt": ("runs", "fetch the receipts of a contract"),
     "serve": ("serving", "open a room under a standing contract, and have an enclave serve its models"),
     "proxy": ("proxy", "let any OpenAI client on this machine speak to a verified service"),

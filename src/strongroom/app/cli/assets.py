@@ -17,7 +17,7 @@ from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.errors import BadField, NotFound, Unreachable, Usage
 from strongroom.observation import WITHHELD, Observed
 from strongroom.party import Party
-from strongroom.policy import ANY_PARTY, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
+from strongroom.policy import ANY_PARTY, GUEST, MAX_DECIMALS, OUTPUT_KINDS, Airlock, OutputRule, Policy
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, Statement
 from strongroom.schema import ANY_SCHEMA, KINDS
 from strongroom.trust import Trust
@@ -130,7 +130,7 @@ def terms(args: Namespace) -> Policy:
             return Policy.draft(value).require()
     serve = standing.said(args)
     uses = frozenset([*args.use, *([standing.USE] if serve else [])])
-    if not uses or not (args.allow or serve):
+    if not uses or not (args.allow or serve or GUEST in uses):
         raise Usage(
             "say at least one --use and one --allow: what you do not say, nobody may do",
             hint="For an evaluation: --use evaluate --allow report --allow picture",

@@ -169,6 +169,17 @@ strongroom broker check CONTRACT --as hospital     # did a broker give one slot 
     )
     serving(parser)
     of_shares(parser)
+    group = parser.add_argument_group("confidential containers, which are no enclaves of ours (needs strongroom[rcar])")
+    group.add_argument("--guests", action="store_true", help="answer them too, under contracts that are for guests alone")
+    group.add_argument(
+        "--sample-guests",
+        action="store_true",
+        help="vouch for guests of the sample kind, whose evidence nobody signed, as a simulated platform: for trying out",
+    )
+    group.add_argument(
+        "--endorsements", type=Path, metavar="FILE", help="documents of hardware vendors (endorsements bundle)"
+    )
+    group.add_argument("--offline", action="store_true", help="fetch no endorsements of guests' hardware")
     parser.set_defaults(run=serve_broker, port=None, host=None)
 
 
@@ -186,8 +197,15 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
     party.book.record_lost()
     outbox = Outbox(party.book, party.owner, Client(exchange))
     outbox.start()
+    guests = None
+    if args.guests:
+        from .guests import served
+
+        guests = served(args, party, outbox.wake)
+    elif args.sample_guests:
+        raise Usage("--sample-guests goes with --guests")
     sock = listen(args.host or party.broker.host, party.broker.port if args.port is None else args.port)
-    app = broker(party.book, party.owner, outbox)
+    app = broker(party.book, party.owner, outbox, guests=guests)
     serve(app, sock, announce=announced(args, screen, f"broker of {party.name}"), until_eof=args.announce)
     outbox.stop()
     party.book.close()

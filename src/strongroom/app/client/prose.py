@@ -220,6 +220,11 @@ def _what(p: Proposal) -> Iterator[Clause]:
         yield Clause(f"asset {asset.role}", f"of {asset.owner}, manifest {asset.manifest}")
     for output in p.outputs:
         yield Clause(f"output {output.name}", _output(output))
+    if p.for_guests:
+        yield Clause(
+            "leaves", "whatever the guest's image lets leave: no rule of ours holds in a guest, and no receipt comes"
+        )
+        return
     if p.standing:
         yield Clause("leaves", "answers to those who ask, and nothing else")
         return
@@ -235,8 +240,10 @@ def _heard(progress: Mapping[str, object]) -> str:
 
 def _limits(p: Proposal) -> Iterator[Clause]:
     yield Clause("runs", f"at most {p.limits.runs}")
-    yield Clause("time that a room is open" if p.standing else "time for a run", f"at most {_duration(p.limits.seconds)}")
-    yield Clause("memory for a run", f"at most {_bytes(p.limits.memory_bytes)}")
+    held = ", which nothing holds a guest to" if p.for_guests else ""
+    about = "time that a room is open" if p.standing else "time for a run"
+    yield Clause(about, f"at most {_duration(p.limits.seconds)}{held}")
+    yield Clause("memory for a run", f"at most {_bytes(p.limits.memory_bytes)}{held}")
     for number, payment in enumerate(p.payments, 1):
         amount = f"{payment.amount // 100:,}.{payment.amount % 100:02} {payment.currency}"
         yield Clause(f"payment {number}", f"{payment.payer} owes {payment.payee} {amount} for each completed run")
@@ -266,8 +273,8 @@ def _enclave(p: Proposal) -> Iterator[Clause]:
     for number, measurement in enumerate(p.enclave.measurements, 1):
         registers = ", ".join(f"{name} {value}" for name, value in measurement.registers.items())
         yield Clause(f"measurement {number}", f"on {measurement.platform}: {measurement.digest} ({registers})")
-    isolated = p.enclave.sandbox == "isolated"
-    yield Clause("the program runs", "isolated from the machine" if isolated else "as an ordinary process (not isolated)")
+    isolated = "isolated from the machine" if p.enclave.sandbox == "isolated" else "as an ordinary process (not isolated)"
+    yield Clause("the program runs", "in a guest that is not ours, under no sandbox of ours" if p.for_guests else isolated)
     if p.enclave.walls:
         yield Clause("only behind", ", ".join(p.enclave.walls))
 

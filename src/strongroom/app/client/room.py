@@ -403,6 +403,10 @@ class Room:
             nonce=fresh(16),
             at=int(time.time()),
         )
+        return self.propose_as_written(new)
+
+    def propose_as_written(self, new: Proposal) -> Proposal:
+        """Propose exactly this, and sign as proposer. Raises NotPermitted, and what others would refuse."""
         self._sayable(new)
         return self._propose(new)
 
@@ -555,14 +559,7 @@ class Room:
             raise Superseded(f"it was countered by {view.history.countered_by}")
         require("approve", view.state)
         self._own_terms(view.proposal)
-        from strongroom.programs import load, use
-
-        program = load(view.proposal.program.name)
-        program.check(view.proposal.program.parameters)  # nothing is signed that no run could use
-        if view.proposal.program.use != use(program.NAME):
-            raise NotPermitted(f"program {program.NAME!r} makes another use than {view.proposal.program.use!r}")
-        if program.NAME == CODE:
-            self.submitted(view.proposal)
+        self._runnable(view.proposal)
         unknown = set(view.proposal.enclave.measurements) - set(self.trust.measurements)
         if unknown:
             raise NotPermitted(
@@ -576,6 +573,19 @@ class Room:
         self.exchange.approve(view.proposal, (signature,))
         self._told(digest, *([view.proposal.supersedes] if view.proposal.supersedes else []))
         return self.view(digest)
+
+    def _runnable(self, found: Proposal) -> None:
+        """Nothing is signed that no run could use. Raises BadParameters, NotPermitted."""
+        if found.for_guests:
+            return  # what runs is the guest's image, which the proposal's own rules hold it to
+        from strongroom.programs import load, use
+
+        program = load(found.program.name)
+        program.check(found.program.parameters)
+        if found.program.use != use(program.NAME):
+            raise NotPermitted(f"program {program.NAME!r} makes another use than {found.program.use!r}")
+        if program.NAME == CODE:
+            self.submitted(found)
 
     def submitted(self, found: Proposal) -> CodeBundle:
         """The code that a proposal names: exactly those bytes, with the lock and the entry that it names too.

@@ -18,19 +18,22 @@ from pathlib import Path
 
 from strongroom import wire
 from strongroom.asset import AssetKey
-from strongroom.broker import NONCE_SECONDS, Charged, Held, HeldShare, Kept, Refusal, Release, Standing
+from strongroom.broker import NONCE_SECONDS, Asked, Charged, Held, HeldShare, Kept, Refusal, Release, Standing
 from strongroom.budget.charge import Charge, Used, settled
 from strongroom.budget.document import BUDGET_TYPE, Budget, follows
 from strongroom.contract import Grant, Withdrawal
 from strongroom.errors import Conflict
+from strongroom.guest import GuestRun
+from strongroom.guest import Taken as TakenRun
 from strongroom.holding import Deal, Says, Taken, Word, merged
 from strongroom.job import Cancel
-from strongroom.release import Part, ReleaseRequest, Slot
+from strongroom.release import Part, Slot
 from strongroom.wire import JSON, Envelope
 
 from .sqlite import Database, blob, integer, text
 
 STRANGERS_KEPT = 1000
+MAX_GUEST_RUNS = 1000  # of one contract, asked for by anybody
 MAX_CANCELLED = 1000  # runs of one contract that one party can cancel: it can withdraw, which is one word
 _STRANGERS = frozenset({"D1", "D2", "D3", "D4"})  # checks that anybody can fail, with a contract of nobody here
 
@@ -49,6 +52,9 @@ CREATE TABLE IF NOT EXISTS cancelled (contract TEXT, run_id TEXT, party TEXT, en
 CREATE TABLE IF NOT EXISTS grants (contract TEXT, nonce TEXT, runs INTEGER NOT NULL, envelope BLOB NOT NULL,
     PRIMARY KEY (contract, nonce)) STRICT;
 CREATE TABLE IF NOT EXISTS runs (contract TEXT, run_id TEXT, keyset TEXT NOT NULL, PRIMARY KEY (contract, run_id)) STRICT;
+CREATE INDEX IF NOT EXISTS runs_of ON runs (keyset);
+CREATE TABLE IF NOT EXISTS guest_contracts (contract TEXT PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS guest_runs (contract TEXT, run_id TEXT, run BLOB NOT NULL, PRIMARY KEY (contract, run_id)) STRICT;
 CREATE TABLE IF NOT EXISTS releases (contract TEXT, run_id TEXT, keyset TEXT, manifest TEXT, envelope BLOB NOT NULL,
     encrypted_key BLOB NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (contract, run_id, keyset, manifest)) STRICT;
 CREATE TABLE IF NOT EXISTS shares (manifest TEXT PRIMARY KEY, owner TEXT NOT NULL, deal BLOB NOT NULL,
@@ -304,7 +310,7 @@ class SqliteBook:
     def _mac(self, body: bytes) -> bytes:
         return hmac.digest(self._nonce_key, body, "sha256")[:16]
 
-    def record(self, request: ReleaseRequest, decision: Release | Refusal, at: int) -> None:
+    def record(self, request: Asked, decision: Release | Refusal, at: int) -> None:
         """Write a decision into the owner's log. What strangers ask is kept for a while, and never sent to the ledger.
 
         A release is on the disk already, with its run: what a power cut takes of it, :meth:`record_lost` writes again.
@@ -414,6 +420,30 @@ class SqliteBook:
                 )
             row = (cancel.contract, cancel.run_id, cancel.party, envelope.encode())
             c.execute("INSERT OR IGNORE INTO cancelled VALUES (?, ?, ?, ?)", row)
+
+    # --- guests (guest.GuestBook) ---
+
+    def ask_of_guests(self, asked: GuestRun) -> None:
+        """Keep a run that a party asked for, for a guest to take. Raises Conflict: too many."""
+        with self._db.write() as c:
+            contract = asked.contract.digest
+            kept = integer(c.execute("SELECT count(*) FROM guest_runs WHERE contract = ?", (contract,)).fetchone()[0])
+            if kept >= MAX_GUEST_RUNS:
+                raise Conflict(f"{kept:,} runs by guests were asked for", hint="Propose another contract.")
+            c.execute("INSERT OR IGNORE INTO guest_contracts VALUES (?, ?)", (contract, asked.contract.encode()))
+            c.execute("INSERT OR IGNORE INTO guest_runs VALUES (?, ?, ?)", (contract, asked.run_id, asked.run.encode()))
+
+    def asked_of_guests(self, contract: str) -> list[GuestRun]:
+        row = self._db.row("SELECT envelope FROM guest_contracts WHERE contract = ?", contract)
+        if row is None:
+            return []
+        envelope = Envelope.parse(blob(row[0]))
+        rows = self._db.rows("SELECT run FROM guest_runs WHERE contract = ? ORDER BY rowid", contract)
+        return [GuestRun(envelope, Envelope.parse(blob(run[0]))) for run in rows]
+
+    def runs_of(self, keyset: str) -> list[TakenRun]:
+        rows = self._db.rows("SELECT contract, run_id FROM runs WHERE keyset = ? ORDER BY rowid", keyset)
+        return [TakenRun(text(contract), text(run_id)) for contract, run_id in rows]
 
     def grant(self, grant: Grant, envelope: Envelope) -> None:
         with self._db.write() as c:
