@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,26 @@ from strongroom import wire
 from strongroom.app.broker.rcar import Around, Guests
 from strongroom.app.broker.server import broker
 from strongroom.app.stores.book import SqliteBook
+from strongroom.asset import AssetKey
 from strongroom.attest.appraisal_policy import AppraisalPolicy, Reference
 from strongroom.attest.evidence import Endorsements, Evidence, Measurement, Roots
-from strongroom.broker import Owner
+from strongroom.attest.guest import RuntimeData
+from strongroom.attest.tee_key import TeeKey
+from strongroom.broker import Owner, Refusal, Release
 from strongroom.contract import AssetRef, Contract, EnclaveTerms, Limits, Proposal, RunRequest, guest_program
+from strongroom.guest import Attested, GuestRequest, GuestRun, Taken, decide_guest
+from strongroom.party import SigningKey
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
+from strongroom.trust import Trust
+from strongroom.wire import Envelope
 from world import (
     DAY,
     HOUR,
     MEASUREMENT,
     NOW,
     Clock,
+    Entropy,
+    MemoryBook,
     SimulatedPlatform,
     World,
     broker_key,
@@ -152,3 +161,74 @@ def owner_of(platform: str, roots: Roots, measurement: Measurement, terms: Any) 
         terms={platform: terms},
     )
     return Owner("hospital", broker_key("hospital"), World.trust(), policy)
+
+
+# --- one decision, as a vector says it ----------------------------------------------------------------------------------
+
+
+class VectorBook(MemoryBook):
+    """A broker's memory with what guests need of it."""
+
+    def __init__(self) -> None:
+        super().__init__(Entropy("a guest's book"))
+        self.asked: list[GuestRun] = []
+        self.others: list[Taken] = []
+        self.forgotten: dict[str, Envelope] = {}
+
+    def asked_of_guests(self, _contract: str) -> list[GuestRun]:
+        return self.asked
+
+    def runs_of(self, keyset: str) -> list[Taken]:
+        own = [Taken(*place) for place, holder in self._state.runs.items() if holder == keyset]
+        return [*own, *self.others]
+
+    def manifest(self, manifest: str) -> Envelope | None:
+        held = self.held(manifest)
+        return held.manifest if held else self.forgotten.get(manifest)
+
+    @classmethod
+    def read(cls, case: Mapping[str, Any]) -> VectorBook:
+        """From a vector's ``book``."""
+        found, said, contract = cls(), case["book"], Envelope.from_json(case["contract"]).digest
+        for held in said["assets"]:
+            found.hold(Envelope.from_json(held["manifest"]), AssetKey(bytes.fromhex(held["key"])))
+        for value in said["shared"]:
+            envelope = Envelope.from_json(value)
+            found.forgotten[envelope.digest] = envelope
+        found.others = [Taken(one["contract"], one["run_id"]) for one in said["other_runs"]]
+        found._state.budgets.update({m: Envelope.from_json(e) for m, e in said["budgets"].items()})
+        standing = said["standing"]
+        if standing["approved"]:
+            found.approve(contract, 0)
+        if standing["ended_by"]:
+            found.end(contract, standing["ended_by"])
+        found._state.withdrawn.update((contract, party) for party in standing["withdrawn_by"])
+        found._state.runs.update({(contract, run_id): guest for run_id, guest in standing["runs"].items()})
+        return found
+
+
+def session_of(said: Mapping[str, Any]) -> Attested:
+    """From a vector's ``session``."""
+    runtime = said["runtime_data"]
+    return Attested(
+        bytes.fromhex(said["nonce"]),
+        RuntimeData(runtime["nonce"], TeeKey.from_json(runtime["tee-pubkey"]), runtime.get("additional-evidence")),
+        Evidence.from_json(said["evidence"]),
+        Endorsements.from_json(said["endorsements"]),
+        said["began"],
+        said["until"],
+    )
+
+
+def decided(case: Mapping[str, Any]) -> Release | Refusal:
+    """What a broker does with a vector's request."""
+    owner = case["owner"]
+    here = Owner(
+        owner["name"],
+        SigningKey(bytes.fromhex(owner["broker_seed"])),
+        Trust.from_json(owner["trust"]),
+        AppraisalPolicy.from_json(owner["policy"]),
+    )
+    run = GuestRun(Envelope.from_json(case["contract"]), Envelope.from_json(case["run"]))
+    request = GuestRequest(session_of(case["session"]), run, case["manifest"])
+    return decide_guest(request, owner=here, book=VectorBook.read(case), at=case["at"])
