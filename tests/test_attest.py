@@ -644,7 +644,7 @@ def test_nothing_decides_by_what_an_ear_says():
     sources = ROOT / "src" / "strongroom"
     assert {
         str(path.relative_to(sources)) for path in sources.rglob("*.py") if any(name in path.read_text() for name in named)
-    } == {"attest/result.py"}
+    } == {"attest/result.py", "rcar/ear.py"}  # the latter for whoever is shown a token
 
 
 @pytest.mark.parametrize("path", APPRAISAL_FILES, ids=lambda p: p.stem)

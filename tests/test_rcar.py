@@ -39,7 +39,7 @@ from strongroom.rcar import ear, jwe
 from strongroom.rcar.evidence import read, snp_report
 from strongroom.rcar.message import TEES, Attestation, Request, Session, challenge
 from strongroom.release import RELEASE_TYPE, ReleaseStatement
-from world import MEASUREMENT, NOW, World, broker_key, keys_of, seed
+from world import MEASUREMENT, NOW, Clock, SimulatedPlatform, World, broker_key, keys_of, seed
 
 HOME = Path(__file__).parents[1]
 VECTORS = sorted((HOME / "vectors" / "rcar").glob("*.json"))
@@ -379,6 +379,22 @@ def test_a_contract_for_guests_is_what_it_says(proposal: Proposal) -> None:
     assert "no rule of ours holds" in said["leaves"]
     assert "nothing else leaves" not in said
     assert "under no sandbox of ours" in said["the program runs"]
+
+
+def test_text_that_is_none_is_no_evidence() -> None:
+    said = json.dumps({"tee-pubkey": EcKey().public(), "tee-evidence": "\ud800"}).encode()
+    assert outcome(lambda: Attestation.parse(said, Session(Request(1, "tdx"), bytes(32), NOW)))[0] == "wire.bad_field"
+
+
+def test_a_key_that_nobody_read_passes_no_appraisal() -> None:
+    good = next(c.values[0] for c in cases("decide") if c.id == "decide-ok")
+    session = session_of(good["session"])
+    runtime = replace(session.runtime, key=TeeKey("none", session.runtime.key.members))
+    platform = SimulatedPlatform(Clock(NOW))
+    odd = replace(session, runtime=runtime, evidence=platform.produce(runtime.report_data))
+    result = odd.appraise(World().brokers["hospital"].owner, NOW)
+    assert result.problem is not None
+    assert (result.problem.number, result.problem.code) == ("A9", "attest.bad_keyset")
 
 
 def test_runtime_data_whose_nonce_is_not_base64_has_none() -> None:

@@ -23,11 +23,12 @@ def guests(tmp_path: Path, held: Path) -> Iterator[Stage]:
     stage = Stage(tmp_path, held, enclave=False)
     try:
         stage.fleet.end("broker of hospital")
-        said = stage.cli("guest", "reference", "--out", tmp_path / "sample.json", party="hospital")
-        assert said.status == 0, said.err
-        for name in ("hospital", "lab"):
-            said = stage.cli("party", "trust", tmp_path / "sample.json", "--reference", party=name)
+        for name, *words in (("hospital",), ("lab", "--for-others")):
+            said = stage.cli("guest", "reference", *words, "--out", tmp_path / f"{name}.json", party="hospital")
             assert said.status == 0, said.err
+            said = stage.cli("party", "trust", tmp_path / f"{name}.json", "--reference", party=name)
+            assert said.status == 0, said.err
+        assert len(stage.lab.trust.roots) == 1  # the enclave's platform, and not the hospital's own key
         words = ["broker", "--as", "hospital", "--guests", "--sample-guests", "--offline"]
         stage.fleet._spawn("broker of hospital", [*words, "--exchange-url", stage.fleet.config.exchange]).wait()
         yield stage
@@ -40,7 +41,7 @@ def test_a_foreign_guest_gets_what_the_contract_gives_it_and_no_more(guests: Sta
     sealed = tmp_path / "records.sealed"
     said = stage.cli("seal", stage.held / "records.csv", "--use", "guest", "--out", sealed, "--json", party="hospital")
     assert said.status == 0, said.err
-    propose = ["guest", "propose", "hospital/records.csv", "--reference", tmp_path / "sample.json", "--runs", 1, "--json"]
+    propose = ["guest", "propose", "hospital/records.csv", "--reference", tmp_path / "lab.json", "--runs", 1, "--json"]
     said = stage.cli(*propose, party="lab")
     assert said.status == 0, said.err
     contract = said.json["digest"]

@@ -41,8 +41,6 @@ def encrypt(key: TeeKey, secret: bytes) -> bytes:
         header = wire.encode({"alg": key.alg, "enc": ENC}).decode()
         found = jwe.JWE(secret, protected=header, recipient=jwk.JWK(**dict(key.members)), algs=[key.alg, ENC])
         compact: str = found.serialize(compact=True)
-    except MissingExtra:
-        raise
     except Exception as error:  # the library's own, by many names
         raise BadKey(f"nothing can be encrypted to this key: {error.__class__.__name__}") from error
     parts = compact.split(".")

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from strongroom import wire
 from strongroom.app.http import blocking, body, json_answer
+from strongroom.attest.evidence import Endorsements
 from strongroom.broker import NONCE_SECONDS, Owner, Release
 from strongroom.errors import (
     AttestationError,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from strongroom.app.stores.book import SqliteBook
-    from strongroom.attest.evidence import Endorsements, Evidence
+    from strongroom.attest.evidence import Evidence
     from strongroom.attest.result import AttestationResult
     from strongroom.rcar.evidence import Vouch
 
@@ -70,7 +71,9 @@ class Sessions:
             kept = {n: s for n, s in self._found.items() if at < s.until and s.runtime.key.digest != guest}
             if len(kept) >= MAX_SESSIONS:
                 raise LimitReached("too many guests attested in the last minutes", retry_after=NONCE_SECONDS)
-            self._found = {**kept, name: session}
+            known = {d: d for s in kept.values() for d in s.endorsements.documents}  # most have the same: kept once
+            documents = tuple(known.get(d, d) for d in session.endorsements.documents)
+            self._found = {**kept, name: replace(session, endorsements=Endorsements(documents))}
 
     def find(self, name: str, at: int) -> Attested:
         """Raises NoSession."""
@@ -168,7 +171,7 @@ class Guests:
         result = session.appraise(owner, at)
         if result.problem is not None and result.problem.status.value != "failed":
             endorsements = self._around.endorse(session.evidence, at, session.endorsements)
-            session = Attested(session.nonce, session.runtime, session.evidence, endorsements, session.began, session.until)
+            session = replace(session, endorsements=endorsements)
             result = session.appraise(owner, at)
         problem = result.problem
         if not result.affirming or problem is not None:

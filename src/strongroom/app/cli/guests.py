@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,8 @@ strongroom broker --guests --as hospital                              # needs st
 strongroom guest propose hospital/records.csv --reference guest.json --runs 3 --as lab
 strongroom approve CONTRACT --as hospital
 strongroom guest expect CONTRACT --runs 3 --hours 24 --as lab         # says where the guests ask
-strongroom guest reference --out sample.json --as hospital            # of sample guests, which prove nothing
+strongroom guest reference --out own.json --as hospital               # of sample guests, which prove nothing
+strongroom guest reference --for-others --out sample.json --as hospital
 """,
     )
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -47,6 +49,9 @@ strongroom guest reference --out sample.json --as hospital            # of sampl
     ask.set_defaults(act=_expect)
     ref = verbs.add_parser("reference", help="write what an owner trusts to have sample guests, which prove nothing")
     ref.add_argument("--out", type=Path, default=Path("sample.json"), metavar="FILE", help="(sample.json)")
+    ref.add_argument(
+        "--for-others", action="store_true", help="the measurement alone: nobody else need believe your broker's key"
+    )
     ref.set_defaults(act=_reference)
     for verb in (new, ask, ref):
         for flag, dest in (("--home", "home"), ("--as", "party"), ("--exchange-url", "exchange_url")):
@@ -109,7 +114,8 @@ def _reference(args: Namespace, screen: Screen) -> int:
     from strongroom.app.broker.sample import reference
     from strongroom.app.client.home import pretty, write
 
-    write(args.out, pretty(reference(_sample(party(args))).to_json()))
+    found = reference(_sample(party(args)))
+    write(args.out, pretty((replace(found, roots=()) if args.for_others else found).to_json()))
     screen.said("reference values", f"{args.out}: of guests that prove nothing (platform: simulated)")
     screen.result({"reference": str(args.out)})
     return 0
