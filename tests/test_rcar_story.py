@@ -51,6 +51,9 @@ def test_a_foreign_guest_gets_what_the_contract_gives_it_and_no_more(guests: Sta
     assert stage.cli(*expect[:-1], party="lab").code == "contract.signature_missing"
     said = stage.cli("approve", contract, "--yes", party="hospital")
     assert said.status == 0, said.err
+    assert "strongroom guest expect" in said.out
+    refused = stage.cli("run", contract, party="lab")
+    assert (refused.code, "guest expect" in refused.err) == ("policy.not_permitted", True)
     said = stage.cli(*expect, party="lab")
     assert said.status == 0, said.err
     (where,) = said.json["addresses"]

@@ -450,6 +450,7 @@ def approve(args: Namespace, screen: Screen) -> int:
     _stands(found, screen)
     if found.state in (State.APPROVED, State.ACTIVE):
         verb = f"serve --contract {digest[:19]}" if found.proposal.standing else f"run {digest[:19]}"
+        verb = f"guest expect {digest[:19]}" if found.proposal.for_guests else verb
         screen.said("next", f"strongroom {verb} --as {here.name}")
     screen.result(_standing(found))
     return 0

@@ -17,7 +17,7 @@ from strongroom.budget.charge import Charge, Event
 from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
 from strongroom.observation import EVERYTHING, Observed
-from strongroom.policy import MAX_DECIMALS, AnyParty, OutputRule, Policy, Serving
+from strongroom.policy import GUEST, MAX_DECIMALS, AnyParty, OutputRule, Policy, Serving
 from strongroom.schema import ANY_SCHEMA, Array, Boolean, Null, Numeric, Object, OrNull, Table, Tensors, Text
 
 
@@ -134,7 +134,8 @@ def _members(members: Mapping[str, object]) -> str:
 def policy_clauses(policy: Policy) -> Iterator[Clause]:
     """Everything that a policy says, in a fixed order: a contract's, or an owner's terms."""
     yield Clause("policy: uses of the data", ", ".join(sorted(policy.uses)))
-    yield Clause("policy: network", "none" if not policy.egress else ", ".join(sorted(policy.egress)))
+    network = "none" if not policy.egress else ", ".join(sorted(policy.egress))
+    yield Clause("policy: network", f"{network}; in a guest, what its image uses" if GUEST in policy.uses else network)
     for kind, rule in policy.outputs.items():
         who = "any party" if isinstance(rule.recipients, AnyParty) else _people(tuple(sorted(rule.recipients)))
         yield Clause(

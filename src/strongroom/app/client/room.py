@@ -739,6 +739,9 @@ class Room:
         contract = self.contract(digest)
         contract.require_in_force(int(time.time()))
         require("run", view.state)
+        if contract.proposal.for_guests:
+            hint = f"Ask its owners' brokers for runs: strongroom guest expect {digest[:19]}"
+            raise NotPermitted("the contract is for guests, which are no enclaves of ours", hint=hint)
         if contract.proposal.standing:
             hint = f"Have its models served: strongroom serve --contract {digest[:19]}"
             raise NotPermitted("the contract keeps a room open for requests, and is not run", hint=hint)
