@@ -103,6 +103,7 @@ def test_the_runtime_data_is_a_named_binding_in_the_log(place, contract, guest):
     bound = next(c for c in session.appraise(place.owner, NOW).checks if c.number == "A6")
     assert bound.name == "the evidence binds the hash of the guest's runtime data: this key and this nonce"
     assert session.runtime.hash.hex() in bound.detail
+    assert f"bound: runtime data sha384:{session.runtime.hash.hex()}" in checks["D9"]["detail"]
     assert checks["D15"]["name"] == "the run is this guest's alone"
 
 

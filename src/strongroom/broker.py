@@ -396,7 +396,7 @@ class Decision:
         """D9 to D11."""
         result = self.appraised()
         problem = result.problem
-        detail = result.label if problem is None else f"{problem.number} {problem.name}: {problem.detail}"
+        detail = self.seen(result) if problem is None else f"{problem.number} {problem.name}: {problem.detail}"
         self.check("D9", result.affirming, detail, code=(problem.code if problem else "") or NotAffirming.code)
         self.meant(contract)
         terms = contract.proposal.enclave
@@ -407,6 +407,9 @@ class Decision:
             code=EnclaveNotNamed.code,
         )
         return result
+
+    def seen(self, result: AttestationResult) -> str:
+        return result.label
 
     def appraised(self) -> AttestationResult:
         assert self.report is not None

@@ -211,6 +211,10 @@ class _GuestDecision(Decision):
         """D9."""
         return self.session.appraise(self.owner, self.at)
 
+    def seen(self, result: AttestationResult) -> str:
+        """What binds the key: for the owner's log."""
+        return f"{result.label}; bound: runtime data sha384:{self.session.runtime.hash.hex()}, of {result.keyset_digest}"
+
     def meant(self, contract: Contract) -> None:
         """D10. Evidence of a guest names no contract: so its key is good for one, and that one is for guests alone."""
         if not contract.proposal.for_guests:
