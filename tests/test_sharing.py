@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
+import time
 
 import pytest
 
 from sharing_stage import EVERY, GIVES_TO_ALL, HOLDERS, ONE_BIT, Sharing, killed_and_repaired, parts
 from stage import terms
-from strongroom.app.client import lies
+from strongroom import wire
+from strongroom.app.client import lies, sharing
 from strongroom.asset import Manifest
+from strongroom.contract import Proposal
 from strongroom.errors import BadBudget, StrongroomError, TooFewShares, Unreachable, Usage
+from strongroom.job import Cancel
 from strongroom.receipt import verify
 
 # --- sealing, sharing, running ----------------------------------------------------------------------------------------
@@ -134,9 +139,16 @@ def test_what_the_owner_itself_proposes_reaches_the_brokers(shared: Sharing) -> 
 def test_a_withdrawal_and_a_cancel_by_somebody_else_reach_the_brokers(shared: Sharing) -> None:
     stage, records = shared.stage, shared.seal()
     contract = shared.agree(records)
-    assert stage.lab.withdraw(contract) == []
-    for name in HOLDERS:
-        assert shared.home(name).book.standing(contract, "hospital").withdrawn_by == {"lab"}
+    run_id = secrets.token_hex(16)
+    signed = Cancel(contract, "lab", run_id, int(time.time())).sign(stage.lab.home.keys.signing)
+    seen = stage.lab.exchange.proposal(contract).envelope
+    said = wire.encode({"cancel": signed.to_json(), "contract": seen.to_json()})
+    assert sharing.bring(stage.lab.exchange, Proposal.parse(seen.payload), "/v1/cancels", said) == []
+    shared.kill("union")
+    assert stage.lab.withdraw(contract) == ["the broker of union"]
+    for name in HOLDERS[:2]:
+        standing = shared.home(name).book.standing(contract, "hospital")
+        assert (standing.withdrawn_by, dict(standing.cancelled)) == ({"lab"}, {run_id: {"lab"}})
 
 
 # --- a refresh that is broken off -------------------------------------------------------------------------------------
