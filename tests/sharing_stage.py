@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,18 @@ class Sharing:
         role = self.stage.fleet.roles.pop(f"broker of {name}", None)
         if role is not None:
             role.kill()
+
+    @contextmanager
+    def somebody_else_at(self, name: str) -> Iterator[None]:
+        """The museum's broker answers at this one's address."""
+        port = str(self.home(name).broker.port)
+        words = ["broker", "--as", "museum", "--port", port, "--exchange-url", self.stage.fleet.config.exchange]
+        role = self.stage.fleet._spawn(f"another at {name}", words)
+        try:
+            role.wait()
+            yield
+        finally:
+            self.stage.fleet.roles.pop(f"another at {name}").kill()
 
     def lie(self, how: str, *names: str) -> None:
         """These brokers run that first."""

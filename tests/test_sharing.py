@@ -79,6 +79,10 @@ def test_a_dead_broker_at_sealing_is_one_line_and_nothing_is_sealed(shared: Shar
     assert "clinic" not in said.err
     assert not out.exists()
     assert len(shared.stage.hospital.home.book.assets()) == before
+    with shared.somebody_else_at("notary"):
+        said = shared.stage.cli(*words, party="hospital")
+        assert (said.status, said.code) == (1, Unreachable.code)
+        assert "where another broker is" in said.err
     shared.start("notary")
     said = shared.stage.cli(*words, "--json", party="hospital")  # the same words, once it is there
     assert (said.status, said.json["waiting"]) == (0, {})

@@ -121,7 +121,7 @@ def ready(here: Room, over: tuple[int, list[HolderCard]], screen: Screen) -> Cal
     """What keeps the key as shares; before anything is sealed every broker answered.
 
     Raises:
-        BadEnrolment. Unreachable, PinMismatch: a broker is away, or is another; nothing was sealed.
+        BadEnrolment. Unreachable: a broker is away, or is another; nothing was sealed.
     """
     from strongroom.app.client import sharing
 
