@@ -143,6 +143,11 @@ class Counted(sandbox_job.Inputs):
         Counted.served += 0 if answer is None else len(answer) - frames.HEADER.size
         return answer
 
+    def _ranges(self, body: bytes) -> dict[int, list[tuple[int, memoryview]]]:
+        found = super()._ranges(body)
+        Counted.served += sum(len(view) for wanted in found.values() for _, view in wanted)
+        return found
+
 
 class Stage:
     """The table, plain and sealed."""

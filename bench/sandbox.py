@@ -42,7 +42,7 @@ def run(inputs, parameters, outputs, write, step):
         pass
     write("report", b"{}")
 """
-FRAME = ("__init__.py", "boot.py", "frames.py", "runner.py")
+FRAME = ("__init__.py", "boot.py", "frames.py", "runner.py", "window.py")
 
 
 @dataclass

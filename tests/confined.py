@@ -16,7 +16,7 @@ from strongroom.programs import OutputSpec
 
 LIMITS = Limits(seconds=120, memory_bytes=256 << 20, output_bytes=1 << 20)
 OUTPUTS = {"report": OutputSpec("report", 1 << 20, 1, 4)}
-FRAME = ("programs/__init__.py", "programs/boot.py", "programs/frames.py", "programs/runner.py", "errors.py")
+FRAME = ("errors.py", *(f"programs/{name}.py" for name in ("__init__", "boot", "frames", "runner", "window")))
 _IMPORTS = "import ctypes, errno, json, mmap, os, resource, signal, socket, struct, sys, time"
 _TOOLS = """
 libc = ctypes.CDLL(None, use_errno=True)

@@ -436,7 +436,8 @@ def hostile(
 ) -> Callable[[], sandbox_serving.Serving]:
     text = HOSTILE.replace("RECEIVES", receives).replace("BEFORE", textwrap.indent(textwrap.dedent(before), "    ").strip())
     text = text.replace("BODY", textwrap.indent(textwrap.dedent(body), " " * 12).strip())
-    frame = ("programs/__init__.py", "programs/boot.py", "programs/frames.py", "programs/runner.py", "errors.py")
+    names = ("__init__", "boot", "frames", "runner", "window")
+    frame = ("errors.py", *(f"programs/{name}.py" for name in names))
     files = {file: sandbox_child.source(file) for file in frame} | {"programs/hostile.py": text}
     return lambda: sandbox_serving._start("hostile", files, PROCESS, (), 0)
 

@@ -108,7 +108,8 @@ def data(content: bytes = DATA) -> dict[str, Opened]:
 
 def hostile(body: str, load: str = "pass") -> dict[str, str]:
     text = HOSTILE.replace("LOAD", load).replace("BODY", textwrap.indent(textwrap.dedent(body), "    "))
-    frame = ("programs/__init__.py", "programs/boot.py", "programs/frames.py", "programs/runner.py", "errors.py")
+    names = ("__init__", "boot", "frames", "runner", "window")
+    frame = ("errors.py", *(f"programs/{name}.py" for name in names))
     return {file: sandbox_child.source(file) for file in frame} | {"programs/hostile.py": text}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import closing
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from strongroom.errors import (
 
 from .format import HEADER_BYTES, TAG_BYTES, AssetKey, Header, split_trailer
 from .manifest import Manifest
+from .ranges import Ranges, Wanted
 from .stream import FileSource, Progress, RangeSource, Writable, ahead, write_all
 
 if TYPE_CHECKING:
@@ -263,8 +265,11 @@ class SealedReader(io.RawIOBase):
         self._chunk_bytes = manifest.sealed.chunk_bytes
         self._cache_chunks = max(1, cache_chunks)
         self._cache: dict[int, memoryview] = {}  # chunk index -> plaintext, least recently used first
+        self._layout = manifest.layout
+        self._ranges: Ranges | None = None
         self._opened: Opened | None = None  # first of all, since close() is called even if the next line raises
         self._opened = Opened(source, manifest, key)
+        self._scratch = self._opened.scratch()
 
     @property
     def size(self) -> int:
@@ -286,6 +291,23 @@ class SealedReader(io.RawIOBase):
         found = bytearray(max(0, min(length, self._size - offset)))
         self._fill(memoryview(found), offset)
         return bytes(found)
+
+    def read_ranges(self, wanted: Wanted, *, threads: int = 1, look: Callable[[], None] | None = None) -> None:
+        """Many ranges of the plaintext at once, straight into memory that is there; see ``ranges.py``.
+
+        Args:
+            wanted: offsets, and the memory that what is there goes into.
+            threads: how many work on it; the first call settles it. Of more than one the source must be usable by several.
+            look: called between chunks; what it raises ends the work.
+
+        Raises:
+            ValueError: a range lies outside of the plaintext.
+            ChunkAltered, Truncated, OSError: what was filled is nobody's to read.
+        """
+        opened = self._require_open()
+        if self._ranges is None:
+            self._ranges = Ranges(opened, self._layout, threads)
+        self._ranges.fill(wanted, look)
 
     def readable(self) -> bool:
         return True
@@ -324,6 +346,9 @@ class SealedReader(io.RawIOBase):
         """Let go of the key and of what was decrypted. The source stays open."""
         self._opened = None
         self._cache.clear()
+        if self._ranges is not None:
+            self._ranges.close()
+            self._ranges = None
         super().close()
 
     def _require_open(self) -> Opened:
@@ -348,6 +373,6 @@ class SealedReader(io.RawIOBase):
                 buffer = opened.buffer()
             else:
                 buffer = memoryview(self._cache.pop(next(iter(self._cache))).obj)  # whole, also where the last chunk was
-            plaintext = opened.plaintext(index, buffer)
+            plaintext = opened.plaintext(index, buffer, self._scratch)
         self._cache[index] = plaintext
         return plaintext

@@ -16,7 +16,8 @@ import select
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.machinery import PathFinder
 from typing import Self
 
@@ -49,6 +50,7 @@ from . import sandbox_child
 from .sandbox_child import Child
 from .sandbox_job import Inputs, Limits, Opened, Outputs, encode, hold, memory_file
 from .sandbox_view import SCRATCH_BYTES, Mounted, View, view
+from .sandbox_window import made
 
 __all__ = ["MAX_LOG_BYTES", "START_SECONDS", "Limits", "Mounted", "Opened", "Sandbox", "prepare", "program_digest"]
 
@@ -151,6 +153,7 @@ class Sandbox:
         self.step = STEPS[0]
         self._log = bytearray()
         self._steps, self._permille = 0, 0
+        self._watched = 0.0
         self._most, self._half = 0, 0  # bytes of address space: the most that was seen in use, and half of what was agreed
         self._spent, self._ready, self._talks = False, False, True
         self._cancelled = False
@@ -260,7 +263,8 @@ class Sandbox:
         if self._spent or self._said < 0:
             raise ValueError("a sandbox runs one program once")
         self._spent = True
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.close)
             self.wait()
             asked = {name: spec for name, spec in outputs.items() if spec.kind != "log"}
             whole = sorted(self._in_memory & inputs.keys())
@@ -268,10 +272,12 @@ class Sandbox:
                 raise self._end(OutOfMemory)
             for role in whole:
                 self._passed.append(memory_file(inputs[role]))
-            job = encode(parameters, inputs, asked, whole)
-            written = self._serve(job, Inputs(inputs), Outputs(asked, limits.output_bytes), limits, on_progress)
-        finally:
-            self.close()
+            window = made(sum(found.size for found in inputs.values()), limits.memory_bytes)
+            if window is not None:
+                self._passed.append(stack.enter_context(window).pass_on())
+            served = Inputs(inputs, window)
+            job = encode(parameters, inputs, asked, whole, served.shown_bytes)
+            written = self._serve(job, served, Outputs(asked, limits.output_bytes), limits, on_progress)
         return written | {name: self.log[: spec.max_bytes] for name, spec in outputs.items() if spec.kind == "log"}
 
     def _serve(
@@ -280,16 +286,17 @@ class Sandbox:
         """Give the job, and answer until the program says that it is done. Raises as ``run``."""
         space = self._child.address_space()
         self._child.limit_address_space(space + limits.memory_bytes)
-        self._child.limit_memory(limits.memory_bytes)
+        self._child.limit_memory(limits.memory_bytes - inputs.shown_bytes)
         self._half = space + limits.memory_bytes // 2
-        ceiling = self._child.memory()[0] + limits.memory_bytes
+        ceiling = self._child.memory()[0] + limits.memory_bytes - inputs.shown_bytes
         deadline = time.monotonic() + limits.seconds
+        look = partial(self._look, deadline, ceiling)
         code = frames.frame(frames.CODE, self._code) if self._code else b""
         self._unsent = memoryview(code + frames.frame(frames.JOB, job))
         while True:
             kind, body = self._next(deadline, ceiling)
-            if kind == frames.READ:
-                answer = inputs.read(body)
+            if kind in {frames.READ, frames.SHOW}:
+                answer = inputs.answer(kind, body, look)
                 if answer is None:
                     raise self._end(ProtocolBroken)
                 self._unsent = answer
@@ -349,7 +356,6 @@ class Sandbox:
         Raises:
             Cancelled, OutOfTime, OutOfMemory, ProgramCrashed, ProtocolBroken: and the child is gone.
         """
-        watched = 0.0
         while True:
             # The child waits for an answer: it has nothing to say before it has all of it.
             if not self._unsent:
@@ -359,15 +365,19 @@ class Sandbox:
                     raise self._end(ProtocolBroken) from None
                 if found:
                     return found
-            now = time.monotonic()
-            if self._cancelled:
-                raise self._end(Cancelled)
-            if now >= deadline:
-                raise self._end(OutOfTime)
-            if ceiling is not None and now - watched >= _TICK_SECONDS:
-                watched = now
-                self._watch(ceiling)
-            self._exchange(min(_TICK_SECONDS, deadline - now))
+            self._look(deadline, ceiling)
+            self._exchange(min(_TICK_SECONDS, deadline - time.monotonic()))
+
+    def _look(self, deadline: float, ceiling: int | None) -> None:
+        """Whether it may go on. Raises Cancelled, OutOfTime, OutOfMemory: and the child is gone."""
+        now = time.monotonic()
+        if self._cancelled:
+            raise self._end(Cancelled)
+        if now >= deadline:
+            raise self._end(OutOfTime)
+        if ceiling is not None and now - self._watched >= _TICK_SECONDS:
+            self._watched = now
+            self._watch(ceiling)
 
     def _exchange(self, seconds: float) -> None:
         """Move whatever can be moved, waiting for it no longer than this."""

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from strongroom import wire
+from strongroom.asset import SealedReader
 from strongroom.errors import NoSandbox, ProgramError, ProtocolBroken, TooMuchOutput, Truncated
 from strongroom.programs import OutputSpec, frames
 from strongroom.wire import JSON
 
 from .sandbox_pages import enlarge
 from .sandbox_view import Mounted
+from .sandbox_window import Window
+
+MOST_THREADS: Final = 4
+"""That hash and decrypt for one run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +56,37 @@ class Opened(Protocol):
 
 
 class Inputs:
-    """Serves ranges of a job's inputs, and nothing outside them."""
+    """Serves ranges of a job's inputs, and nothing outside them.
 
-    def __init__(self, inputs: Mapping[str, Opened]) -> None:
+    Args:
+        inputs: by role.
+        window: the memory that the child sees, if there is any.
+    """
+
+    def __init__(self, inputs: Mapping[str, Opened], window: Window | None = None) -> None:
         self._inputs = [inputs[role] for role in sorted(inputs)]
+        self._window = window
         self._answer = memoryview(bytearray(frames.HEADER.size + frames.READ_BYTES))  # made once: fresh memory is slow
+
+    @property
+    def shown_bytes(self) -> int:
+        """The size of the window, 0 where there is none."""
+        return 0 if self._window is None else self._window.size
+
+    def answer(self, kind: bytes, body: bytes, look: Callable[[], None]) -> memoryview | None:
+        """What is to be said to a ``READ`` or a ``SHOW``, good until the next one; ``None`` where nobody may ask for that.
+
+        Args:
+            kind: of the frame.
+            body: its payload.
+            look: called between pieces of what is long; what it raises ends the work.
+
+        Raises:
+            as ``read`` and ``show``.
+        """
+        if kind == frames.READ:
+            return self.read(body)
+        return memoryview(frames.frame(frames.SHOWN)) if self.show(body, look) else None
 
     def read(self, body: bytes) -> memoryview | None:
         """The frame with the bytes asked for, good until the next one; ``None`` where nobody may ask for that.
@@ -71,15 +102,63 @@ class Inputs:
         found = self._inputs[role]
         if offset + length > found.size:
             return None
-        found.file.seek(offset)
         frames.HEADER.pack_into(self._answer, 0, frames.DATA, length)
-        at, end = frames.HEADER.size, frames.HEADER.size + length
-        while at < end:
-            count = found.file.readinto(self._answer[at:end])
-            if not count:
-                raise Truncated("an input is shorter than its manifest says")
-            at += count
+        end = frames.HEADER.size + length
+        _fill(found.file, offset, self._answer[frames.HEADER.size : end])
         return self._answer[:end]
+
+    def show(self, body: bytes, look: Callable[[], None]) -> bool:
+        """Put ranges into the window, one after the other. ``False`` where nobody may ask for that, and nothing is done.
+
+        Args:
+            body: of a ``SHOW``.
+            look: called between pieces; what it raises ends the work.
+
+        Raises:
+            Truncated: the input is shorter than its manifest says. StrongroomError: whatever the file raises.
+        """
+        ranges = self._ranges(body)
+        if not ranges:
+            return False
+        for role, wanted in ranges.items():
+            file = self._inputs[role].file
+            if isinstance(file, SealedReader):
+                file.read_ranges(wanted, threads=_threads(), look=look)
+                continue
+            for offset, view in wanted:
+                for at in range(0, len(view), frames.READ_BYTES):
+                    look()
+                    _fill(file, offset + at, view[at : at + frames.READ_BYTES])
+        return True
+
+    def _ranges(self, body: bytes) -> dict[int, list[tuple[int, memoryview]]]:
+        """What a ``SHOW`` asks for, by role: offsets, and the part of the window for each. Empty where it may not."""
+        count, rest = divmod(len(body) - frames.PLACE_BODY.size, frames.READ_BODY.size)
+        if self._window is None or rest or not 1 <= count <= frames.MAX_RANGES:
+            return {}
+        (place,) = frames.PLACE_BODY.unpack_from(body)
+        found: dict[int, list[tuple[int, memoryview]]] = {}
+        for role, offset, length in frames.READ_BODY.iter_unpack(body[frames.PLACE_BODY.size :]):
+            if role >= len(self._inputs) or not 1 <= length <= self._window.size - place:
+                return {}
+            if offset + length > self._inputs[role].size:
+                return {}
+            found.setdefault(role, []).append((offset, self._window.view[place : place + length]))
+            place += length
+        return found
+
+
+def _fill(file: BinaryIO, offset: int, view: memoryview) -> None:
+    file.seek(offset)
+    while view:
+        count = file.readinto(view)  # type: ignore[attr-defined]
+        if not count:
+            raise Truncated("an input is shorter than its manifest says")
+        view = view[count:]
+
+
+def _threads() -> int:
+    return min(MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class Outputs:
@@ -168,11 +247,17 @@ def encode(
     inputs: Mapping[str, Opened],
     outputs: Mapping[str, OutputSpec],
     in_memory: Collection[str] = (),
+    shown_bytes: int = 0,
 ) -> bytes:
-    """The job. ``in_memory``: the roles whose descriptors come with it, in their order."""
+    """The job. ``in_memory``: the roles whose descriptors come with it, in their order. ``shown_bytes``: the size of
+    the window, whose descriptor comes last."""
     job: dict[str, JSON] = {
         "inputs": {role: {"media_type": about.media_type, "size": about.size} for role, about in inputs.items()},
         "outputs": {name: asdict(spec) for name, spec in outputs.items()},
         "parameters": dict(parameters),
     }
-    return wire.encode(job | ({"in_memory": [*in_memory]} if in_memory else {}))
+    if in_memory:
+        job["in_memory"] = [*in_memory]
+    if shown_bytes:
+        job["window"] = shown_bytes
+    return wire.encode(job)

@@ -106,7 +106,7 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _FRAME: Final = (
     "errors.py",
-    *(f"programs/{file}" for file in ("__init__.py", "boot.py", "frames.py", "parameters.py", "runner.py")),
+    *(f"programs/{file}" for file in ("__init__.py", "boot.py", "frames.py", "parameters.py", "runner.py", "window.py")),
 )
 
 NAMES: Final = tuple(sorted(_SOURCES))

@@ -44,19 +44,25 @@ def prepare(parts: Collection[str]) -> None:
 
 def _rehearse(form: str) -> None:
     """Read a small table in this form."""
-    import pyarrow as pa  # noqa: PLC0415 - a third of a second, which code that wants a file does without
-    import pyarrow.parquet  # noqa: PLC0415
+    from . import handed  # noqa: PLC0415 - a third of a second, which code that wants a file does without
 
-    from . import handed  # noqa: PLC0415
-
-    small = io.BytesIO()
-    pyarrow.parquet.write_table(pa.table({"a": [1]}), small)
-    data = small.getvalue()
+    data = _small(form)
     found = handed.hand(Input("application/vnd.apache.parquet", len(data), lambda: io.BytesIO(data)), form)
     if form == POLARS:
         found.sum().collect()
     if form == PANDAS:
         found.describe()
+
+
+def _small(form: str) -> bytes:
+    """A Parquet file. Who wants Polars has it from Polars: Arrow would look for pandas, which is 60 MB of memory."""
+    small = io.BytesIO()
+    if form == POLARS:
+        import_module("polars").DataFrame({"a": [1]}).write_parquet(small)
+    else:
+        pa = import_module("pyarrow")
+        import_module("pyarrow.parquet").write_table(pa.table({"a": [1]}), small)
+    return small.getvalue()
 
 
 def _handed(source: Input, form: str) -> Any:

@@ -310,8 +310,12 @@ class Memory:
             self._held.write(MAGIC)
         self._held.seek(self._size - len(tail))  # what lies between is read by nobody
         self._held.write(tail)
+        gather = getattr(file, "gather", None)
         with self._held.getbuffer() as view:
             at = len(MAGIC)
+            if gather is not None:  # one question for all of them
+                gather(spans, view[at : size - len(tail)])
+                spans = ()
             for start, length in spans:
                 file.seek(start)
                 end = at + length

@@ -10,11 +10,12 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-HELLO, CODE, JOB, DATA = b"H", b"C", b"J", b"A"  # parent to child
-READY, READ, OUTPUT, STEP, DONE, FAILED = b"Y", b"R", b"O", b"S", b"D", b"F"  # child to parent
+HELLO, CODE, JOB, DATA, SHOWN = b"H", b"C", b"J", b"A", b"Z"  # parent to child
+READY, READ, SHOW, OUTPUT, STEP, DONE, FAILED = b"Y", b"R", b"W", b"O", b"S", b"D", b"F"  # child to parent
 
 HEADER: Final = struct.Struct(">cI")
 READ_BODY: Final = struct.Struct(">BQI")  # index of the role among the job's sorted roles, offset, length
+PLACE_BODY: Final = struct.Struct(">I")  # of a SHOW: where in the window; then a READ_BODY for each range
 OUTPUT_BODY: Final = struct.Struct(
     ">B?"
 )  # index of the output among the job's sorted outputs, whether this piece is the last
@@ -23,16 +24,23 @@ STEP_BODY: Final = struct.Struct(">BH")  # index in STEPS, thousandths done
 READ_BYTES: Final = 1 << 20
 """The most bytes that one ``READ`` may ask for."""
 
+WINDOW_BYTES: Final = 16 << 20
+"""The size of the memory that parent and child share, where they share some."""
+
+MAX_RANGES: Final = 64
+"""The most ranges in one ``SHOW``."""
+
 PIECE_BYTES: Final = 1 << 18
 """The most bytes of an output in one ``OUTPUT``."""
 
 MAX_STEPS: Final = 4096
 """The most ``STEP`` frames in a run."""
 
-TO_CHILD: Final[Mapping[bytes, int]] = {HELLO: 4 << 20, CODE: 4 << 20, JOB: 4 << 20, DATA: READ_BYTES}
+TO_CHILD: Final[Mapping[bytes, int]] = {HELLO: 4 << 20, CODE: 4 << 20, JOB: 4 << 20, DATA: READ_BYTES, SHOWN: 0}
 FROM_CHILD: Final[Mapping[bytes, int]] = {
     READY: 0,
     READ: READ_BODY.size,
+    SHOW: PLACE_BODY.size + MAX_RANGES * READ_BODY.size,
     OUTPUT: OUTPUT_BODY.size + PIECE_BYTES,
     STEP: STEP_BODY.size,
     DONE: 0,

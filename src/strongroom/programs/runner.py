@@ -16,7 +16,7 @@ import struct
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -26,6 +26,7 @@ from strongroom.errors import BadParameters, OutOfMemory, ProgramCrashed, Progra
 
 from . import CLAIMS, STEPS, Input, OutputSpec, Program, frames
 from .frames import frame
+from .window import LEAST, Range, Window
 
 # Read by numeric libraries once, when they are imported. One thread each: runs are then deterministic, and two threads
 # beside another busy process are slower than one.
@@ -51,7 +52,8 @@ class Channel:
     def __init__(self, channel: socket.socket) -> None:
         self._socket = channel
         self._lock = threading.Lock()
-        self.descriptors: list[int] = []  # that came with the job
+        self.descriptors: list[int] = []  # that came with the job, or with the code ahead of it
+        self.window: Window | None = None
 
     def send(self, kind: bytes, *parts: bytes | memoryview) -> None:
         with self._lock:
@@ -60,18 +62,48 @@ class Channel:
     def receive(self, kind: bytes) -> bytes:
         """The payload of the next frame, which must be of this type, and the descriptors that come with its first byte.
         Raises EOFError when the parent is gone."""
-        first, self.descriptors, _, _ = socket.recv_fds(self._socket, frames.HEADER.size, _MAX_DESCRIPTORS)
+        first, passed, _, _ = socket.recv_fds(self._socket, frames.HEADER.size, _MAX_DESCRIPTORS)
+        self.descriptors += passed
         if not first:
             raise EOFError("the parent is gone")
         data = bytearray(self._awaited(kind, first))
         self._fill(memoryview(data))
         return bytes(data)
 
-    def read(self, role: int, offset: int, into: memoryview) -> None:
-        """Fill ``into`` with the bytes of an input that begin at ``offset``.
+    def read(self, role: int, ranges: Sequence[Range], into: memoryview) -> None:
+        """Fill ``into`` with some ranges of an input, one after the other. They are as long together as it is.
 
-        Of a long range the next piece is asked for before the one before has come: who serves it need not wait.
+        Of what is long the next piece is asked for before the one before has come: who serves it need not wait.
         """
+        if self.window is not None and len(into) >= LEAST:
+            self._watch(self.window, role, ranges, into)
+            return
+        at = 0
+        for offset, size in ranges:
+            self._read(role, offset, into[at : at + size])
+            at += size
+
+    def _watch(self, window: Window, role: int, ranges: Sequence[Range], into: memoryview) -> None:
+        """As ``read``, through the window."""
+        portions = [*window.portions(ranges)]
+        with self._lock:
+            for n, portion in enumerate(portions[:2]):
+                self._show(window, role, portion, n)
+            at = 0
+            for n, portion in enumerate(portions):
+                if self._awaited(frames.SHOWN):
+                    raise frames.BrokenFrame("an answer that says something")
+                size = sum(length for _, length in portion)
+                window.take(n % 2 * window.half, into[at : at + size])
+                at += size
+                if n + 2 < len(portions):
+                    self._show(window, role, portions[n + 2], n)
+
+    def _show(self, window: Window, role: int, portion: Sequence[Range], n: int) -> None:
+        bodies = (frames.READ_BODY.pack(role, offset, length) for offset, length in portion)
+        self._socket.sendall(frame(frames.SHOW, frames.PLACE_BODY.pack(n % 2 * window.half), *bodies))
+
+    def _read(self, role: int, offset: int, into: memoryview) -> None:
         pieces = [into[at : at + frames.READ_BYTES] for at in range(0, len(into), frames.READ_BYTES)]
         with self._lock:
             asked = 0
@@ -133,9 +165,15 @@ class RangeFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         length = max(0, min(len(view), self._size - self._at))
         if length:
-            self._channel.read(self._role, self._at, view[:length])
+            self._channel.read(self._role, [(self._at, length)], view[:length])
             self._at += length
         return length
+
+    def gather(self, ranges: Sequence[Range], into: memoryview) -> None:
+        """Fill ``into`` with some ranges, one after the other, in as few questions as can be; the position stays."""
+        if any(not 0 <= start <= start + size <= self._size for start, size in ranges):
+            raise EOFError("the input is shorter than it is said to be")
+        self._channel.read(self._role, ranges, into)
 
     def readall(self) -> bytes:
         data = bytearray(max(0, self._size - self._at))
@@ -158,6 +196,9 @@ class Job:
         self._step, self._permille, self._steps = "start", 0, 0
         self.parameters: Mapping[str, Any] = said["parameters"]
         self.outputs = {name: OutputSpec(**spec) for name, spec in sorted(said["outputs"].items())}
+        if "window" in said:
+            with suppress(OSError):  # no room for it: every range comes through the channel then
+                channel.window = Window(channel.descriptors.pop(), said["window"])
         passed = zip(said.get("in_memory", []), channel.descriptors, strict=True)
         paths = {role: f"/proc/self/fd/{descriptor}" for role, descriptor in passed}
         self.inputs = {
