@@ -179,7 +179,8 @@ def test_nobody_writes_any_more_when_it_has_failed() -> None:
         assert not order
         go.set()
         thread.join(60)
-    assert order == ["other", "ended"]
+    assert order.count("other") >= 1
+    assert order.index("ended") == len(order) - 1
 
 
 def test_an_error_of_any_thread_is_raised() -> None:

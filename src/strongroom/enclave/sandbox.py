@@ -272,7 +272,8 @@ class Sandbox:
                 raise self._end(OutOfMemory)
             for role in whole:
                 self._passed.append(memory_file(inputs[role]))
-            window = made(sum(found.size for found in inputs.values()), limits.memory_bytes)
+            ranged = sum(found.size for role, found in inputs.items() if role not in whole)
+            window = made(ranged, limits.memory_bytes)
             if window is not None:
                 self._passed.append(stack.enter_context(window).pass_on())
             served = Inputs(inputs, window)
