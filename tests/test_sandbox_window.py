@@ -400,7 +400,7 @@ def test_the_window_counts_as_the_child_s_memory(kind: str, inputs: Any) -> None
     # so much fits beside a small input, and not beside a window
     body = """
         import mmap
-        held = mmap.mmap(-1, 230 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        held = mmap.mmap(-1, 222 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         for at in range(0, len(held), 4096):
             held[at] = 1
         time.sleep(WAIT)
