@@ -21,6 +21,7 @@
     ├── EhbpError            encrypted HTTP bodies
     ├── CarryError           bundles that are carried between sites by hand
     ├── JobError             runs that wait in a queue for their turn
+    ├── DatastoreError       stores of text that models retrieve from, and their sources
     └── AppError             files, addresses and usage at the edge
 
 A leaf has a stable ``code`` (``noun.what``), a message of one line that says what failed and why, and a ``hint`` that says
@@ -1537,6 +1538,126 @@ class RunEnded(JobError):
 class NoCluster(JobError):
     code = "job.no_cluster"
     hint = "Is it running, with its port for clients? ray start --head --ray-client-server-port 10001 (docs/jobs.md)"
+
+
+# --- datastore ------------------------------------------------------------------------------------------------------
+
+
+class DatastoreError(StrongroomError):
+    """A store of text that models retrieve from, or a source in it."""
+
+    code = "datastore"
+
+
+class NotAStore(DatastoreError):
+    code = "datastore.not_a_store"
+    hint = "Name a folder that this made: strongroom lm build SOURCE... --out STORE"
+
+
+class HalfBuilt(DatastoreError):
+    """A store or a source whose building did not come to its end."""
+
+    code = "datastore.half_built"
+    hint = "Give the same build command again: it goes on where it ended. Nothing in the store was changed."
+
+
+class StoreTruncated(DatastoreError):
+    """A file that is shorter or longer than its manifest says, or is not there."""
+
+    code = "datastore.truncated"
+    hint = "Drop the source and add it again from where it came: strongroom lm drop STORE NAME"
+
+
+class StoreVersion(DatastoreError):
+    code = "datastore.other_version"
+    hint = "It is of another version of the format than this program reads (spec/datastore.md); build it again."
+
+
+class OtherParts(DatastoreError):
+    """A source that was built with another tokenizer, retriever or quantizer than the store's."""
+
+    code = "datastore.other_parts"
+    hint = "Build the source again for this store: strongroom lm build NAME=FILE --out STORE"
+
+
+class SourceTwice(DatastoreError):
+    code = "datastore.source_twice"
+    hint = "Give it another name; or drop the one that is there first: strongroom lm drop STORE NAME"
+
+
+class NoSource(DatastoreError):
+    code = "datastore.no_source"
+    hint = "See what is there: strongroom lm sources STORE"
+
+
+class BadSourceName(DatastoreError):
+    code = "datastore.bad_name"
+    hint = "A source's name has 1 to 64 lowercase letters, digits, dots, dashes and underscores, and begins with a letter."
+
+
+class BadManifest(DatastoreError):
+    code = "datastore.bad_manifest"
+    hint = "The file was altered or is of another program (spec/datastore.md); take the source again from where it came."
+
+
+class DigestMismatch(DatastoreError):
+    """A file whose bytes are not those that a manifest promises."""
+
+    code = "datastore.digest_mismatch"
+    hint = "It was damaged or altered, or its manifest lies; use nothing of it, and take it again from where it came."
+
+
+class EmptySource(DatastoreError):
+    code = "datastore.empty_source"
+    hint = "A source has at least one document; check that the file was written to its end."
+
+
+class BadDocument(DatastoreError):
+    """A line or a row that is no document."""
+
+    code = "datastore.bad_document"
+    hint = 'A document is {"id": …, "text": …}, one a line; or a row with a column "text". To pass over such: --skip-bad'
+
+
+class EmptyDocument(DatastoreError):
+    code = "datastore.empty_document"
+    hint = "Take it out of the file; or pass over such documents and have them counted: --skip-bad"
+
+
+class DocumentTooLong(DatastoreError):
+    code = "datastore.document_too_long"
+    hint = "Is the file really one document a line? Split it, or pass over such documents: --skip-bad"
+
+
+class NotUtf8(DatastoreError):
+    code = "datastore.not_utf8"
+    hint = "Convert the file to UTF-8 first; or pass over such documents and have them counted: --skip-bad"
+
+
+class NotATextFile(DatastoreError):
+    """A file of a kind that no source is built from, or one that is damaged."""
+
+    code = "datastore.not_a_text_file"
+    hint = "A source is built from .jsonl, .txt or .parquet files, the first two also as .gz or .xz, or a folder of them."
+
+
+class InputChanged(DatastoreError):
+    """A file that is not what it was when the building began."""
+
+    code = "datastore.input_changed"
+    hint = "Begin anew, which throws away what was built of this source: --restart"
+
+
+class DiskFull(DatastoreError):
+    code = "datastore.disk_full"
+    hint = "Make room and give the same command again: it goes on where it ended. Nothing in the store was changed."
+
+
+class StoreBusy(DatastoreError):
+    """Somebody else builds the same source."""
+
+    code = "datastore.busy"
+    hint = "Wait until the other build ends, or end it."
 
 
 # --- app ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,265 @@
+"""Documents out of files: JSON lines, text and Parquet, read as a stream and from any place again.
+
+    *.jsonl, *.ndjson    {"id": …, "text": …}, one a line; other members are passed over
+    *.txt, *.md          one document a file, named by its path
+    *.parquet            columns "text" and, where there is one, "id"; one a row
+
+The first two also compressed (.gz, .xz). A folder is all of these in it, in the order of their names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, TypeAlias
+
+from strongroom.errors import (
+    BadDocument,
+    DatastoreError,
+    DocumentTooLong,
+    EmptyDocument,
+    EmptySource,
+    MissingExtra,
+    NotATextFile,
+    NotUtf8,
+)
+
+MAX_DOCUMENT: Final = 32 << 20
+"""Bytes of a document, and of its line."""
+_MAX_ID: Final = 1024
+_LINES, _WHOLE, _ROWS = (".jsonl", ".ndjson"), (".txt", ".md"), (".parquet",)
+_PACKED: Final = {".gz": gzip.open, ".xz": lzma.open}
+_ROWS_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to go on reading.
+
+    Attributes:
+        file: which of the files.
+        documents: lines or rows of it that are behind.
+        offset: bytes of it that are behind, uncompressed.
+    """
+
+    file: int = 0
+    documents: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document, and where to go on behind it."""
+
+    id: str
+    text: str
+    after: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What is no document, why, and where to go on behind it."""
+
+    error: DatastoreError
+    after: Place
+
+
+Found: TypeAlias = Document | Passed
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The files of a source, in order.
+
+    Attributes:
+        files: their paths.
+        names: how ids and messages call them.
+    """
+
+    files: Sequence[Path]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> Texts:
+        """Files, and all that lie in folders. Raises NotATextFile, EmptySource; OSError where one is not there."""
+        files: list[Path] = []
+        names: list[str] = []
+        for path in paths:
+            if path.is_dir():
+                inside = sorted(one for one in path.rglob("*") if one.is_file() and _kind(one) is not None)
+                files += inside
+                names += [str(one.relative_to(path)) for one in inside]
+            else:
+                path.stat()
+                if _kind(path) is None:
+                    raise NotATextFile(f"{path.name} is of no kind that documents are read from")
+                files.append(path)
+                names.append(path.name)
+        if not files:
+            raise EmptySource("there is no file with documents")
+        return cls(files, names)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files, as they lie on the disk."""
+        return sum(path.stat().st_size for path in self.files)
+
+    def state(self) -> list[list[int]]:
+        """What the system tells of each file: changed where it was changed."""
+        found = [path.stat() for path in self.files]
+        return [[one.st_size, one.st_mtime_ns] for one in found]
+
+    def read(self, place: Place = Place()) -> Iterator[Found]:  # noqa: B008 - frozen
+        """The documents from a place on.
+
+        Raises:
+            NotATextFile: a file is damaged. MissingExtra: of Parquet without pyarrow.
+        """
+        for number in range(place.file, len(self.files)):
+            begin = place if number == place.file else Place(number)
+            kind, packed = _kind(self.files[number]) or ("", "")
+            read = self._rows if kind in _ROWS else self._lines if kind in _LINES else self._whole
+            yield from read(begin, packed)
+
+    def _file(self, number: int, packed: str) -> IO[bytes]:
+        if packed:
+            found: Any = _PACKED[packed](self.files[number], "rb")
+            return found  # type: ignore[no-any-return]
+        return self.files[number].open("rb")
+
+    def _lines(self, place: Place, packed: str) -> Iterator[Found]:
+        name = self.names[place.file]
+        try:
+            with self._file(place.file, packed) as file:
+                file.seek(place.offset)
+                count, offset = place.documents, place.offset
+                while line := file.readline(MAX_DOCUMENT + 1):
+                    count, offset = count + 1, offset + len(line)
+                    if len(line) > MAX_DOCUMENT:
+                        while line and not line.endswith(b"\n"):  # the rest of it, never held as a whole
+                            line = file.readline(1 << 20)  # noqa: PLW2901
+                            offset += len(line)
+                        error: DatastoreError = DocumentTooLong(f"{name}, line {count}: more than {MAX_DOCUMENT >> 20} MiB")
+                        yield Passed(error, Place(place.file, count, offset))
+                        continue
+                    after = Place(place.file, count, offset)
+                    try:
+                        yield Document(*_from_json(line, name, count), after)
+                    except DatastoreError as error:
+                        yield Passed(error, after)
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error):
+            raise NotATextFile(f"{name} is damaged, or cut short") from None
+
+    def _whole(self, place: Place, packed: str) -> Iterator[Found]:
+        name = self.names[place.file]
+        if place.documents:
+            return
+        after = Place(place.file, 1)
+        try:
+            with self._file(place.file, packed) as file:
+                data = file.read(MAX_DOCUMENT + 1)
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error):
+            raise NotATextFile(f"{name} is damaged, or cut short") from None
+        try:
+            if len(data) > MAX_DOCUMENT:
+                raise DocumentTooLong(f"{name}: more than {MAX_DOCUMENT >> 20} MiB")
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError:
+                raise NotUtf8(f"{name} is not UTF-8") from None
+            yield Document(name[-_MAX_ID:], _text(text, name), after)
+        except DatastoreError as error:
+            yield Passed(error, after)
+
+    def _rows(self, place: Place, _packed: str) -> Iterator[Found]:
+        name = self.names[place.file]
+        try:
+            import pyarrow as pa  # noqa: PLC0415 - loaded when it is used
+            from pyarrow import parquet  # noqa: PLC0415
+        except ImportError:
+            raise MissingExtra("Parquet needs pyarrow", hint="pip install 'strongroom[lm]'") from None
+        try:
+            with parquet.ParquetFile(self.files[place.file]) as file:
+                columns = [column for column in ("id", "text") if column in file.schema_arrow.names]
+                if "text" not in columns or not _textual(file.schema_arrow.field("text").type):
+                    raise NotATextFile(f'{name} has no column "text" with text in it')
+                count = 0
+                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns, use_threads=False):
+                    if count + len(batch) <= place.documents:
+                        count += len(batch)
+                        continue
+                    for row in batch.to_pylist():
+                        count += 1
+                        if count > place.documents:
+                            yield _from_row(row, name, count, Place(place.file, count))
+        except pa.ArrowInvalid:
+            raise NotATextFile(f"{name} is no Parquet file, or damaged") from None
+        except UnicodeDecodeError:
+            raise NotUtf8(f"{name}: a text is not UTF-8") from None
+
+
+def _textual(kind: Any) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _from_row(row: dict[str, Any], name: str, count: int, after: Place) -> Found:
+    where = f"{name}, row {count}"
+    try:
+        text = row["text"]
+        if text is None:
+            raise EmptyDocument(f"{where}: the document is empty")
+        if len(text) * 4 > MAX_DOCUMENT and len(text.encode("utf-8")) > MAX_DOCUMENT:
+            raise DocumentTooLong(f"{where}: more than {MAX_DOCUMENT >> 20} MiB")
+        return Document(_id(row.get("id"), f"{name}#{count}", where), _text(text, where), after)
+    except DatastoreError as error:
+        return Passed(error, after)
+
+
+def _from_json(line: bytes, name: str, count: int) -> tuple[str, str]:
+    where = f"{name}, line {count}"
+    try:
+        decoded = line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NotUtf8(f"{where}: not UTF-8") from None
+    if not decoded.strip():
+        raise EmptyDocument(f"{where}: the line is empty")
+    try:
+        value = json.loads(decoded)
+    except (ValueError, RecursionError):
+        raise BadDocument(f"{where}: not JSON") from None
+    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+        raise BadDocument(f'{where}: no object with a text called "text"')
+    return _id(value.get("id"), f"{name}#{count}", where), _text(value["text"], where)
+
+
+def _id(value: Any, otherwise: str, where: str) -> str:
+    found = otherwise if value is None else str(value) if isinstance(value, str | int) else None
+    if found is None or isinstance(value, bool) or not found or len(found) > _MAX_ID or not found.isprintable():
+        raise BadDocument(f"{where}: the id is no line of 1 to {_MAX_ID} characters")
+    return found
+
+
+def _text(text: str, where: str) -> str:
+    if not text.strip():
+        raise EmptyDocument(f"{where}: the document is empty")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # JSON can write half a character
+        raise NotUtf8(f"{where}: half a character stands in the text") from None
+    return text
+
+
+def _kind(path: Path) -> tuple[str, str] | None:
+    """A file's suffix, and that of how it is packed, or nothing; ``None`` where no documents are read from such files."""
+    packed = path.suffix if path.suffix in _PACKED else ""
+    kind = path.with_suffix("").suffix if packed else path.suffix
+    if kind in _LINES or kind in _WHOLE or (kind in _ROWS and not packed):
+        return kind, packed
+    return None
