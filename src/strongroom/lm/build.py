@@ -1,7 +1,7 @@
 """Building a source: parts are read into vectors and tokens (``lm.part``), and merged into one folder.
 
-What is merged does not depend on how it was divided into parts and runs, nor on where a build was interrupted: the same files
-give the same bytes. Memory does not grow with the source. Nothing is in a store before all of it is there.
+What is merged does not depend on how it was divided into parts and runs, nor on where a build was interrupted: the same
+files give the same bytes. Memory does not grow with the source. Nothing is in a store before all of it is there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from strongroom.errors import EmptySource, StoreBusy
+from strongroom.errors import EmptySource, SourceTwice, StoreBusy
 
 from .datastore import BUILDING, PARTS, Head, add, manifests
 from .disk import durable, put, remove, roomy
@@ -77,8 +77,6 @@ def build(
     place = Path(store)
     there = manifests(place)
     if about.name in there and not replace:
-        from strongroom.errors import SourceTwice  # noqa: PLC0415
-
         raise SourceTwice(f"the store has a source {about.name} already")
     parts = Parts.load(place / PARTS)
     folder = place / BUILDING / f"source-{about.name}"

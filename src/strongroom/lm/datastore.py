@@ -5,8 +5,8 @@
     sources/NAME-…/  lm.source, one folder each, which never change
     building/        what is being built or thrown away; of no store
 
-Whoever opens a store has a snapshot: what is added or dropped later is not seen, and what is dropped stays readable to whoever
-has it open. Adding and dropping replace the head, and take as long for a large source as for a small one.
+Whoever opens a store has a snapshot: what is added or dropped later is not seen, and what is dropped stays readable to
+whoever has it open. Adding and dropping replace the head, and take as long for a large source as for a small one.
 
 Deletion is exact. A result depends on the query, on one source and on the frozen parts, which come from public text; sources
 stand in the order of their names. So a store that dropped a source and a store that never had it have one head, byte for
@@ -42,7 +42,7 @@ from . import document
 from .disk import durable, put, remove, roomy
 from .document import Members
 from .nearest import Hits, library
-from .parts import CHUNK, NEIGHBOUR, Parts
+from .parts import CHUNK, Parts
 from .retriever import Retriever
 from .source import Checked, Manifest, Source, document_key, read_manifest
 from .tokenizer import Tokenizer, Tokens
@@ -328,13 +328,14 @@ def changing(store: Path) -> Iterator[Head]:
         os.close(file)
 
 
-def add(path: Path | str, source: Checked, *, replace: bool = False) -> Head:
+def add(path: Path | str, source: Checked, *, replace: bool = False, reclaim: bool = True) -> Head:
     """Put a source into a store. Takes as long for a large one as for a small one.
 
     Args:
         path: the store.
         source: in a folder below the store's ``building``, which is moved.
         replace: in the place of one of that name.
+        reclaim: remove the files of what it takes the place of.
 
     Raises:
         SourceTwice, OtherParts, DigestMismatch, DiskFull.
@@ -359,15 +360,21 @@ def add(path: Path | str, source: Checked, *, replace: bool = False) -> Head:
             source.folder.rename(target)
             durable(target.parent)
             put(store / HEAD, new.encode())
-        gone = _set_aside(store, new)
-    _throw_away(gone)
+        _set_aside(store, new)
+    if reclaim:
+        reclaimed(store)
     return new
 
 
-def drop(path: Path | str, name: str) -> Head:
+def drop(path: Path | str, name: str, *, reclaim: bool = True) -> Head:
     """Take a source out of a store, and remove its files.
 
     Readers that have it open keep it until they close it; whoever opens the store from now on does not see it.
+
+    Args:
+        path: the store.
+        name: of the source.
+        reclaim: remove its files too, which takes longer for a large one; else :func:`reclaimed` does later.
 
     Raises:
         NoSource, DiskFull.
@@ -378,21 +385,23 @@ def drop(path: Path | str, name: str) -> Head:
             raise NoSource("the store has no source of that name")
         new = Head(head.parts, {other: digest for other, digest in head.sources.items() if other != name})
         put(store / HEAD, new.encode())
-        gone = _set_aside(store, new)
-    _throw_away(gone)
+        _set_aside(store, new)
+    if reclaim:
+        reclaimed(store)
     return new
 
 
-def _set_aside(store: Path, head: Head) -> list[Path]:
-    """Folders of sources that the head does not name, moved out of the way. Under the lock, so that none is being added."""
+def reclaimed(path: Path | str) -> None:
+    """Remove the files of sources that were dropped or replaced."""
+    for folder in (Path(path) / BUILDING).iterdir():
+        if folder.name.startswith("dropped-"):
+            remove(folder)
+
+
+def _set_aside(store: Path, head: Head) -> None:
+    """Move folders of sources that the head does not name out of the way. Under the lock, so that none is being added."""
     named = {head.folder(name) for name in head.sources}
     for folder in (store / SOURCES).iterdir():
         if folder.name not in named:
             with suppress(OSError):
                 folder.rename(store / BUILDING / f"dropped-{os.getpid()}-{folder.name}")
-    return [folder for folder in (store / BUILDING).iterdir() if folder.name.startswith("dropped-")]
-
-
-def _throw_away(folders: Sequence[Path]) -> None:
-    for folder in folders:
-        remove(folder)

@@ -50,6 +50,19 @@ def _no_float(_text: str) -> NoReturn:
     raise ValueError
 
 
+def _decoded(data: bytes, what: str) -> Any:
+    """Raises BadManifest."""
+    try:
+        found = data.decode("utf-8") if len(data) <= MAX_BYTES else ""
+        value = json.loads(found, object_pairs_hook=_pairs, parse_float=_no_float, parse_constant=_no_float)
+        canonical = isinstance(value, dict) and encode(value) == data
+    except (ValueError, RecursionError, rfc8785.CanonicalizationError):
+        canonical = False
+    if not canonical:
+        raise BadManifest(f"{what} is not canonical JSON")
+    return value
+
+
 class Members:
     """One object, read member by member. What is wrong is named.
 
@@ -75,17 +88,7 @@ class Members:
         Raises:
             BadManifest. StoreVersion: its ``purpose`` is of another version.
         """
-        try:
-            if len(data) > MAX_BYTES:
-                raise ValueError
-            value = json.loads(
-                data.decode("utf-8"), object_pairs_hook=_pairs, parse_float=_no_float, parse_constant=_no_float
-            )
-            if not isinstance(value, dict) or encode(value) != data:
-                raise ValueError
-        except (ValueError, RecursionError, rfc8785.CanonicalizationError):
-            raise BadManifest(f"{what} is not canonical JSON") from None  # the cause quotes it
-        found = cls(value, what)
+        found = cls(_decoded(data, what), what)
         said = found.take("purpose", str)
         if said != purpose:
             if said.rpartition(".v")[0] == purpose.rpartition(".v")[0]:

@@ -1,4 +1,4 @@
-"""The nearest chunks of a source: a faiss ``IndexIVFFlat`` for each source, on one quantizer that all share and none changes.
+"""The nearest chunks of a source: a faiss ``IndexIVFFlat`` for each, on one quantizer that all share and none changes.
 
 The file is faiss's own; it is written as a stream and searched where it lies on disk. A result depends on the query, the
 source and the frozen parts alone, and not on what else is asked at once.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from strongroom.errors import BadManifest, MissingExtra, StoreTruncated
 
-from .retriever import _file, _tensors
+from .retriever import packed, unpacked
 
 ENTRY: Final = np.dtype("<i8").itemsize
 _SPARE: Final = 16  # asked for more than wanted where some are to be left out
@@ -47,7 +47,7 @@ class Quantizer:
     """
 
     def __init__(self, data: bytes) -> None:
-        found = _tensors(data)
+        found = unpacked(data)
         centres = found.get("centres")
         if set(found) != {"centres"} or centres is None or centres.dtype != np.float32 or centres.ndim != 2:
             raise BadManifest("the quantizer's file does not hold what it should")
@@ -64,7 +64,7 @@ class Quantizer:
             vectors.shape[1], lists, niter=10, seed=1, spherical=True, min_points_per_centroid=1, verbose=False
         )
         kmeans.train(np.ascontiguousarray(vectors))
-        return cls(_file({"centres": np.asarray(kmeans.centroids, np.float32)}))
+        return cls(packed({"centres": np.asarray(kmeans.centroids, np.float32)}))
 
     def encode(self) -> bytes:
         return self._data
@@ -91,10 +91,10 @@ class Quantizer:
             raise StoreTruncated("an index has other lists than its quantizer")
         empty = faiss.IndexIVFFlat(self.flat, self.dimensions, self.lists, faiss.METRIC_INNER_PRODUCT)
         empty.is_trained = True
-        found = faiss.serialize_index(empty).tobytes()
-        # faiss: magic, dimensions, and then how many there are; at the end the lists: "ilar", lists, bytes of a vector, "full",
-        # how many sizes, and the sizes.
-        found = found[:8] + struct.pack("<q", int(sizes.sum())) + found[16 : found.rindex(b"ilar")]
+        found: bytes = faiss.serialize_index(empty).tobytes()
+        # faiss: magic, dimensions, and then how many there are; at the end the lists: "ilar", lists, bytes of a vector,
+        # "full", how many sizes, and the sizes.
+        found = bytes(found[:8]) + struct.pack("<q", int(sizes.sum())) + found[16 : found.rindex(b"ilar")]
         lists = struct.pack("<QQ", self.lists, 4 * self.dimensions)
         return found + b"ilar" + lists + b"full" + struct.pack("<Q", self.lists) + sizes.astype("<i8").tobytes()
 

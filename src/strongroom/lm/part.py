@@ -104,7 +104,7 @@ class Part:
         """Read all that is left. ``said`` is told after each batch how far it is.
 
         Raises:
-            what :meth:`Texts.read` raises; and of a document that is none, unless such are passed over, what is wrong with it.
+            what :meth:`Texts.read` raises; and what is wrong with a document that is none, unless such are passed over.
         """
         if self.progress.whole:
             return self.progress
@@ -185,7 +185,7 @@ class Part:
             vectors = np.concatenate(self._vectors)
             with run("vectors").open("wb") as file:
                 for at in range(0, len(order), 4096):
-                    file.write(np.ascontiguousarray(vectors[order[at : at + 4096]], "<f4"))
+                    file.write(vectors[order[at : at + 4096]].astype("<f4").tobytes())
             run("numbers").write_bytes((order + first).astype("<i8").tobytes())
             run("sizes").write_bytes(np.bincount(lists, minlength=self._parts.quantizer.lists).astype("<i8").tobytes())
             for what in ("vectors", "numbers", "sizes"):

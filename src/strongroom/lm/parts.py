@@ -1,7 +1,7 @@
 """What is frozen before the first source comes: tokenizer, retriever and quantizer, from public text alone.
 
-All sources of a store share them, and none of them changes them. That is why what a source brings, and what goes with it when
-it is dropped, lies in its own folder and nowhere else.
+All sources of a store share them, and none of them changes them. That is why what a source brings, and what goes with it
+when it is dropped, lies in its own folder and nowhere else.
 
     parts.json                 digests of the three, and how they are used
     tokenizer.json             lm.tokenizer
@@ -16,17 +16,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from strongroom.errors import BadManifest, DigestMismatch, NotAStore, StoreTruncated
 
 from . import document
 from .document import Members
 from .nearest import Quantizer
-from .retriever import Retriever, TfIdf, _file, _tensors, chunked
+from .retriever import Retriever, TfIdf, chunked
 from .sentences import Sentences
 from .tokenizer import SIZE, Tokenizer
 
@@ -81,11 +80,7 @@ class Parts:
         texts = list(texts)
         tokenizer = tokenizer or Tokenizer.train(texts, size)
         chunks = chunked(tokenizer.encode_many(texts), CHUNK)
-        found: Retriever
-        if retriever == Sentences.kind:
-            found = Sentences.beside(tokenizer)
-        else:
-            found = TfIdf.train(chunks, tokenizer.size)
+        found: Retriever = TfIdf.train(chunks, tokenizer.size) if retriever == TfIdf.kind else Sentences.beside(tokenizer)
         few = max(1, min(lists, len(chunks) // _CHUNKS_A_LIST))
         sample = chunks[np.linspace(0, len(chunks) - 1, min(len(chunks), 64 * few)).astype(np.int64)]
         return cls(tokenizer, found, Quantizer.train(found.embed(sample), few), min(probes, few))
@@ -154,7 +149,3 @@ class Parts:
 
 def _read(path: Path) -> bytes:
     return path.read_bytes()
-
-
-def tensors(data: bytes) -> dict[str, NDArray[Any]]:
-    return _tensors(data)

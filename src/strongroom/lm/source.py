@@ -199,7 +199,8 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest in a source's folder.
 
     Raises:
-        NoSource: there is no such folder. HalfBuilt: it has no manifest, which is written last. And as of ``Manifest.parse``.
+        NoSource: there is no such folder. HalfBuilt: it has no manifest, which is written last. And as of
+            ``Manifest.parse``.
     """
     try:
         data = (folder / "manifest.json").read_bytes()

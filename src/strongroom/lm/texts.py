@@ -114,7 +114,7 @@ class Texts:
         found = [path.stat() for path in self.files]
         return [[one.st_size, one.st_mtime_ns] for one in found]
 
-    def read(self, place: Place = Place()) -> Iterator[Found]:  # noqa: B008 - frozen
+    def read(self, place: Place = Place()) -> Iterator[Found]:
         """The documents from a place on.
 
         Raises:
@@ -128,8 +128,9 @@ class Texts:
 
     def _file(self, number: int, packed: str) -> IO[bytes]:
         if packed:
-            found: Any = _PACKED[packed](self.files[number], "rb")
-            return found  # type: ignore[no-any-return]
+            opened: Any = _PACKED[packed]
+            found: IO[bytes] = opened(self.files[number], "rb")
+            return found
         return self.files[number].open("rb")
 
     def _lines(self, place: Place, packed: str) -> Iterator[Found]:
@@ -142,7 +143,7 @@ class Texts:
                     count, offset = count + 1, offset + len(line)
                     if len(line) > MAX_DOCUMENT:
                         while line and not line.endswith(b"\n"):  # the rest of it, never held as a whole
-                            line = file.readline(1 << 20)  # noqa: PLW2901
+                            line = file.readline(1 << 20)
                             offset += len(line)
                         error: DatastoreError = DocumentTooLong(f"{name}, line {count}: more than {MAX_DOCUMENT >> 20} MiB")
                         yield Passed(error, Place(place.file, count, offset))

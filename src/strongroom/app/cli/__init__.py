@@ -60,6 +60,11 @@ VERBS = {
     "usage": ("keys", "recompute what was used, and what is owed, from the receipts of requests"),
     "log": ("state", "every decision of your broker; the ledger"),
     "status": ("state", "where your contracts stand; releases without receipts"),
+    "lm build": ("datastore", "make a store that models retrieve from, or build another source into one"),
+    "lm add": ("datastore", "put a source that was built elsewhere into a store"),
+    "lm drop": ("datastore", "take a source out of a store: at once, and as if it had never been there"),
+    "lm sources": ("datastore", "list the sources of a store: how much, whose, under which licence, at what price"),
+    "lm copy": ("datastore", "bring a store to an S3 bucket, or from one"),
     "measure": ("measure", "what this installation measures, its programs, or an image of your own"),
     "demo": ("demo", "two parties, one secret model, secret records: the whole story"),
     "exchange": ("roles", "serve an exchange"),
@@ -80,9 +85,10 @@ class _Parser(argparse.ArgumentParser):
         raise Usage(message, hint=f"See: {self.prog} --help")
 
 
-def _overview() -> str:
-    width = max(map(len, VERBS))
-    return "verbs:\n" + "\n".join(f"  {verb.ljust(width)}  {line}" for verb, (_, line) in VERBS.items())
+def _overview(of: str = "") -> str:
+    found = {verb: line for verb, (_, line) in VERBS.items() if verb.startswith(of)}
+    width = max(map(len, found))
+    return "verbs:\n" + "\n".join(f"  {verb.ljust(width)}  {line}" for verb, line in found.items())
 
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
@@ -128,6 +134,11 @@ def _run(words: list[str], screen: Screen) -> int:
     if words[0] == "--version":
         screen.line(f"strongroom {__version__}")
         return 0
+    if words[0] == "lm":  # a group of verbs
+        words = [" ".join(words[:2]), *words[2:]]
+    if words[0] in ("lm", "lm -h", "lm --help"):
+        screen.line(_overview("lm ") + "\n\nstrongroom lm VERB --help shows an example.")
+        return 0 if len(words[0]) > 2 else 2
     if words[0] not in VERBS:
         raise Usage(f"there is no verb {words[0]!r}", hint="See: strongroom --help")
     args = parser_of(words[0]).parse_args(words[1:])
