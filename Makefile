@@ -17,9 +17,13 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
 LOCK := $(BIN)/uv pip compile pyproject.toml --quiet --universal --fork-strategy fewest --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --annotation-style line
+# torch is not in locks/lm.txt: its usual build for Linux brings 3 GB for GPUs. pip takes a build for processors where it is told of one.
+TORCH := torch==2.13.0
+NO_TORCH := $(foreach name,torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
+	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx),--no-emit-package $(name))
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-.PHONY: help demo test cluster lint bench soak web lock clean
+.PHONY: help demo test cluster lm lint bench soak web lock clean
 
 help: ## what can be made
 	@echo 'make TARGET, where TARGET is'
@@ -38,6 +42,9 @@ test: lint ## lint, types and every test, with the branch coverage of the core
 
 cluster: $(VENV)/ray.stamp ## the test of jobs on two Ray nodes; installs 220 MB, which no other test needs
 	@$(BIN)/python -m pytest tests/test_jobs_ray.py -p no:randomly $(ARGS)
+
+lm: $(VENV)/lm.stamp ## the tests of models that retrieve, and of their stores; installs torch and faiss, which no other test needs
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_lm_*.py -n $(WORKERS) $(ARGS)
 
 lint: $(VENV)/dev.stamp ## ruff and mypy
 	@echo 'Linting ...'
@@ -65,7 +72,8 @@ lock: $(VENV)/setup.stamp ## resolve the locks again; ARGS=--upgrade takes newer
 	@$(LOCK) -c locks/dev.txt -o locks/core.txt
 	@$(LOCK) -c locks/dev.txt --extra room -o locks/room.txt
 	@$(LOCK) -c locks/dev.txt --extra demo -o locks/demo.txt
-	@$(LOCK) -c locks/dev.txt --extra ray -o locks/ray.txt $(ARGS)
+	@$(LOCK) -c locks/dev.txt --extra lm --extra retrievers --extra bucket --group lm $(NO_TORCH) -o locks/lm.txt $(ARGS)
+	@$(LOCK) -c locks/lm.txt -c locks/dev.txt --extra ray --extra store -o locks/ray.txt $(ARGS)
 	@$(subst pyproject.toml,,$(LOCK)) -c locks/dev.txt --group setup -o locks/setup.txt $(ARGS)
 	@if grep -nE '://' locks/*.txt; then echo 'a lock names a host' >&2; exit 1; fi
 	@wc -l locks/*.txt
@@ -88,6 +96,12 @@ $(VENV)/setup.stamp: locks/setup.txt
 web/node_modules/.package-lock.json: web/package-lock.json
 	@echo 'Installing what web/package-lock.json names, each by its hash ...'
 	@cd web && npm ci --no-audit --no-fund
+	@touch $@
+
+$(VENV)/lm.stamp: locks/lm.txt $(VENV)/dev.stamp
+	@echo 'Installing faiss, torch and what belongs to them beside what the tests need ...'
+	@$(INSTALL) --quiet --require-hashes -r $<
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	@touch $@
 
 $(VENV)/ray.stamp: locks/ray.txt $(VENV)/dev.stamp
