@@ -16,7 +16,7 @@ from strongroom.lm.texts import Texts
 
 WORDS = {
     "public": "the a of to and in on house river walks holds small old stone bright under over garden letter said came went",
-    "law": "the a of to and in shall Council mayor section permit tax board hearing within days notice property subsection (a)",
+    "law": "the a of to and in shall Council mayor section permit tax board hearing within days notice property subsection",
     "cells": "the a of to and in cell membrane protein gene plant water light energy molecule tissue enzyme divides carries",
 }
 

@@ -226,7 +226,7 @@ def test_a_reader_never_sees_a_mixture_while_another_process_drops_and_adds(tmp_
         assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
         for _ in range(15):
-            # law is replaced by cells in two changes, so that both or none of them are there for a moment; never half a source.
+            # Both are there for a moment, and never none or half of one.
             with brought(place, found(tmp_path / "kept-cells")) as checked:
                 add(place, checked)
             drop(place, "law")

@@ -4,6 +4,7 @@
     parts/           lm.parts, which never change
     sources/NAME-…/  lm.source, one folder each, which never change
     building/        what is being built or thrown away; of no store
+    lists/           lm.lists: what was found before, by source; can be thrown away
 
 Whoever opens a store has a snapshot: what is added or dropped later is not seen, and what is dropped stays readable to
 whoever has it open. Adding and dropping replace the head, and take as long for a large source as for a small one.
@@ -48,7 +49,7 @@ from .source import Checked, Manifest, Source, document_key, read_manifest
 from .tokenizer import Tokenizer, Tokens
 
 PURPOSE: Final = "strongroom.datastore.v1"
-HEAD, PARTS, SOURCES, BUILDING = "store.json", "parts", "sources", "building"
+HEAD, PARTS, SOURCES, BUILDING, LISTS = "store.json", "parts", "sources", "building", "lists"
 MAX_SOURCES: Final = 10_000
 _TRIES: Final = 100  # a head that changes again and again while it is read
 
@@ -353,17 +354,52 @@ def add(path: Path | str, source: Checked, *, replace: bool = False, reclaim: bo
             raise BadManifest(f"a store has at most {MAX_SOURCES:,} sources")
         source.unchanged()
         new = Head(head.parts, {**head.sources, name: manifest.digest})
-        target = store / SOURCES / new.folder(name)
         if new != head:
-            if target.exists():  # of a change that did not come to its end
-                target.rename(store / BUILDING / f"dropped-{os.getpid()}-{target.name}")
-            source.folder.rename(target)
-            durable(target.parent)
+            _place(store, source, new)
+            durable(store / SOURCES)
             put(store / HEAD, new.encode())
         _set_aside(store, new)
     if reclaim:
         reclaimed(store)
     return new
+
+
+def become(path: Path | str, head: Head, sources: Sequence[Checked]) -> Head:
+    """Make a store what another is, in one change.
+
+    Args:
+        path: the store.
+        head: the other's.
+        sources: those that are not here yet, in folders below the store's ``building``, which are moved.
+
+    Raises:
+        OtherParts, DigestMismatch, NoSource: one is neither here nor among them. DiskFull.
+    """
+    store = Path(path)
+    with roomy(), changing(store) as old:
+        if head.parts != old.parts:
+            raise OtherParts("the other store is of other frozen parts")
+        for source in sources:
+            source.unchanged()
+            if head.sources.get(source.manifest.about.name) != source.manifest.digest:
+                raise DigestMismatch("a source is not the one that the other store's head names")
+        brought = {source.manifest.about.name for source in sources}
+        if any(name not in brought and old.sources.get(name) != digest for name, digest in head.sources.items()):
+            raise NoSource("a source of the other store was not brought")
+        for source in sources:
+            _place(store, source, head)
+        durable(store / SOURCES)
+        put(store / HEAD, head.encode())
+        _set_aside(store, head)
+    reclaimed(store)
+    return head
+
+
+def _place(store: Path, source: Checked, head: Head) -> None:
+    target = store / SOURCES / head.folder(source.manifest.about.name)
+    if target.exists():  # of a change that did not come to its end
+        target.rename(store / BUILDING / f"dropped-{os.getpid()}-{target.name}")
+    source.folder.rename(target)
 
 
 def drop(path: Path | str, name: str, *, reclaim: bool = True) -> Head:
@@ -393,9 +429,16 @@ def drop(path: Path | str, name: str, *, reclaim: bool = True) -> Head:
 
 def reclaimed(path: Path | str) -> None:
     """Remove the files of sources that were dropped or replaced."""
-    for folder in (Path(path) / BUILDING).iterdir():
+    store = Path(path)
+    for folder in (store / BUILDING).iterdir():
         if folder.name.startswith("dropped-"):
             remove(folder)
+    if (store / LISTS).is_dir():
+        head = Head.read(store)
+        kept = {head.folder(name) for name in head.sources}
+        for folder in (store / LISTS).iterdir():
+            if folder.name not in kept:
+                remove(folder)
 
 
 def _set_aside(store: Path, head: Head) -> None:

@@ -44,7 +44,7 @@ def found(origin: Path, name: str | None = None) -> Path:
 
 @contextmanager
 def brought(store: Path, folder: Path, said: Said = lambda _done: None) -> Iterator[Checked]:
-    """Copy a source into a store's ``building``, and read all of the copy; it is removed again, unless it is added meanwhile.
+    """Copy a source into a store's ``building``, and read all of the copy; removed again, unless it is added meanwhile.
 
     Args:
         store: where it is to be.

@@ -37,7 +37,7 @@ NEIGHBOUR: Final = 128
 LISTS: Final = 1024
 PROBES: Final = 16
 
-_FILES: Final = ("parts.json", "tokenizer.json", "retriever.safetensors", "quantizer.safetensors")
+FILES: Final = ("parts.json", "tokenizer.json", "retriever.safetensors", "quantizer.safetensors")
 _RETRIEVERS: Final = {TfIdf.kind: TfIdf, Sentences.kind: Sentences}
 _CHUNKS_A_LIST: Final = 39  # fewer than that of public text for a list, and there are fewer lists
 
@@ -112,7 +112,7 @@ class Parts:
         """Write them into a folder that is made for them."""
         folder.mkdir(parents=True, exist_ok=True)
         contents = (self.encoded, self.tokenizer.data, self.retriever.encode(), self.quantizer.encode())
-        for name, data in reversed(list(zip(_FILES, contents, strict=True))):
+        for name, data in reversed(list(zip(FILES, contents, strict=True))):
             with (folder / name).open("wb") as file:
                 file.write(data)
                 file.flush()
@@ -122,9 +122,9 @@ class Parts:
     def load(cls, folder: Path) -> Parts:
         """Raises NotAStore, StoreTruncated, BadManifest, StoreVersion, DigestMismatch, MissingExtra."""
         try:
-            head, *data = [_read(folder / name) for name in _FILES]
+            head, *data = [_read(folder / name) for name in FILES]
         except FileNotFoundError as error:
-            if error.filename and str(error.filename).endswith(_FILES[0]):
+            if error.filename and str(error.filename).endswith(FILES[0]):
                 raise NotAStore("there are no frozen parts of a store") from None
             raise StoreTruncated("a frozen part of the store is not there") from None
         about = Members.parse(head, "parts.json", PURPOSE)
@@ -136,7 +136,7 @@ class Parts:
         kind = parts[1].take("kind", str)
         if kind not in _RETRIEVERS:
             raise BadManifest("parts.json: no retriever of that kind is known")
-        for name, part, content in zip(_FILES[1:], parts, data, strict=True):
+        for name, part, content in zip(FILES[1:], parts, data, strict=True):
             if part.digest("digest") != document.digest(content):
                 raise DigestMismatch(f"{name} is not what parts.json promises")
         tokenizer = Tokenizer(data[0])

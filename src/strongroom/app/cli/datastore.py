@@ -164,7 +164,7 @@ def _parts(args: Namespace, texts: Sequence[Texts], screen: Screen) -> Parts:
     if not args.public:
         raise Usage(
             "a new store needs frozen parts",
-            hint="Say that the text is public, so that they are learned of it: --public. Or name a store that has them: --like STORE",
+            hint="If the text is public, they can be learned of it: --public. Else name a store that has them: --like STORE",
         )
     screen.note("learning tokenizer, retriever and quantizer of public text: a minute or two")
     return Parts.train(_sample(texts))
