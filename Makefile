@@ -40,8 +40,8 @@ test: lint ## lint, types and every test, with the branch coverage of the core
 		--cov-fail-under=$(CORE_COVERAGE) $(ARGS)
 	@echo 'make test: all passed'
 
-cluster: $(VENV)/ray.stamp ## the test of jobs on two Ray nodes; installs 220 MB, which no other test needs
-	@$(BIN)/python -m pytest tests/test_jobs_ray.py -p no:randomly $(ARGS)
+cluster: $(VENV)/ray.stamp ## the tests of jobs and of building stores on two Ray nodes; installs 500 MB, which no other test needs
+	@$(BIN)/python -m pytest tests/test_jobs_ray.py tests/test_lm_ray.py -p no:randomly $(ARGS)
 
 lm: $(VENV)/lm.stamp ## the tests of models that retrieve, and of their stores; installs torch and faiss, which no other test needs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_lm_*.py -n $(WORKERS) $(ARGS)

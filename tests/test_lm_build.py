@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,20 +111,29 @@ def test_whatever_stands_in_a_line_is_a_document_or_an_error_of_ours(tmp_path_fa
 # --- the same bytes -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 3, 7, 50])
+def test_pieces_one_after_the_other_are_the_whole(tmp_path: Path, pieces: int) -> None:
+    plain = lm_case.lines(tmp_path / "a.jsonl", GOOD)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    parquet.write_table(pa.table({"text": GOOD}), tmp_path / "c.parquet")
+    (tmp_path / "d.jsonl").write_bytes(plain.read_bytes().rstrip())
+    (tmp_path / "e.jsonl").write_bytes(b"")
+    texts = Texts.of([tmp_path / name for name in ("a.jsonl", "b.jsonl.gz", "c.parquet", "d.jsonl", "e.jsonl")])
+    places = texts.places(pieces)
+    assert pieces // 3 <= len(places) <= pieces + 5
+    found = [list(texts.read(first, end)) for first, end in zip(places, [*places[1:], None], strict=True)]
+    assert [one for piece in found for one in piece] == list(texts.read())
+
+
 def test_runs_and_parts_do_not_show_in_what_is_built(tmp_path: Path) -> None:
     file = lm_case.lines(tmp_path / "a.jsonl", GOOD)
-    halves = [lm_case.lines(tmp_path / f"{i}.jsonl", part) for i, part in enumerate((GOOD[:7], GOOD[7:]))]
-    lm_case.lines(tmp_path / "1.jsonl", GOOD[7:], name="d")
     expected = made(lm_case.store(tmp_path / "one"), file)
     assert made(lm_case.store(tmp_path / "runs"), file, run=5) == expected
-    pieces = []
-    for number, half in enumerate(halves):
-        text = half.read_text()
-        if number:
-            text = "".join(line.replace(f'"d{i}"', f'"d{i + 7}"') for i, line in enumerate(text.splitlines(keepends=True)))
-            half.write_text(text)
-        pieces.append(tmp_path / f"part-{number}")
-        Part(pieces[-1], lm_case.parts(), Texts.of([half]), run=9).build()
+    texts = Texts.of([file])
+    places = texts.places(3)
+    pieces = [tmp_path / f"part-{number}" for number in range(len(places))]
+    for piece, first, end in zip(pieces, places, [*places[1:], None], strict=True):
+        Part(piece, lm_case.parts(), texts, run=9, first=first, end=end).build()
     whole = finish(pieces, lm_case.about("law"), lm_case.parts(), tmp_path / "whole")
     source = {k.partition("/")[2].partition("/")[2]: v for k, v in expected.items() if k.startswith("sources/")}
     assert lm_case.tree(whole.folder) == source
@@ -154,7 +164,7 @@ def test_a_build_that_was_killed_goes_on_to_the_same_bytes(tmp_path: Path, monke
     assert ran.returncode == -9
     assert (place / "store.json").read_bytes() == empty
     assert Datastore.open(place).names == []
-    begun = Progress.read(place / "building" / "source-law" / "part")
+    begun = Progress.read(place / "building" / "source-law" / "part-0")
     assert begun is not None
     assert begun.runs >= 2
     assert not begun.whole
@@ -168,9 +178,8 @@ def test_a_build_goes_on_after_its_files_were_changed_only_when_begun_anew(place
     file = lm_case.lines(tmp_path / "a.jsonl", [*GOOD, ""])
     with pytest.raises(EmptyDocument):
         build(place, lm_case.about("law"), Texts.of([file]), run=1)
-    (place / "building" / "source-law" / "part" / "state.json").exists()
     lm_case.lines(file, GOOD[1:])
-    part = place / "building" / "source-law" / "part"
+    part = place / "building" / "source-law" / "part-0"
     Progress(Texts.of([file]).state(), "sha256:0", skip=False).write(part)
     with pytest.raises(InputChanged):
         build(place, lm_case.about("law"), Texts.of([file]))
@@ -179,9 +188,8 @@ def test_a_build_goes_on_after_its_files_were_changed_only_when_begun_anew(place
 
 def test_a_part_that_was_cut_short_is_not_gone_on_with(tmp_path: Path) -> None:
     file = lm_case.lines(tmp_path / "a.jsonl", [*GOOD, ""])
-    with pytest.raises(EmptyDocument):
-        Part(tmp_path / "part", lm_case.parts(), Texts.of([file]), run=1).build()
-    Progress(Texts.of([file]).state(), lm_case.parts().digest, skip=False, tokens=10**6).write(tmp_path / "part")
+    part = Part(tmp_path / "part", lm_case.parts(), Texts.of([file]), run=1)
+    replace(part.progress, tokens=10**6).write(tmp_path / "part")
     with pytest.raises(HalfBuilt):
         Part(tmp_path / "part", lm_case.parts(), Texts.of([file])).build()
 
@@ -194,6 +202,7 @@ def test_a_part_that_is_not_whole_is_in_no_source(tmp_path: Path) -> None:
 def test_two_that_build_the_same_source(place: Path, tmp_path: Path) -> None:
     script = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from strongroom.lm.build import alone
 with alone(Path(sys.argv[1])):

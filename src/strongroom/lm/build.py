@@ -74,20 +74,40 @@ def build(
         SourceTwice, EmptySource, StoreBusy, InputChanged, DiskFull; BadDocument, EmptyDocument, DocumentTooLong, NotUtf8,
         NotATextFile; and what opening a store raises.
     """
-    place = Path(store)
-    there = manifests(place)
-    if about.name in there and not replace:
+
+    def read(folder: Path, parts: Parts) -> list[Path]:
+        Part(folder / "part-0", parts, texts, skip=skip, run=run).build(said)
+        return [folder / "part-0"]
+
+    return made(Path(store), about, read, replace=replace, restart=restart)
+
+
+def made(
+    store: Path, about: About, read: Callable[[Path, Parts], list[Path]], *, replace: bool = False, restart: bool = False
+) -> Manifest:
+    """Put what is read into parts into a store, as one source.
+
+    Args:
+        store, about, replace, restart: as of :func:`build`.
+        read: makes parts in a folder, and says where they are, in order.
+
+    Raises:
+        as :func:`build`.
+    """
+    if about.name in manifests(store) and not replace:
         raise SourceTwice(f"the store has a source {about.name} already")
-    parts = Parts.load(place / PARTS)
-    folder = place / BUILDING / f"source-{about.name}"
+    parts = Parts.load(store / PARTS)
+    folder = store / BUILDING / f"source-{about.name}"
     with roomy(), alone(folder):
         if restart:
-            remove(folder / "part")
-        Part(folder / "part", parts, texts, skip=skip, run=run).build(said)
-        found = finish([folder / "part"], about, parts, folder / "whole")
-        add(place, found, replace=replace)
+            for piece in folder.glob("part-*"):
+                remove(piece)
+        pieces = read(folder, parts)
+        found = finish(pieces, about, parts, folder / "whole")
+        add(store, found, replace=replace)
+        for piece in pieces:
+            remove(piece)
         with suppress(OSError):
-            remove(folder / "part")
             (folder / "lock").unlink()
             folder.rmdir()
     return found.manifest

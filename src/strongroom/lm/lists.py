@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ def listed(
     *,
     names: Sequence[str] | None = None,
     said: Callable[[str, int], None] = lambda _name, _done: None,
+    made: Path | None = None,
 ) -> dict[str, Hits]:
     """The nearest chunks of each source, from what is kept where it is there.
 
@@ -69,6 +70,7 @@ def listed(
         folder: where lists are kept, such as the store's own ``lists``: there they go when their source is dropped.
         names: of these sources alone.
         said: told of which source how many queries were asked; of what was kept nothing.
+        made: a folder with pieces of lists that others have made: ``SOURCE-FIRST.part``, of :func:`table`.
 
     Returns:
         by source, mapped from files.
@@ -79,7 +81,7 @@ def listed(
         manifest = store.source(source).manifest
         path = Path(folder) / manifest.folder / f"{name}.npy"
         if (kept := _read(path, len(queries.tokens), queries.k)) is None:
-            _make(store, source, queries, path, said)
+            _write(path, queries, _tables(store, source, queries, said, made))
             kept = _read(path, len(queries.tokens), queries.k)
         if kept is None:
             raise AssertionError("a list is not what was written")
@@ -101,7 +103,28 @@ def _read(path: Path, rows: int, k: int) -> Hits | None:
     return None
 
 
-def _make(store: Datastore, name: str, queries: Queries, path: Path, said: Callable[[str, int], None]) -> None:
+def table(store: Datastore, name: str, tokens: NDArray[Any], k: int, without: NDArray[np.int64] | None) -> bytes:
+    """The records of some queries of one source."""
+    hits = store.search(tokens, k, without, names=[name])[name]
+    found = np.empty(hits.scores.shape, _RECORD)
+    found["score"], found["passage"] = hits.scores, hits.passages
+    return found.tobytes()
+
+
+def _tables(
+    store: Datastore, name: str, queries: Queries, said: Callable[[str, int], None], made: Path | None
+) -> Iterator[bytes]:
+    if made is not None:
+        for piece in sorted(made.glob(f"{name}-*.part")):
+            yield piece.read_bytes()
+        return
+    for at in range(0, len(queries.tokens), BLOCK):
+        rows = slice(at, at + BLOCK)
+        yield table(store, name, queries.tokens[rows], queries.k, None if queries.without is None else queries.without[rows])
+        said(name, min(at + BLOCK, len(queries.tokens)))
+
+
+def _write(path: Path, queries: Queries, pieces: Iterator[bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     with roomy(), beside.open("wb") as file:
@@ -109,14 +132,8 @@ def _make(store: Datastore, name: str, queries: Queries, path: Path, said: Calla
         np.lib.format.write_array_header_2_0(
             file, {"descr": np.lib.format.dtype_to_descr(_RECORD), "fortran_order": False, "shape": shape}
         )
-        for at in range(0, len(queries.tokens), BLOCK):
-            rows = slice(at, at + BLOCK)
-            without = None if queries.without is None else queries.without[rows]
-            hits = store.search(queries.tokens[rows], queries.k, without, names=[name])[name]
-            table = np.empty(hits.scores.shape, _RECORD)
-            table["score"], table["passage"] = hits.scores, hits.passages
-            file.write(table.tobytes())
-            said(name, min(at + BLOCK, len(queries.tokens)))
+        for piece in pieces:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

@@ -39,7 +39,7 @@ class Progress:
     """How far a part is.
 
     Attributes:
-        inputs: what the system told of each input file when it began.
+        inputs: what the system told of each input file when it began, and which piece of them it is.
         parts: digest of the frozen parts.
         skip: whether what is no document is passed over.
         place: where to go on reading.
@@ -83,19 +83,31 @@ class Part:
         texts: what is read.
         skip: pass over what is no document, and count it; else it is an error.
         run: chunks of a run.
+        first, end: where to begin, and where to end (``Texts.places``); the whole where not given.
 
     Raises:
         InputChanged: the folder holds a part of something else.
     """
 
-    def __init__(self, folder: Path, parts: Parts, texts: Texts, *, skip: bool = False, run: int = RUN) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        parts: Parts,
+        texts: Texts,
+        *,
+        skip: bool = False,
+        run: int = RUN,
+        first: Place = Place(),  # noqa: B008 - frozen
+        end: Place | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = Progress(texts.state(), parts.digest, skip)
+        fresh = Progress(_inputs(texts, first, end), parts.digest, skip, first)
         self.progress = Progress.read(folder) or fresh
         begun = self.progress
         if (begun.inputs, begun.parts, begun.skip) != (fresh.inputs, fresh.parts, fresh.skip):
             raise InputChanged("what was built so far is of other files, of other frozen parts, or was built otherwise")
         self._folder, self._parts, self._texts, self._run = folder, parts, texts, run
+        self._first, self._end = first, end
         self._vectors: list[NDArray[np.float32]] = []
         self._lists: list[NDArray[np.int64]] = []
         self._held = 0  # chunks of the run that is being gathered
@@ -121,7 +133,7 @@ class Part:
                 said(self.progress)
                 if self._held >= self._run:
                     self._flush(files)
-            if self._texts.state() != self.progress.inputs:
+            if _inputs(self._texts, self._first, self._end) != self.progress.inputs:
                 raise InputChanged("a file was changed while it was read")
             self.progress = replace(self.progress, whole=True)
             self._flush(files)
@@ -133,7 +145,7 @@ class Part:
     def _batches(self) -> Iterator[list[Document]]:
         batch: list[Document] = []
         size = 0
-        for found in self._texts.read(self.progress.place):
+        for found in self._texts.read(self.progress.place, self._end):
             if isinstance(found, Passed):
                 if not self.progress.skip:
                     raise found.error
@@ -193,6 +205,11 @@ class Part:
             self._vectors, self._lists, self._held = [], [], 0
             self.progress = replace(self.progress, runs=self.progress.runs + 1)
         self.progress.write(self._folder)
+
+
+def _inputs(texts: Texts, first: Place, end: Place | None) -> list[list[int]]:
+    places = [[place.file, place.documents, place.offset] for place in (first, end) if place is not None]
+    return [*texts.state(), *places]
 
 
 def _streams(tokens: list[Tokens], ids: list[bytes]) -> tuple[bytes, ...]:

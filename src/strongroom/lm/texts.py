@@ -114,8 +114,8 @@ class Texts:
         found = [path.stat() for path in self.files]
         return [[one.st_size, one.st_mtime_ns] for one in found]
 
-    def read(self, place: Place = Place()) -> Iterator[Found]:
-        """The documents from a place on.
+    def read(self, place: Place = Place(), end: Place | None = None) -> Iterator[Found]:
+        """The documents from a place on, as far as another, of :meth:`places`, or to the last.
 
         Raises:
             NotATextFile: a file is damaged. MissingExtra: of Parquet without pyarrow.
@@ -124,7 +124,31 @@ class Texts:
             begin = place if number == place.file else Place(number)
             kind, packed = _kind(self.files[number]) or ("", "")
             read = self._rows if kind in _ROWS else self._lines if kind in _LINES else self._whole
-            yield from read(begin, packed)
+            for found in read(begin, packed):
+                if end is not None and (found.after.file, found.after.documents) > (end.file, end.documents):
+                    return
+                yield found
+
+    def places(self, pieces: int) -> list[Place]:
+        """Where to begin so that the files are read in about so many pieces of one size.
+
+        Files of JSON lines are divided within, others not. What is read of all pieces, one after the other, is what is read
+        of the whole.
+        """
+        each = max(1, -(-self.size // pieces))
+        found = [Place()]
+        behind = 0  # bytes since the last place
+        for number, path in enumerate(self.files):
+            if behind >= each:
+                found.append(Place(number))
+                behind = 0
+            kind, packed = _kind(path) or ("", "")
+            if kind in _LINES and not packed:
+                found += _within(path, number, each - behind, each)
+                behind = path.stat().st_size - found[-1].offset if found[-1].file == number else behind + path.stat().st_size
+            else:
+                behind += path.stat().st_size
+        return found
 
     def _file(self, number: int, packed: str) -> IO[bytes]:
         if packed:
@@ -202,6 +226,23 @@ class Texts:
             raise NotATextFile(f"{name} is no Parquet file, or damaged") from None
         except UnicodeDecodeError:
             raise NotUtf8(f"{name}: a text is not UTF-8") from None
+
+
+def _within(path: Path, number: int, first: int, each: int) -> list[Place]:
+    """The beginnings of the lines after each so many bytes."""
+    found = []
+    at, lines, wanted = 0, 0, first
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            done = 0
+            while at + len(block) >= wanted and (newline := block.find(b"\n", max(done, wanted - at - 1))) >= 0:
+                lines += block.count(b"\n", done, newline + 1)
+                done = newline + 1
+                found.append(Place(number, lines, at + done))
+                wanted = at + done + each
+            lines += block.count(b"\n", done)
+            at += len(block)
+    return [place for place in found if place.offset < at]
 
 
 def _textual(kind: Any) -> bool:
