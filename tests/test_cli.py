@@ -20,7 +20,7 @@ import uvicorn
 from stage import ROOT, Said, Stage, call, patched, spawn, terms, until
 from strongroom import wire
 from strongroom.app import cli
-from strongroom.app.cli import VERBS, parser_of, runs
+from strongroom.app.cli import VERBS, parser_of, runs, verbed
 from strongroom.app.cli.assets import size
 from strongroom.app.cli.contracts import _payment
 from strongroom.app.cli.contracts import value as _value
@@ -38,10 +38,11 @@ WORD = re.compile(r"strongroom ([a-z]+)((?: [^\s`;,|)\"]+)*)")
 
 def parses(line: str) -> None:
     """A command line, as somebody would type it, is understood."""
-    words = shlex.split(line.replace("\\\n", " "), comments=True)
-    assert words[0] == "strongroom", line
-    assert words[1] in VERBS, line
-    parser_of(words[1]).parse_args(words[2:])
+    name, *words = shlex.split(line.replace("\\\n", " "), comments=True)
+    assert name == "strongroom", line
+    verb, *rest = verbed(words)
+    assert verb in VERBS, line
+    parser_of(verb).parse_args(rest)
 
 
 def examples(verb: str) -> list[str]:
@@ -91,7 +92,7 @@ def test_what_a_hint_tells_people_to_type_exists(code):
     assert hint
     assert hint.isprintable()
     for found in commands(hint):
-        verb, *rest = found.split()[1:]
+        verb, *rest = verbed(found.split()[1:])
         assert verb in VERBS, hint
         flags = {o for a in _actions(parser_of(verb)) for o in a.option_strings}
         assert {word for word in rest if word.startswith("--")} <= flags, hint
@@ -110,7 +111,7 @@ def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def test_flags_that_the_screens_name_exist(path):
     known = {o for verb in VERBS for a in _actions(parser_of(verb)) for o in a.option_strings}
     for found in commands(path.read_text(encoding="utf-8")):
-        verb, *rest = found.split()[1:]
+        verb, *rest = verbed(found.split()[1:])
         if verb in VERBS:
             assert {w.split("=")[0] for w in rest if w.startswith("--")} <= known, found
 

@@ -40,9 +40,9 @@ from strongroom.errors import (
 )
 
 from . import document
-from .disk import durable, put, remove, roomy
+from .disk import put, remove, roomy
 from .document import Members
-from .nearest import Hits, library
+from .nearest import Hits, Index, Lists, library
 from .parts import CHUNK, Parts
 from .retriever import Retriever
 from .source import Checked, Manifest, Source, document_key, read_manifest
@@ -51,6 +51,8 @@ from .tokenizer import Tokenizer, Tokens
 PURPOSE: Final = "strongroom.datastore.v1"
 HEAD, PARTS, SOURCES, BUILDING, LISTS = "store.json", "parts", "sources", "building", "lists"
 MAX_SOURCES: Final = 10_000
+RESIDENT: Final = 256 << 20
+"""Bytes of indexes after which what was read of them no longer counts as this process's memory."""
 _TRIES: Final = 100  # a head that changes again and again while it is read
 
 
@@ -137,6 +139,7 @@ class Datastore:
 
     def __init__(self, parts: Parts, sources: Mapping[str, Source], head: Head) -> None:
         self.parts, self.head = parts, head
+        self._touched = 0
         self.sources = {name: sources[name] for name in sorted(sources)}
 
     # --- opening ----------------------------------------------------------------------------------------------------
@@ -267,8 +270,24 @@ class Datastore:
         found = {}
         for name in self.names if names is None else sorted(names):
             source = self.source(name)
-            found[name] = source.index.search(vectors, lists, k, None if without is None else _own(source, without))
+            out = None if without is None else _own(source, without)
+            found[name] = self._searched(source.index, vectors, lists, k, out)
         return found
+
+    def _searched(self, index: Index, vectors: NDArray[np.float32], lists: Lists, k: int, out: Any) -> Hits:
+        """Search, and let go of what was read of the index before it is too much."""
+        rows = max(1, RESIDENT // max(1, index.size // index.sizes.size * lists[1].shape[1]))  # as many as read that much
+        found = []
+        for at in range(0, max(1, len(vectors)), rows):
+            some = slice(at, at + rows)
+            part = (lists[0][some], lists[1][some])
+            found.append(index.search(vectors[some], part, k, None if out is None else out[some]))
+            self._touched += index.touched(part[1])
+            if self._touched > RESIDENT:
+                self._touched = 0
+                for one in self.sources.values():
+                    one.index.release()
+        return Hits(np.concatenate([hits.scores for hits in found]), np.concatenate([hits.passages for hits in found]))
 
     def _neighbours(self, name: str, hits: Hits) -> Neighbours:
         tokens, lengths = self.sources[name].neighbours(hits.passages)
@@ -356,7 +375,6 @@ def add(path: Path | str, source: Checked, *, replace: bool = False, reclaim: bo
         new = Head(head.parts, {**head.sources, name: manifest.digest})
         if new != head:
             _place(store, source, new)
-            durable(store / SOURCES)
             put(store / HEAD, new.encode())
         _set_aside(store, new)
     if reclaim:
@@ -388,7 +406,6 @@ def become(path: Path | str, head: Head, sources: Sequence[Checked]) -> Head:
             raise NoSource("a source of the other store was not brought")
         for source in sources:
             _place(store, source, head)
-        durable(store / SOURCES)
         put(store / HEAD, head.encode())
         _set_aside(store, head)
     reclaimed(store)

@@ -35,7 +35,11 @@ def durable(path: Path) -> None:
 
 
 def put(path: Path, data: bytes) -> None:
-    """Replace a file as a whole. Raises OSError; the old one is there then."""
+    """Replace a file as a whole, and have it on the disk with every name that was changed before. Raises OSError; the old
+    one is there then.
+
+    One folder is waited for: file systems with a journal bring changes of names to the disk in their order.
+    """
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         with beside.open("wb") as file:

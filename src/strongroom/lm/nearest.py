@@ -6,13 +6,15 @@ source and the frozen parts alone, and not on what else is asked at once.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import mmap
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,8 @@ from strongroom.errors import BadManifest, MissingExtra, StoreTruncated
 
 from .retriever import packed, unpacked
 
+Lists: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""The nearest centres of some vectors, best first: their scores and numbers, ``[n, probes]`` each."""
 ENTRY: Final = np.dtype("<i8").itemsize
 _SPARE: Final = 16  # asked for more than wanted where some are to be left out
 _NO_BLAS: Final = 1 << 30  # rows from which faiss multiplies matrices, whose sums depend on how many there are
@@ -76,7 +80,7 @@ class Quantizer:
         found.add(self.centres)
         return found
 
-    def lists_of(self, vectors: NDArray[np.float32], probes: int = 1) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def lists_of(self, vectors: NDArray[np.float32], probes: int = 1) -> Lists:
         """The nearest centres of each vector, best first: their scores and numbers, ``[n, probes]`` each."""
         scores, numbers = self.flat.search(np.ascontiguousarray(vectors), probes)
         return scores, numbers
@@ -132,14 +136,31 @@ class Index:
             self._inner = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
         except RuntimeError:
             raise StoreTruncated("an index cannot be opened") from None
-        lists = faiss.downcast_InvertedLists(self._inner.invlists)
-        if hasattr(lists, "prefetch_nthread"):
-            lists.prefetch_nthread = 0  # it would start threads for each question
+        self._lists = faiss.downcast_InvertedLists(self._inner.invlists)
+        if hasattr(self._lists, "prefetch_nthread"):
+            self._lists.prefetch_nthread = 0  # it would start threads for each question
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of its lists."""
+        return self.chunks * (4 * self._quantizer.dimensions + ENTRY)
+
+    def touched(self, lists: NDArray[np.int64]) -> int:
+        """Bytes that a search in these lists reads at most."""
+        return int(self.sizes[np.unique(lists)].sum()) * (4 * self._quantizer.dimensions + ENTRY)
+
+    def release(self) -> None:
+        """Have what was read of the file count no more as this process's memory; the system keeps it as long as it likes."""
+        if hasattr(self._lists, "ptr") and hasattr(ctypes, "CDLL"):
+            page = mmap.PAGESIZE
+            begin = int(self._lists.ptr)
+            size = int(self._lists.totsize)
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin - begin % page), ctypes.c_size_t(size + begin % page), 4)
 
     def search(
         self,
         vectors: NDArray[np.float32],
-        lists: tuple[NDArray[np.float32], NDArray[np.int64]],
+        lists: Lists,
         k: int,
         leave_out: NDArray[np.int64] | None = None,
     ) -> Hits:

@@ -115,6 +115,11 @@ def parser_of(verb: str) -> argparse.ArgumentParser:
     return parser
 
 
+def verbed(words: Sequence[str]) -> list[str]:
+    """Words with the verb first, in one word where it is of two: ``lm build`` and its like."""
+    return [" ".join(words[:2]), *words[2:]] if words[0] == "lm" else list(words)
+
+
 def _loaded(module: str) -> Any:
     # What is loaded stays: nothing is looked through for garbage meanwhile, which is a tenth of the time that it takes.
     gc.disable()
@@ -134,8 +139,7 @@ def _run(words: list[str], screen: Screen) -> int:
     if words[0] == "--version":
         screen.line(f"strongroom {__version__}")
         return 0
-    if words[0] == "lm":  # a group of verbs
-        words = [" ".join(words[:2]), *words[2:]]
+    words = verbed(words)
     if words[0] in ("lm", "lm -h", "lm --help"):
         screen.line(_overview("lm ") + "\n\nstrongroom lm VERB --help shows an example.")
         return 0 if len(words[0]) > 2 else 2

@@ -50,6 +50,13 @@ strongroom lm build law=statutes/ --out mine --like store --owner "City council"
         help="the text is public: a new store learns its tokenizer, retriever and quantizer of it",
     )
     how.add_argument("--like", type=Path, metavar="STORE", help="a new store takes those of another store")
+    parser.add_argument(
+        "--lists",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="of a new quantizer: 4 times the root of its passages is usual (1024)",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="pass over what is no document, and count it")
     parser.add_argument("--replace", action="store_true", help="in the place of a source of that name")
     parser.add_argument("--restart", action="store_true", help="throw away what was built before it was interrupted")
@@ -167,7 +174,7 @@ def _parts(args: Namespace, texts: Sequence[Texts], screen: Screen) -> Parts:
             hint="If the text is public, they can be learned of it: --public. Else name a store that has them: --like STORE",
         )
     screen.note("learning tokenizer, retriever and quantizer of public text: a minute or two")
-    return Parts.train(_sample(texts))
+    return Parts.train(_sample(texts), lists=args.lists)
 
 
 def _sample(texts: Sequence[Texts]) -> Iterator[str]:
@@ -195,12 +202,12 @@ class _Told:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if self._first is None:
-            self._first = progress.tokens  # what was built before it was interrupted took no time now
+        if self._first is None:  # what was built before it was interrupted took no time now
+            self._first, self._began = progress.tokens, now
         if now - self._last < QUIET_SECONDS:
             return
         self._last = now
-        speed = (progress.tokens - self._first) / (now - self._began)
+        speed = (progress.tokens - self._first) / max(now - self._began, 1e-9)
         self._screen.note(f"{self._name}: {progress.tokens:,} tokens, {speed:,.0f} a second{self._share(progress)}")
 
     def _share(self, progress: Progress) -> str:
