@@ -39,6 +39,7 @@ PROBES: Final = 16
 
 FILES: Final = ("parts.json", "tokenizer.json", "retriever.safetensors", "quantizer.safetensors")
 _RETRIEVERS: Final = {TfIdf.kind: TfIdf, Sentences.kind: Sentences}
+_BATCH: Final = 16  # texts tokenized at once
 _CHUNKS_A_LIST: Final = 39  # fewer than that of public text for a list, and there are fewer lists
 
 
@@ -79,7 +80,8 @@ class Parts:
         """
         texts = list(texts)
         tokenizer = tokenizer or Tokenizer.train(texts, size)
-        chunks = chunked(tokenizer.encode_many(texts), CHUNK)
+        batches = (texts[at : at + _BATCH] for at in range(0, len(texts), _BATCH))  # the library's answers are large
+        chunks = np.concatenate([chunked(tokenizer.encode_many(batch), CHUNK) for batch in batches])
         found: Retriever = TfIdf.train(chunks, tokenizer.size) if retriever == TfIdf.kind else Sentences.beside(tokenizer)
         few = max(1, min(lists, len(chunks) // _CHUNKS_A_LIST))
         sample = chunks[np.linspace(0, len(chunks) - 1, min(len(chunks), 64 * few)).astype(np.int64)]
