@@ -183,9 +183,15 @@ def figures() -> list[dict[str, Any]]:
         folder = Path(name)
         parts = Parts.train(texts("encyclopedia", 6_000_000))
         found.append(
-            figure("datastore: building", round(building(folder, parts), -2), "tokens a processor's second", 300_000, "higher",
-                   "JSON lines to a checked source: tokens, vectors of 128 numbers, index, digests; one thread")
-        )  # fmt: skip
+            figure(
+                "datastore: building",
+                round(building(folder, parts), -2),
+                "tokens a second",
+                300_000,
+                "higher",
+                "of the processor's, one thread: JSON lines to a checked source with vectors, index and digests",
+            )
+        )
         disk = f"on this disk {waited(folder):.1f} ms come to it, which a small file and its name take to be there"
         for chunks in SIZES:
             added, dropped = switching(folder, parts, chunks)

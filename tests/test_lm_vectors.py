@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("numpy", reason="numpy is not installed")
 
-from strongroom.errors import StrongroomError
+from strongroom.errors import DatastoreError, StrongroomError
 from strongroom.lm.datastore import Head
 from strongroom.lm.source import Manifest
 
@@ -42,7 +43,5 @@ def test_whatever_is_changed_is_read_as_it_stands_or_refused(kind: str, data: st
     good = next(json.loads(p.read_bytes())["document"] for p in CASES if p.stem == f"{kind}-ok").encode()
     at = data.draw(st.integers(0, len(good) - 1))
     changed = good[:at] + data.draw(st.binary(max_size=3)) + good[at + data.draw(st.integers(0, 3)) :]
-    try:
+    with contextlib.suppress(DatastoreError):
         assert KINDS[kind].parse(changed).encode() == changed
-    except StrongroomError as error:
-        assert error.code.startswith("datastore.")
