@@ -219,6 +219,8 @@ with alone(Path(sys.argv[1])):
         with pytest.raises(StoreBusy), alone(folder):
             pass
         other.communicate()
+    with alone(folder), pytest.raises(StoreBusy), alone(folder):
+        pass
     made(place, tmp_path / "a.jsonl")
 
 

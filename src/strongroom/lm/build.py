@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,9 @@ from .texts import Texts
 _PIECE: Final = 1 << 20
 _OFFSETS: Final = 1 << 16  # documents worked on at once
 
+_HELD: Final[set[str]] = set()
+_HELD_LOCK: Final = threading.Lock()
+
 Told = Callable[[Progress], None]
 
 
@@ -34,15 +38,24 @@ Told = Callable[[Progress], None]
 def alone(folder: Path) -> Iterator[None]:
     """While nobody else builds there. Raises StoreBusy."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    place = str(folder.resolve())
+    with _HELD_LOCK:  # the lock of a file is its process's, and not its thread's
+        if place in _HELD:
+            raise StoreBusy("the same source is being built already")
+        _HELD.add(place)
     try:
+        file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             os.lockf(file, os.F_TLOCK, 0)
         except OSError:
+            os.close(file)
             raise StoreBusy("the same source is being built by another process") from None
-        yield
+        try:
+            yield
+        finally:
+            os.close(file)
     finally:
-        os.close(file)
+        _HELD.discard(place)
 
 
 def build(

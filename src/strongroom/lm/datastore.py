@@ -17,6 +17,7 @@ byte, and give the same results, bit for bit.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ HEAD, PARTS, SOURCES, BUILDING, LISTS = "store.json", "parts", "sources", "build
 MAX_SOURCES: Final = 10_000
 RESIDENT: Final = 256 << 20
 """Bytes of indexes after which what was read of them no longer counts as this process's memory."""
+_TURN: Final = threading.Lock()
 _TRIES: Final = 100  # a head that changes again and again while it is read
 
 
@@ -340,12 +342,13 @@ def manifests(path: Path | str) -> dict[str, Manifest]:
 def changing(store: Path) -> Iterator[Head]:
     """The head, while nobody else changes it. Raises as ``Head.read``."""
     Head.read(store)  # a lock is made in stores alone
-    file = os.open(store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.lockf(file, os.F_LOCK, 0)  # ends with the process, however that ends
-        yield Head.read(store)
-    finally:
-        os.close(file)
+    with _TURN:  # the lock of a file is its process's, and not its thread's
+        file = os.open(store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.lockf(file, os.F_LOCK, 0)  # ends with the process, however that ends
+            yield Head.read(store)
+        finally:
+            os.close(file)
 
 
 def add(path: Path | str, source: Checked, *, replace: bool = False, reclaim: bool = True) -> Head:

@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import mmap
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from .retriever import packed, unpacked
 Lists: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 """The nearest centres of some vectors, best first: their scores and numbers, ``[n, probes]`` each."""
 ENTRY: Final = np.dtype("<i8").itemsize
+_DONT_NEED: Final = 4  # MADV_DONTNEED
 _SPARE: Final = 16  # asked for more than wanted where some are to be left out
 _NO_BLAS: Final = 1 << 30  # rows from which faiss multiplies matrices, whose sums depend on how many there are
 
@@ -151,11 +153,13 @@ class Index:
 
     def release(self) -> None:
         """Have what was read of the file count no more as this process's memory; the system keeps it as long as it likes."""
-        if hasattr(self._lists, "ptr") and hasattr(ctypes, "CDLL"):
+        if sys.platform == "linux" and hasattr(self._lists, "ptr"):
             page = mmap.PAGESIZE
             begin = int(self._lists.ptr)
             size = int(self._lists.totsize)
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin - begin % page), ctypes.c_size_t(size + begin % page), 4)
+            ctypes.CDLL(None).madvise(
+                ctypes.c_void_p(begin - begin % page), ctypes.c_size_t(size + begin % page), _DONT_NEED
+            )
 
     def search(
         self,
