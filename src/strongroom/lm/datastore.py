@@ -53,7 +53,8 @@ PURPOSE: Final = "strongroom.datastore.v1"
 HEAD, PARTS, SOURCES, BUILDING, LISTS = "store.json", "parts", "sources", "building", "lists"
 MAX_SOURCES: Final = 10_000
 RESIDENT: Final = 256 << 20
-"""Bytes of indexes after which what was read of them no longer counts as this process's memory."""
+"""Bytes of files after which what was read of them no longer counts as this process's memory."""
+_AROUND: Final = 1 << 17  # bytes that a system maps where a passage is read: around its tokens, and around its offsets
 _TURN: Final = threading.Lock()
 _TRIES: Final = 100  # a head that changes again and again while it is read
 
@@ -278,20 +279,26 @@ class Datastore:
 
     def _searched(self, index: Index, vectors: NDArray[np.float32], lists: Lists, k: int, out: Any) -> Hits:
         """Search, and let go of what was read of the index before it is too much."""
-        rows = max(1, RESIDENT // max(1, index.size // index.sizes.size * lists[1].shape[1]))  # as many as read that much
+        rows = max(
+            1, RESIDENT // 2 // max(1, index.size // index.sizes.size * lists[1].shape[1])
+        )  # as many as read half of that
         found = []
         for at in range(0, max(1, len(vectors)), rows):
             some = slice(at, at + rows)
             part = (lists[0][some], lists[1][some])
             found.append(index.search(vectors[some], part, k, None if out is None else out[some]))
-            self._touched += index.touched(part[1])
-            if self._touched > RESIDENT:
-                self._touched = 0
-                for one in self.sources.values():
-                    one.index.release()
+            self._touch(index.touched(part[1]))
         return Hits(np.concatenate([hits.scores for hits in found]), np.concatenate([hits.passages for hits in found]))
 
+    def _touch(self, size: int) -> None:
+        self._touched += size
+        if self._touched > RESIDENT:
+            self._touched = 0
+            for one in self.sources.values():
+                one.release()
+
     def _neighbours(self, name: str, hits: Hits) -> Neighbours:
+        self._touch(hits.passages.size * _AROUND)
         tokens, lengths = self.sources[name].neighbours(hits.passages)
         return Neighbours(tokens, lengths, hits.scores, hits.passages)
 

@@ -14,6 +14,7 @@ All numbers are little-endian. See ``spec/datastore.md``.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -230,17 +231,25 @@ class Source:
         lengths(folder, manifest)
         self.folder, self.manifest, self.parts = folder, manifest, parts
         self.name = manifest.about.name
-        self.tokens: NDArray[np.uint16] = _mapped(folder / "tokens.u16", "<u2")
-        self.documents: NDArray[np.uint64] = _mapped(folder / "documents.u64", "<u8")
-        self.passages: NDArray[np.uint64] = _mapped(folder / "passages.u64", "<u8")
-        self._ids: NDArray[np.uint64] = _mapped(folder / "ids.u64", "<u8")
-        self._id_bytes: NDArray[np.uint8] = _mapped(folder / "ids.utf8", "u1")
+        self._maps: list[mmap.mmap] = []
+        self.tokens: NDArray[np.uint16] = _mapped(folder / "tokens.u16", "<u2", self._maps)
+        self.documents: NDArray[np.uint64] = _mapped(folder / "documents.u64", "<u8", self._maps)
+        self.passages: NDArray[np.uint64] = _mapped(folder / "passages.u64", "<u8", self._maps)
+        self._ids: NDArray[np.uint64] = _mapped(folder / "ids.u64", "<u8", self._maps)
+        self._id_bytes: NDArray[np.uint8] = _mapped(folder / "ids.utf8", "u1", self._maps)
         self.index = Index(folder / "index.faiss", parts.quantizer, manifest.chunks)
 
     @cached_property
     def key(self) -> int:
         """What tells its documents from those of other sources; depends on its name alone."""
         return document_key(self.name, 0)
+
+    def release(self) -> None:
+        """Have what was read of its files count no more as this process's memory; all of it can still be read."""
+        self.index.release()
+        for memory in self._maps:
+            if hasattr(memory, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+                memory.madvise(mmap.MADV_DONTNEED)
 
     def document_of(self, passages: NDArray[np.int64]) -> NDArray[np.int64]:
         """The number of each passage's document; of -1 something."""
@@ -289,10 +298,14 @@ def document_key(name: str, number: int) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:3], "big") >> 1 << 40 | number
 
 
-def _mapped(path: Path, kind: str) -> NDArray[Any]:
+def _mapped(path: Path, kind: str, maps: list[mmap.mmap] | None = None) -> NDArray[Any]:
     if path.stat().st_size == 0:
         return np.empty(0, kind)
-    return np.memmap(path, kind, "r").view(np.ndarray)
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if maps is not None:
+        maps.append(memory)
+    return np.frombuffer(memory, kind)
 
 
 def lengths(folder: Path, manifest: Manifest) -> None:
