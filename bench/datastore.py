@@ -37,7 +37,7 @@ LIMIT_SECONDS = 3600
 CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 SIZES = (10_000, 100_000, 1_000_000)
 SERVED = int(os.environ.get("STRONGROOM_BENCH_BYTES", "10000000000"))
-QUERIES = 2000
+QUERIES = 400
 DIMENSIONS = 128
 ENTRY = 4 * DIMENSIONS + 8 + 2 * 64  # bytes of a chunk: its vector, its number, its tokens
 
