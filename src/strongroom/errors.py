@@ -22,6 +22,7 @@
     ├── CarryError           bundles that are carried between sites by hand
     ├── JobError             runs that wait in a queue for their turn
     ├── DatastoreError       stores of text that models retrieve from, and their sources
+    ├── RetrievalError       models that retrieve: their files, training and what they are asked
     └── AppError             files, addresses and usage at the edge
 
 A leaf has a stable ``code`` (``noun.what``), a message of one line that says what failed and why, and a ``hint`` that says
@@ -1658,6 +1659,53 @@ class StoreBusy(DatastoreError):
 
     code = "datastore.busy"
     hint = "Wait until the other build ends, or end it."
+
+
+# --- retrieval ------------------------------------------------------------------------------------------------------
+
+
+class RetrievalError(StrongroomError):
+    """A model that retrieves."""
+
+    code = "retrieval"
+
+
+class BadModel(RetrievalError):
+    """A file that is no retrieval model, or is damaged."""
+
+    code = "retrieval.bad_model"
+    hint = "Take the file again from where it came, or train one: strongroom lm train"
+
+
+class OtherTokenizer(RetrievalError):
+    code = "retrieval.other_tokenizer"
+    hint = "Build the store with the frozen parts that the model was trained on: strongroom lm build --like STORE"
+
+
+class PromptTooLong(RetrievalError):
+    code = "retrieval.prompt_too_long"
+    hint = "Shorten the prompt: its last part alone is what the answer goes on from."
+
+
+class BadInfluence(RetrievalError):
+    """A budget that is none."""
+
+    code = "retrieval.bad_budget"
+    hint = "To give a source nothing, leave it out of the store; else its budget is 1 part in 1,048,576 of a token, or more."
+
+
+class BadTraining(RetrievalError):
+    """What was asked of a training or an evaluation cannot be done."""
+
+    code = "retrieval.bad_training"
+    hint = "See: strongroom lm train --help"
+
+
+class BadCheckpoint(RetrievalError):
+    """A checkpoint that is damaged, or of another training."""
+
+    code = "retrieval.bad_checkpoint"
+    hint = "Go on with the settings and the store that it began with, or begin anew in another folder."
 
 
 # --- app ------------------------------------------------------------------------------------------------------------
