@@ -1,4 +1,5 @@
-"""What a store costs a model: tokens a second while training and writing, with and without. Times of the processor, one thread.
+"""What a store costs a model: tokens a second while training and writing, with and without. Times of the processor, one
+thread.
 
 What a store is worth to it, in bits a byte, needs corpora and an hour: ``training/retrieval.py`` measures that, and
 ``retrieval_quality.json`` beside this file keeps what it found.
@@ -6,15 +7,29 @@ What a store is worth to it, in bits a byte, needs corpora and an hour: ``traini
 
 from __future__ import annotations
 
+import json
 import random
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+from strongroom.lm import weights
+from strongroom.lm.batches import Plan, Supply
+from strongroom.lm.build import build
+from strongroom.lm.datastore import Datastore
+from strongroom.lm.gates import Found, RetrievalModel, Shape
+from strongroom.lm.generation import RetrievalLM
+from strongroom.lm.optimizer import Optimizer
+from strongroom.lm.parts import Parts
+from strongroom.lm.source import About
+from strongroom.lm.texts import Texts
 
 SLOW = True
 ROUNDS = 5
@@ -23,14 +38,6 @@ NAMES = ("one", "two", "three", "four", "five")
 
 def place(folder: Path) -> Path:
     """A store of five sources of made-up text."""
-    import json
-
-    from strongroom.lm.build import build
-    from strongroom.lm.datastore import Datastore
-    from strongroom.lm.parts import Parts
-    from strongroom.lm.source import About
-    from strongroom.lm.texts import Texts
-
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghijklmnoprstuvw", k=draw.randint(2, 9))) for _ in range(6000)]
     weights = [1 / (rank + 5) for rank in range(len(words))]
@@ -58,14 +65,8 @@ def seconds(what: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 
 def training(store: Path, width: int, layers: int) -> tuple[float, float, int]:
-    """Tokens a second without and with the store, and parameters; batches are there already, as processes ahead make them."""
-    import torch
-
-    from strongroom.lm.batches import Plan, Supply
-    from strongroom.lm.datastore import Datastore
-    from strongroom.lm.gates import Found, RetrievalModel, Shape
-    from strongroom.lm.optimizer import Optimizer
-
+    """Tokens a second without and with the store, and parameters; batches are there already, as processes ahead make
+    them."""
     batch = Supply(Datastore.open(store), Plan(NAMES)).batch(0)
     shape = Shape(width=width, heads=width // 64, feed_forward=width * 8 // 3, layers=layers)
     model = RetrievalModel(shape)
@@ -78,33 +79,26 @@ def training(store: Path, width: int, layers: int) -> tuple[float, float, int]:
         (-reading.mixed(0.98).mean() - reading.own.mean()).backward()
         optimizer.step(0.5)
 
-    speeds = [tokens[:, 1:].numel() / seconds(lambda given=given: step(given)) for given in ({}, found)]  # type: ignore[misc]
+    speeds = [tokens[:, 1:].numel() / seconds(partial(step, given)) for given in ({}, found)]
     return speeds[0], speeds[1], sum(weight.numel() for weight in model.parameters())
 
 
 def writing(store: Path) -> tuple[float, float, float]:
     """Tokens a second without and with five sources, and by how many milliseconds the first token comes later."""
-    from strongroom.lm import weights
-    from strongroom.lm.datastore import Datastore
-    from strongroom.lm.gates import RetrievalModel, Shape
-    from strongroom.lm.generation import RetrievalLM
-
     full = Datastore.open(store)
     shape = Shape()
     model = RetrievalLM(RetrievalModel(shape).eval(), weights.About(shape.as_dict(), full.tokenizer.digest, -1_000_000))
     prompt = full.tokenizer.decode(np.asarray(full.source("one").document(0)[:64]))
     firsts, rest = [], []
     for some in (full.only([]), full):
-        first = seconds(lambda some=some: model.generate(prompt, store=some, tokens=1))  # type: ignore[misc]
-        whole = seconds(lambda some=some: model.generate(prompt, store=some, tokens=129))  # type: ignore[misc]
+        first = seconds(partial(model.generate, prompt, store=some, tokens=1))
+        whole = seconds(partial(model.generate, prompt, store=some, tokens=129))
         firsts.append(first)
         rest.append(128 / (whole - first))
     return rest[0], rest[1], 1000 * (firsts[1] - firsts[0])
 
 
 def figures() -> list[dict[str, Any]]:
-    import torch
-
     torch.set_num_threads(1)
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +110,10 @@ def figures() -> list[dict[str, Any]]:
             figure |= {"value": round(with_store / alone, 3), "unit": "", "goal": 0.8, "better": "higher"}
             found.append({**figure, "compared_with": compared})
         alone, with_store, later = writing(store)
-        figure = {"name": "retrieval: writing with five sources, as a share of without", "value": round(with_store / alone, 3)}
+        figure = {
+            "name": "retrieval: writing with five sources, as a share of without",
+            "value": round(with_store / alone, 3),
+        }
         compared = f"{with_store:,.0f} and {alone:,.0f} tokens a second"
         found.append({**figure, "unit": "", "goal": 0.6, "better": "higher", "compared_with": compared})
         figure = {"name": "retrieval: the first token with five sources, later by", "value": round(later, 1), "unit": "ms"}

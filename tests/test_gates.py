@@ -1,4 +1,5 @@
-"""The retrieval model: its gates, its bound, and that a source that is left out leaves everything of the others as it was."""
+"""The retrieval model: its gates, its bound, and that a source that is left out leaves everything of the others as it
+was."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'strongroo
 pytest.importorskip("faiss", reason="needs faiss: pip install 'strongroom[store]'")
 
 import lm_case  # noqa: E402
-from strongroom.errors import BadInfluence, BadModel, NoSource, OtherTokenizer, PromptTooLong  # noqa: E402
+from strongroom.errors import BadInfluence, BadModel, NoSource, OtherTokenizer, PromptBeyondContext  # noqa: E402
 from strongroom.lm import weights  # noqa: E402
 from strongroom.lm.datastore import Datastore  # noqa: E402
 from strongroom.lm.gates import LEVELS, Found, RetrievalModel, Shape, hits, levels, record, stakes  # noqa: E402
@@ -244,7 +245,8 @@ def test_writing_says_what_reading_windows_says(place: Path, writer: RetrievalLM
     scores = np.concatenate([np.full((1, 2), -1.0), near.scores]).astype(np.float32)
     with torch.inference_mode():
         reading = writer.model(
-            torch.tensor([prompt], dtype=torch.int32), {"law": Found(torch.from_numpy(tokens)[None], torch.from_numpy(scores)[None])}
+            torch.tensor([prompt], dtype=torch.int32),
+            {"law": Found(torch.from_numpy(tokens)[None], torch.from_numpy(scores)[None])},
         )
         one = Writer(writer.model, store, Allowance(), -1.0)
         one._forward(prompt[:32])
@@ -311,7 +313,7 @@ def test_a_store_of_another_tokenizer_is_refused(place: Path, writer: RetrievalL
 
 
 def test_a_prompt_longer_than_the_context_is_refused(place: Path, writer: RetrievalLM) -> None:
-    with pytest.raises(PromptTooLong):
+    with pytest.raises(PromptBeyondContext):
         writer.generate("Council " * 200, store=Datastore.open(place))
 
 

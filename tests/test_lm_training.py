@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'strongroo
 pytest.importorskip("faiss", reason="needs faiss: pip install 'strongroom[store]'")
 
 import lm_case  # noqa: E402
-from strongroom.errors import BadCheckpoint, BadTraining  # noqa: E402
+from strongroom.errors import BadTraining, OtherTraining  # noqa: E402
 from strongroom.lm import training, weights  # noqa: E402
 from strongroom.lm.batches import Ahead, Plan, Supply, alike, precompute  # noqa: E402
 from strongroom.lm.datastore import Datastore  # noqa: E402
@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(steps: int, **more: object) -> training.Settings:
-    return training.Settings(steps, half=False, **({"workers": 0, "save": 4} | more))  # type: ignore[arg-type]
+    return training.Settings(steps, half=False, **({"workers": 0, "save": 2} | more))  # type: ignore[arg-type]
 
 
 def final(folder: Path) -> dict[str, float]:
@@ -76,16 +76,16 @@ def test_what_was_searched_for_beforehand_is_what_is_found_on_the_fly(place: Pat
         one, other = kept.batch(number), Supply(store, PLAN).batch(number)
         assert np.array_equal(one.neighbours, other.neighbours)
         assert np.array_equal(one.scores, other.scores)
-    with pytest.raises(BadCheckpoint):
+    with pytest.raises(OtherTraining):
         kept.batch(3)
 
 
 def test_neighbours_of_another_version_of_the_store_are_refused(place: Path, tmp_path: Path) -> None:
     store = Datastore.open(place)
     precompute(store, PLAN, 1, tmp_path / "kept")
-    with pytest.raises(BadCheckpoint):
+    with pytest.raises(OtherTraining):
         Supply(store.without("law"), PLAN, tmp_path / "kept")
-    with pytest.raises(BadCheckpoint), Ahead(place, "sha256:" + "0" * 64, PLAN, 0, 2, workers=1) as batches:
+    with pytest.raises(OtherTraining), Ahead(place, "sha256:" + "0" * 64, PLAN, 0, 2, workers=1) as batches:
         next(iter(batches))
 
 
@@ -109,7 +109,14 @@ def test_copies_of_what_is_read_are_left_out(place: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"sources": ()}, {"sources": ("a", "a")}, {"window": 40}, {"random": 800, "strange": 300}, {"alike": 1001}, {"windows": 0}],
+    [
+        {"sources": ()},
+        {"sources": ("a", "a")},
+        {"window": 40},
+        {"random": 800, "strange": 300},
+        {"alike": 1001},
+        {"windows": 0},
+    ],
 )
 def test_a_plan_that_is_none_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(BadTraining):
@@ -121,8 +128,8 @@ def test_a_plan_that_is_none_is_refused(wrong: dict[str, object]) -> None:
 
 def test_it_learns_and_draws_its_curve(place: Path, tmp_path: Path) -> None:
     told: list[training.Said] = []
-    path = training.train(tmp_path, place, SHAPE, PLAN, settings(60), said=told.append, often=10)
-    assert told[-1].own < told[0].own - 0.3
+    path = training.train(tmp_path, place, SHAPE, PLAN, settings(40), said=told.append, often=10)
+    assert told[-1].own < told[0].own - 0.2
     model, about = weights.load(path)
     assert about.tokenizer == Datastore.open(place).tokenizer.digest
     assert training.curve(tmp_path).read_bytes().startswith(b"\x89PNG")
@@ -159,40 +166,22 @@ def test_a_killed_training_goes_on_to_the_same_model(place: Path, tmp_path: Path
         "    training.train(Path(sys.argv[1]), Path(sys.argv[2]), t.SHAPE, t.PLAN, t.settings(int(sys.argv[3])), often=4)\n"
     )
     folder = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, script, folder, place, "100"])
+    process = subprocess.Popen([sys.executable, script, folder, place, "40"])
     while not (folder / "checkpoint").exists():
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (folder / training.MODEL).exists()
-    training.train(folder, place, SHAPE, PLAN, settings(100), often=4)
-    training.train(tmp_path / "whole", place, SHAPE, PLAN, settings(100), often=4)
+    training.train(folder, place, SHAPE, PLAN, settings(40), often=4)
+    training.train(tmp_path / "whole", place, SHAPE, PLAN, settings(40), often=4)
     assert (folder / training.MODEL).read_bytes() == (tmp_path / "whole" / training.MODEL).read_bytes()
 
 
 def test_another_training_or_another_version_is_refused(place: Path, tmp_path: Path) -> None:
     training.train(tmp_path, place, SHAPE, PLAN, settings(2))
-    with pytest.raises(BadCheckpoint):
+    with pytest.raises(OtherTraining):
         training.train(tmp_path, place, SHAPE, PLAN, settings(3))
     (tmp_path / "checkpoint").write_bytes(b"\x00" * 40)
-    with pytest.raises(BadCheckpoint):
+    with pytest.raises(OtherTraining):
         training.train(tmp_path, place, SHAPE, PLAN, settings(2))
-
-
-def test_two_processes_learn_what_one_does(place: Path, tmp_path: Path) -> None:
-    script = tmp_path / "train.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
-        "import torch\nfrom pathlib import Path\nimport test_lm_training as t\nfrom strongroom.lm import training\n"
-        "if __name__ == '__main__':\n"
-        "    torch.set_num_threads(1)\n"
-        "    torch.distributed.init_process_group('gloo')\n"
-        "    team = training.Team(torch.distributed.get_rank(), torch.distributed.get_world_size())\n"
-        "    training.train(Path(sys.argv[1]), Path(sys.argv[2]), t.SHAPE, t.PLAN, t.settings(8), often=8, team=team)\n"
-        "    torch.distributed.destroy_process_group()\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]
-    subprocess.run([*command, tmp_path / "two", place], check=True, capture_output=True)
-    training.train(tmp_path / "one", place, SHAPE, PLAN, settings(8), often=8)
-    assert final(tmp_path / "two")["loss"] == pytest.approx(final(tmp_path / "one")["loss"], abs=1e-3)

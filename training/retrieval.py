@@ -6,8 +6,8 @@
     python training/retrieval.py evaluate    # bits a byte on what was held out, into a JSON file
     python training/retrieval.py ship        # 16 bits a number, with the relevance that public text chose
 
-Books, encyclopedia and programs (the standard library of the Python that runs) are public and are learned from. Law and biology are
-owners' sources: never a target. Everything that is not for the repository lies in --work.
+Books, encyclopedia and programs (the standard library of the Python that runs) are public and are learned from. Law and
+biology are owners' sources: never a target. Everything that is not for the repository lies in --work.
 """
 
 import argparse
@@ -83,7 +83,9 @@ def build(args: argparse.Namespace) -> None:
     tokenizer = None if args.tokenizer is None else Tokenizer.load(args.tokenizer)
     Datastore.create(args.work / "store", Parts.train(sample(texts), tokenizer=tokenizer))
     for name in PUBLIC + OWNED:
-        made = source(args.work / "store", About(name, f"owner of {name}", "see corpora"), Texts.of([texts / f"{name}.jsonl"]))
+        made = source(
+            args.work / "store", About(name, f"owner of {name}", "see corpora"), Texts.of([texts / f"{name}.jsonl"])
+        )
         print(name, made.documents, made.tokens, made.chunks, flush=True)
 
 

@@ -1682,7 +1682,7 @@ class OtherTokenizer(RetrievalError):
     hint = "Build the store with the frozen parts that the model was trained on: strongroom lm build --like STORE"
 
 
-class PromptTooLong(RetrievalError):
+class PromptBeyondContext(RetrievalError):
     code = "retrieval.prompt_too_long"
     hint = "Shorten the prompt: its last part alone is what the answer goes on from."
 
@@ -1701,10 +1701,10 @@ class BadTraining(RetrievalError):
     hint = "See: strongroom lm train --help"
 
 
-class BadCheckpoint(RetrievalError):
+class OtherTraining(RetrievalError):
     """A checkpoint that is damaged, or of another training."""
 
-    code = "retrieval.bad_checkpoint"
+    code = "retrieval.other_training"
     hint = "Go on with the settings and the store that it began with, or begin anew in another folder."
 
 

@@ -25,7 +25,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from strongroom.errors import BadCheckpoint, BadTraining
+from strongroom.errors import BadTraining, OtherTraining
 
 from .datastore import Datastore
 from .parts import CHUNK, NEIGHBOUR
@@ -105,7 +105,7 @@ class Supply:
         kept: a folder of :func:`precompute`, for this plan and this version of the store.
 
     Raises:
-        NoSource. BadTraining: a source is shorter than a window. BadCheckpoint: what was kept is of another plan or version.
+        NoSource. BadTraining: a source is shorter than a window. OtherTraining: what was kept is of another plan or version.
     """
 
     def __init__(self, store: Datastore, plan: Plan, kept: Path | None = None) -> None:
@@ -196,16 +196,16 @@ class _Kept:
         try:
             said = json.loads((folder / "neighbours.json").read_text())
             if said["version"] != version or said["plan"] != plan.digest:
-                raise BadCheckpoint("the neighbours that were kept are of another plan, or of another version of the store")
+                raise OtherTraining("the neighbours that were kept are of another plan, or of another version of the store")
             shape = (said["batches"], plan.windows, plan.window // plan.every, plan.neighbours)
             self._passages = np.memmap(folder / "passages.i64", "<i8", "r", shape=shape)
             self._scores = np.memmap(folder / "scores.f32", "<f4", "r", shape=shape)
         except (OSError, ValueError, KeyError, TypeError):
-            raise BadCheckpoint("the neighbours that were kept cannot be read") from None
+            raise OtherTraining("the neighbours that were kept cannot be read") from None
 
     def hits(self, number: int, row: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if number >= len(self._passages):
-            raise BadCheckpoint("neighbours were kept for fewer batches than are asked for")
+            raise OtherTraining("neighbours were kept for fewer batches than are asked for")
         return np.array(self._passages[number, row]), np.array(self._scores[number, row])
 
 
@@ -227,11 +227,11 @@ def precompute(store: Datastore, plan: Plan, batches: int, folder: Path) -> None
 # --- ahead ----------------------------------------------------------------------------------------------------------
 
 
-def _work(path: str, version: str, plan: Plan, kept: str | None, numbers: range, out: Any) -> None:
+def _work(path: str, version: str, plan: Plan, kept: str | None, numbers: range, out: Any) -> None:  # noqa: PLR0917
     try:
         store = Datastore.open(path)
         if store.version != version:
-            raise BadCheckpoint("the store was changed since the training began")  # noqa: TRY301 - told as all others are
+            raise OtherTraining("the store was changed since the training began")  # noqa: TRY301 - told as all others are
         supply = Supply(store, plan, None if kept is None else Path(kept))
         for number in numbers:
             out.put(supply.batch(number))
@@ -274,7 +274,7 @@ class Ahead:
         if workers == 0:
             store = Datastore.open(path)
             if store.version != version:
-                raise BadCheckpoint("the store was changed since the training began")
+                raise OtherTraining("the store was changed since the training began")
             self._supply = Supply(store, plan, kept)
         spawn = multiprocessing.get_context("spawn")
         for worker in range(workers):
@@ -304,7 +304,7 @@ class Ahead:
             batch = self._take(number)
             self.waited += time.monotonic() - began
             if batch.number != number or batch.version != self._version:
-                raise BadCheckpoint("a batch is of another number, or of another version of the store, than was asked for")
+                raise OtherTraining("a batch is of another number, or of another version of the store, than was asked for")
             yield batch
 
     def _take(self, number: int) -> Batch:
@@ -316,7 +316,7 @@ class Ahead:
                 found = self._queues[of].get(timeout=_WAIT)
             except queue.Empty:
                 if not self._processes[of].is_alive():
-                    raise BadCheckpoint("a process that makes batches ended by itself") from None
+                    raise OtherTraining("a process that makes batches ended by itself") from None
                 continue
             if isinstance(found, Exception):
                 raise found

@@ -176,7 +176,7 @@ def _rows(tokens: NDArray[Any], starts: NDArray[np.int64], window: int) -> NDArr
     return np.asarray(tokens[starts[:, None] + np.arange(window + 1)])
 
 
-def _look(
+def _look(  # noqa: PLR0917
     store: Datastore,
     tokens: NDArray[Any],
     starts: NDArray[np.int64],

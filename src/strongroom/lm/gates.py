@@ -284,18 +284,18 @@ class Gates(nn.Module):
         q = F.rms_norm(q, (self.shape.key,)) * (4 * self.shape.key**-0.5)
         return torch.bmm(q.to(keys.dtype), keys.mT)
 
-    def point(
+    def point(  # noqa: PLR0917
         self, hidden: Tensor, keys: Tensor, scores: Tensor, likely: Tensor, level: Tensor, open_: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The pointer at every place, and what the gate learns of it; to generate with."""
         return _attend(self.raw(hidden, keys), self.lifts, self.near, self.own, scores, likely, level, open_)
 
-    def copied(
+    def copied(  # noqa: PLR0917
         self, hidden: Tensor, keys: Tensor, scores: Tensor, likely: Tensor, level: Tensor, open_: Tensor, hit: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What the pointer gives to the tokens asked for, and what the gate learns; to train and to measure with."""
         given = (scores, likely, level, open_, hit)
-        return _Pointer.apply(self.raw(hidden, keys), self.lifts, self.near, self.own, *given)  # type: ignore
+        return _Pointer.apply(self.raw(hidden, keys), self.lifts, self.near, self.own, *given)  # type: ignore[no-untyped-call,no-any-return]
 
     def let(self, hidden: Tensor, seen: Tensor, scores: Tensor, top: Tensor, record: Tensor) -> Tensor:
         """The gate, 0 to 1, [...]. Nothing is learned through what it sees.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from strongroom.errors import NoSource, PromptTooLong
+from strongroom.errors import NoSource, PromptBeyondContext
 
 from . import weights
 from .influence import GRAIN, Allowance, Budget
@@ -324,7 +324,8 @@ class RetrievalLM:
             seed: of what is drawn where the temperature is not 0.
 
         Raises:
-            OtherTokenizer: the store's is not the model's. PromptTooLong. NoSource: a budget is of no source of the store.
+            OtherTokenizer: the store's is not the model's. PromptBeyondContext. NoSource: a budget is of no source of the
+                store.
         """
         return self._stream(
             prompt, store, Allowance(budgets), budgets, tokens=tokens, temperature=temperature, seed=seed, logits=False
@@ -348,10 +349,10 @@ class RetrievalLM:
                 raise NoSource("a budget is of a source that the store does not have")
         begun = [int(token) for token in store.tokenizer.encode(prompt)] or [END]
         if len(begun) > self.model.shape.context:
-            raise PromptTooLong(f"the prompt has {len(begun):,} tokens; the model sees {self.model.shape.context:,}")
+            raise PromptBeyondContext(f"the prompt has {len(begun):,} tokens; the model sees {self.model.shape.context:,}")
         return self._written(begun, store, allowance, tokens, temperature, seed, logits=logits)
 
-    def _written(
+    def _written(  # noqa: PLR0917
         self,
         begun: list[int],
         store: Datastore,

@@ -21,7 +21,7 @@ def _scores(hidden: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
 
 class _Read(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917
         ctx: Any, hidden: Tensor, weight: Tensor, wanted: Tensor, places: Sequence[Tensor], every: int
     ) -> tuple[Tensor, ...]:
         table = weight.to(hidden.dtype)

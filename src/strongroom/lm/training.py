@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from strongroom.errors import BadCheckpoint, BadTraining, MissingExtra
+from strongroom.errors import BadTraining, MissingExtra, OtherTraining
 
 from . import weights
 from .batches import Ahead, Batch, Plan
@@ -150,7 +150,7 @@ def train(
         the model's file.
 
     Raises:
-        BadCheckpoint: what is in the folder is of another training, or of another version of the store.
+        OtherTraining: what is in the folder is of another training, or of another version of the store.
         BadTraining, NoSource, MissingExtra, and as ``Datastore.open``.
     """
     torch = weights.library()
@@ -251,7 +251,7 @@ class _Course:
         beside.replace(self.folder / _CHECKPOINT)
 
     def load(self) -> None:
-        """Go on from a checkpoint, where there is one. Raises BadCheckpoint."""
+        """Go on from a checkpoint, where there is one. Raises OtherTraining."""
         from safetensors import safe_open  # noqa: PLC0415
 
         path = self.folder / _CHECKPOINT
@@ -267,23 +267,23 @@ class _Course:
             self.optimizer.load(kept, step)
             self._losses = kept["losses"].tolist()
         except Exception as error:  # the library raises nothing more precise
-            raise BadCheckpoint("the checkpoint cannot be read") from error
+            raise OtherTraining("the checkpoint cannot be read") from error
         self.step = step
         if self.team.rank == 0:
             _shorten(self.folder / _LOSSES, step)
 
 
 def _same(folder: Path, run: dict[str, Any], team: Team) -> None:
-    """Begin a training, or see that it is the same. Raises BadCheckpoint."""
+    """Begin a training, or see that it is the same. Raises OtherTraining."""
     said = json.dumps(run, sort_keys=True)
     path = folder / _RUN
     if path.exists():
         try:
             found = json.loads(path.read_text())
         except ValueError:
-            raise BadCheckpoint("run.json cannot be read") from None
+            raise OtherTraining("run.json cannot be read") from None
         if found != json.loads(said):
-            raise BadCheckpoint("the folder has a training with other settings, or of another version of the store")
+            raise OtherTraining("the folder has a training with other settings, or of another version of the store")
     elif team.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f"{_RUN}.part"

@@ -1,10 +1,11 @@
-"""Ways to read neighbours, behind one interface, to be compared: what each makes of the same windows and the same neighbours.
+"""Ways to read neighbours, behind one interface, to be compared: what each makes of the same windows and the same
+neighbours.
 
-    gates        lm.gates: a pointer and a gate for each source; the one that sources can be metered and taken out with
-    cross        readers.cross: chunked cross-attention (RETRO)
-    nearest      readers.nearest: the language model's own states, compared (kNN-LM); nothing to train
-    in-context   readers.context: the best passage put before the text; nothing to train
-    none         the language model alone
+gates        lm.gates: a pointer and a gate for each source; the one that sources can be metered and taken out with
+cross        readers.cross: chunked cross-attention (RETRO)
+nearest      readers.nearest: the language model's own states, compared (kNN-LM); nothing to train
+in-context   readers.context: the best passage put before the text; nothing to train
+none         the language model alone
 """
 
 from __future__ import annotations

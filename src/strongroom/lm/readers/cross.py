@@ -1,7 +1,7 @@
 """Chunked cross-attention: the text looks into encoded neighbours, and what it sees is added to its states.
 
-Borgeaud and others 2022 (RETRO, arXiv:2112.04426), as one layer above the decoder, which begins as doing nothing. Its sources
-cannot be told apart, so that nothing is metered with it: it is here to be compared with.
+Borgeaud and others 2022 (RETRO, arXiv:2112.04426), as one layer above the decoder, which begins as doing nothing. Its
+sources cannot be told apart, so that nothing is metered with it: it is here to be compared with.
 """
 
 from __future__ import annotations

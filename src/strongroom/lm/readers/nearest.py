@@ -1,7 +1,7 @@
 """kNN-LM on what was found: places in neighbours whose states are most like that of the text, and what follows there.
 
-Khandelwal and others 2020 (arXiv:1911.00172), with the decoder's last states as keys, and searched among the neighbours instead of
-in an index of every token. Nothing is trained.
+Khandelwal and others 2020 (arXiv:1911.00172), with the decoder's last states as keys, and searched among the neighbours
+instead of in an index of every token. Nothing is trained.
 """
 
 from __future__ import annotations
