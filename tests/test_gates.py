@@ -325,3 +325,12 @@ def test_a_budget_of_zero_or_of_no_source_is_refused(place: Path, writer: Retrie
         Budget(total=0)
     with pytest.raises(NoSource):
         writer.generate("a", store=Datastore.open(place), budgets={"lwa": Budget()})
+
+
+def test_a_gate_under_the_floor_is_shut(place: Path, writer: RetrievalLM) -> None:
+    store = Datastore.open(place)
+    about = weights.About(SMALL.as_dict(), store.tokenizer.digest, -1_000_000, floor=GRAIN)
+    ask = {"prompt": "the Council shall", "tokens": 6, "logits": True}
+    shut = RetrievalLM(writer.model, about).generate(store=store, **ask)
+    assert [one.draws for one in shut.tokens] == [()] * 6
+    same(shut, writer.generate(store=store.only([]), **ask))

@@ -116,6 +116,7 @@ def measure(
     tokens: NDArray[Any],
     *,
     relevance: float = -1.0,
+    floor: int = 0,
     most: int = 200,
     seed: int = 0,
     own: NDArray[np.int64] | None = None,
@@ -127,7 +128,8 @@ def measure(
         model: the model.
         store: the store.
         tokens: the text, one document after the other.
-        relevance: the score under which a source gets nothing.
+        relevance: the score under which a source is not asked.
+        floor: the grains under which a gate is shut.
         most: windows to measure on.
         seed: of which windows, and of the random neighbours.
         own: of each token the key of its document (``store.document_key``), where the text is in the store.
@@ -147,8 +149,8 @@ def measure(
         found, near = _look(store, tokens, batch, shape, relevance, own)
         text = torch.from_numpy(_rows(tokens, batch, shape.context).astype(np.int32))
         with torch.inference_mode():
-            reading = model(text, found)
-            control = model(text, _random(store, found, random))
+            reading = _shut(model(text, found), floor)
+            control = _shut(model(text, _random(store, found, random)), floor)
             for way, value in _ways(reading, control, names).items():
                 ways.setdefault(way, []).append(-value.double().numpy())
             gates.append(np.stack([reading.gates[name].numpy() for name in names]) if names else np.zeros((0, 1, 1)))
@@ -215,6 +217,14 @@ def _random(store: Datastore, found: Mapping[str, Found], random: np.random.Gene
         near = np.where((one.scores.numpy() > -1)[..., None], near.astype(np.int32), 0)
         drawn[name] = Found(torch.from_numpy(near.astype(np.int32)), one.scores)
     return drawn
+
+
+def _shut(reading: Reading, floor: int) -> Reading:
+    """The reading with the gates shut that are under a floor."""
+    from .gates import Reading as Made  # noqa: PLC0415
+
+    gates = {name: gate * (gate * GRAIN >= floor) for name, gate in reading.gates.items()}
+    return Made(reading.own, reading.copies, gates)
 
 
 def _closed(reading: Reading, names: Sequence[str]) -> Reading:

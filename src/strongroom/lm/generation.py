@@ -95,6 +95,7 @@ class _Beside:
         self._gates = gates
         self._worth: Any = self._torch.zeros(2 * len(gates.DECAYS))
         self._found: Any = None
+        self._last: Any = None
         reached = [sum(run >= level for level in gates.LEVELS) for run in range(_RUN + 2)]
         self._levels = self._torch.tensor(reached, dtype=self._torch.uint8)
 
@@ -166,12 +167,15 @@ class Writer:
         model: the model.
         store: where to look; None for none.
         allowance: what sources may have.
-        relevance: the score under which a source gets nothing.
+        relevance: the score under which a source is not asked.
+        floor: the grains under which a source gets nothing.
     """
 
-    def __init__(self, model: RetrievalModel, store: Datastore | None, allowance: Allowance, relevance: float) -> None:
+    def __init__(
+        self, model: RetrievalModel, store: Datastore | None, allowance: Allowance, relevance: float, floor: int = 0
+    ) -> None:
         self._torch, self.model, self.store = weights.library(), model, store
-        self._allowance, self._relevance = allowance, relevance
+        self._allowance, self._relevance, self._floor = allowance, relevance, floor
         self._beside = {name: _Beside(model) for name in (store.names if store else [])}
         self._tokens: list[int] = []
         self._cache: Any = None
@@ -243,7 +247,7 @@ class Writer:
 
     def distribution(self) -> tuple[Any, dict[str, int]]:
         """The probabilities of the next token, ``float64[vocabulary]``, and the weights by source."""
-        given = self._allowance.weigh({name: grains for name, (grains, _) in self._said.items()})
+        given = self._allowance.weigh({name: grains for name, (grains, _) in self._said.items() if grains >= self._floor})
         own = self._logp.exp().double()
         mixed = own * ((GRAIN - sum(given.values())) / GRAIN)
         for name, grains in given.items():
@@ -366,7 +370,7 @@ class RetrievalLM:
         torch = weights.library()
         random = np.random.default_rng(seed)
         with torch.inference_mode():
-            writer = Writer(self.model, store, allowance, self.about.relevance / 1e6)
+            writer = Writer(self.model, store, allowance, self.about.relevance / 1e6, self.about.floor)
             writer.read(begun)
         for _ in range(tokens):
             with torch.inference_mode():

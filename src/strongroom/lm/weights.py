@@ -10,7 +10,7 @@ from typing import Any, Final
 from strongroom.errors import BadModel, MissingExtra, OtherTokenizer
 
 PURPOSE: Final = "strongroom.retrieval.v1"
-_MEMBERS: Final = {"purpose", "shape", "tokenizer", "relevance"}
+_MEMBERS: Final = {"purpose", "shape", "tokenizer", "relevance", "floor"}
 
 
 def library() -> Any:
@@ -29,12 +29,14 @@ class About:
     Attributes:
         shape: its sizes, as ``gates.Shape`` names them.
         tokenizer: digest of the tokenizer that it was trained on.
-        relevance: the score in millionths under which a source gets nothing.
+        relevance: the score in millionths under which a source is not asked.
+        floor: the grains under which a gate is shut: a source gets so many of a token, or exactly nothing.
     """
 
     shape: dict[str, int]
     tokenizer: str
     relevance: int
+    floor: int = 0
 
     def fits(self, tokenizer: str) -> None:
         """Raises OtherTokenizer: the store has another tokenizer."""
@@ -55,7 +57,13 @@ def save(path: Path, model: Any, about: About, *, half: bool = True) -> None:
     from safetensors.torch import save as encode  # noqa: PLC0415
 
     kept = {name: weight.detach().to(torch.float16 if half else torch.float32) for name, weight in model.named_parameters()}
-    said = {"purpose": PURPOSE, "relevance": about.relevance, "shape": about.shape, "tokenizer": about.tokenizer}
+    said = {
+        "floor": about.floor,
+        "purpose": PURPOSE,
+        "relevance": about.relevance,
+        "shape": about.shape,
+        "tokenizer": about.tokenizer,
+    }
     data = encode(kept, {"strongroom": json.dumps(said, sort_keys=True, separators=(",", ":"))})
     beside = path.with_name(path.name + ".part")
     beside.write_bytes(data)
@@ -93,7 +101,7 @@ def load(path: Path) -> tuple[Any, About]:
 def _about(said: object) -> About:
     if not isinstance(said, dict) or set(said) != _MEMBERS or said["purpose"] != PURPOSE:
         raise BadModel("the file is no retrieval model of this version")
-    shape, tokenizer, relevance = said["shape"], said["tokenizer"], said["relevance"]
-    if not isinstance(shape, dict) or not isinstance(tokenizer, str) or type(relevance) is not int:
+    shape, tokenizer, relevance, floor = (said[name] for name in ("shape", "tokenizer", "relevance", "floor"))
+    if not isinstance(shape, dict) or not isinstance(tokenizer, str) or {type(relevance), type(floor)} != {int}:
         raise BadModel("the file does not say what a retrieval model's says")
-    return About(shape, tokenizer, relevance)
+    return About(shape, tokenizer, relevance, floor)

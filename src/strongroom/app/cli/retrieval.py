@@ -160,6 +160,7 @@ def evaluate(args: Namespace, screen: Screen) -> int:
             store,
             _tokens(args.text, store),
             relevance=about.relevance / 1e6,
+            floor=about.floor,
             most=args.windows,
             seed=args.seed,
             said=lambda done, _of: told(done),

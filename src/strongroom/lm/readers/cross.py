@@ -49,4 +49,4 @@ class Cross(nn.Module):
             looked, _ = self.attention(query, keys, keys, key_padding_mask=closed, need_weights=False)
             hidden = hidden + looked.reshape(batch, time, width)
         logits = hidden @ decoder.embedding.weight.T
-        return logits.log_softmax(-1).gather(-1, tokens[:, 1:, None].long()).squeeze(-1)
+        return logits.log_softmax(-1).gather(-1, tokens[:, 1:, None].long()).squeeze(-1)  # type: ignore[no-any-return]

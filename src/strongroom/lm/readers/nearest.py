@@ -44,4 +44,4 @@ class Nearest:
         copied = (scores.softmax(-1) * hit).sum(-1).view(batch, time)
         some = (near > END).flatten(1).any(1).repeat_interleave(every).view(batch, time)
         share = self._share * some
-        return ((1 - share) * own.exp() + share * copied + 1e-9).log()
+        return ((1 - share) * own.exp() + share * copied + 1e-9).log()  # type: ignore[no-any-return]
