@@ -1,4 +1,5 @@
 """That shared memory counts as a run's own. How many bytes are too many is another number in another build of Python."""
+# ruff: noqa: F811 - fixtures of another module
 
 from __future__ import annotations
 
@@ -7,9 +8,7 @@ from typing import Any
 
 from strongroom.errors import OutOfMemory, ProgramCrashed
 from test_sandbox import LIMITS, OUTPUTS, Opened, start
-from test_sandbox_window import inputs as inputs
-from test_sandbox_window import kind as kind
-from test_sandbox_window import refused
+from test_sandbox_window import inputs, kind, refused  # noqa: F401 - fixtures
 
 
 def test_the_window_counts_as_the_child_s_memory(kind: str, inputs: Any) -> None:
