@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -21,7 +20,6 @@ from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
 from strongroom.holder import give_back, hear, hear_grant, take
 from strongroom.job import Cancel
 from strongroom.ledger import Entry
-from strongroom.overview import Inquiry
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, verify
 from strongroom.release import MAX_REQUEST_BYTES, ReleaseRequest
 from strongroom.threshold import ENROLMENT_TYPE, Enrolment
@@ -36,12 +34,9 @@ if TYPE_CHECKING:
     from strongroom.app.broker.rcar import Guests
     from strongroom.app.stores.book import SqliteBook
 
-    from .witness import Witness
-
 _LOG = logging.getLogger("strongroom.broker")
 RETRY_SECONDS = 5.0
 CATCH_UP_SECONDS = 60.0
-WITNESS_SECONDS = 2.0
 
 
 class Outbox:
@@ -54,13 +49,10 @@ class Outbox:
         book: where decisions are.
         owner: who signs entries; read anew each time.
         exchange: the way to the exchange.
-        witness: told of what the owner wrote into the book itself, within seconds.
     """
 
-    def __init__(
-        self, book: SqliteBook, owner: Callable[[], Owner], exchange: Client, witness: Witness | None = None
-    ) -> None:
-        self._book, self._owner, self._exchange, self._witness = book, owner, exchange, witness
+    def __init__(self, book: SqliteBook, owner: Callable[[], Owner], exchange: Client) -> None:
+        self._book, self._owner, self._exchange = book, owner, exchange
         self._wake = threading.Event()
         self._stop = False
         self._thread = threading.Thread(target=self._work, daemon=True, name="outbox")
@@ -109,8 +101,7 @@ class Outbox:
                 if digest not in heard:  # its owner, who is pinned, named this very contract
                     trust.check(proposal.parties)
                 for envelope in seen.withdrawals:
-                    on = [ref.manifest for ref in proposal.assets]
-                    self._book.withdraw(Withdrawal.verify(envelope, proposal), envelope, on)
+                    self._book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
             except (Unreachable, Internal):
                 raise
             except StrongroomError as error:  # not on this exchange, or not what its party signed
@@ -128,16 +119,8 @@ class Outbox:
             except StrongroomError as error:
                 _LOG.info("the exchange is asked again: %s", error.code)
                 wait = RETRY_SECONDS
-            self._rest(wait)
+            self._wake.wait(wait)
             self._wake.clear()
-
-    def _rest(self, seconds: float) -> None:
-        """Wait, or until there is something to do; meanwhile have the witness know of changes that nobody asked for."""
-        until = time.monotonic() + seconds
-        while not self._wake.wait(min(WITNESS_SECONDS, max(0.0, until - time.monotonic()))) and time.monotonic() < until:
-            if self._witness is not None:
-                with suppress(StrongroomError):  # whoever asks for a release hears of it
-                    self._witness.settle()
 
 
 def _read(owner: Callable[[], Owner]) -> Owner:
@@ -161,7 +144,6 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
     owner: Callable[[], Owner],
     outbox: Outbox | None,
     *,
-    witness: Witness | None = None,
     now: Callable[[], float] = time.time,
     guests: Guests | None = None,
 ) -> Starlette:
@@ -171,19 +153,9 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         book: the broker's memory.
         owner: whose broker it is; read anew for each decision, so that a pin that the owner removes is gone at once.
         outbox: logs decisions at the exchange.
-        witness: keeps how far the book has come; every broker that others reach has one.
         now: Unix seconds.
         guests: what answers confidential containers; ``None``: nobody does.
     """
-
-    def current() -> None:
-        book.marks.require_confirmed()
-        if witness is not None:
-            witness.check()
-
-    def known() -> None:
-        if witness is not None:
-            witness.settle()
 
     def give_nonce() -> bytes:
         return book.nonce(int(now()))
@@ -193,14 +165,11 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
 
     def answer(data: bytes) -> tuple[bytes, int]:
         request = ReleaseRequest.parse(data)
-        current()
         at = int(now())
         decision = decide(request, owner=_read(owner), book=book, at=at)
         book.record(request, decision, at)
         if outbox is not None:
             outbox.wake()
-        if isinstance(decision, Release):
-            known()
         return decision.answer(), 200 if isinstance(decision, Release) else 403
 
     async def post_release(request: Request) -> Response:
@@ -214,7 +183,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         f.end()
         if proposal.digest not in book.heard():  # an owner whose share is here named it, and so its parties' keys
             _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
-        book.withdraw(Withdrawal.verify(envelope, proposal), envelope, [ref.manifest for ref in proposal.assets])
+        book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
 
     def accept_cancel(data: bytes) -> None:
         f = Fields(wire.decode(data), "body")
@@ -236,15 +205,10 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         book.settle(statement.contract, statement.run_id, statement.used)
 
     def accept_deal(data: bytes) -> None:
-        current()
         take(Envelope.parse(data), here=_read(owner), book=book)
-        known()
 
     def answer_recall(data: bytes) -> bytes:
-        current()
-        found = give_back(Envelope.parse(data), here=_read(owner), book=book)
-        known()
-        return found.encode()
+        return give_back(Envelope.parse(data), here=_read(owner), book=book).encode()
 
     def accept_word(data: bytes) -> None:
         f = Fields(wire.decode(data), "body")
@@ -254,16 +218,6 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         else:
             hear_grant(Envelope.from_json(f.any("grant")), proposal, f.name("party"), here=_read(owner), book=book)
         f.end()
-
-    def answer_inquiry(data: bytes) -> bytes:
-        envelope, here, at = Envelope.parse(data), _read(owner), int(now())
-        party = here.trust.party(Inquiry.peek(envelope).owner)
-        asked = Inquiry.verify(envelope, party.signing_key, broker=here.broker.public, at=at)
-        return book.telling(party.name).tell(asked, at).sign(here.broker).encode()
-
-    async def post_inquiry(request: Request) -> Response:
-        data = await blocking(answer_inquiry)(await body(request, 64 << 10))
-        return Response(data, media_type="application/json")
 
     async def post_deal(request: Request) -> Response:
         await blocking(accept_deal)(await body(request, MAX_REQUEST_BYTES))
@@ -304,7 +258,6 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
             Route("/v1/deals", post_deal, methods=["POST"]),
             Route("/v1/recalls", post_recall, methods=["POST"]),
             Route("/v1/words", post_word, methods=["POST"]),
-            Route("/v1/inquiries", post_inquiry, methods=["POST"]),
             *([] if guests is None else guests.routes()),
         ]
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 from strongroom import wire
 from strongroom.airlock import Box
@@ -19,8 +19,7 @@ from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.delivery import Delivery
 from strongroom.errors import BadField, BadReceipt, CodeMismatch, Conflict, ManifestMismatch, NotFound, TooLarge
 from strongroom.ledger import ConsistencyProof, Entry, LoggedProof
-from strongroom.mark import Mark
-from strongroom.party import SigningKey, VerifyKey
+from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.review import MAX_NOTES
 from strongroom.trial import MAX_TRIAL_BYTES, Trial
@@ -166,17 +165,6 @@ class ExchangeClient:
         """Publish who holds an asset's shares. ``key``: the owner's signing key."""
         headers = {KEY_HEADER: wire.b64(key.raw)}
         self.client.call("PUT", f"/v1/enrolments/{manifest}", content=envelope.encode(), headers=headers)
-
-    def mark(self, broker: VerifyKey) -> Mark | None:
-        """How far a broker's book had come when it said so last. Raises BadSignature, WireError: it is not that broker's."""
-        f = Fields(wire.decode(self.client.get(f"/v1/marks/{broker.keyid}", max_bytes=8192)), "answer")
-        found = f.optional("mark", lambda value: Mark.verify(Envelope.from_json(value), broker))
-        f.end()
-        return cast("Mark | None", found)
-
-    def put_mark(self, mark: Mark, key: SigningKey) -> None:
-        """Leave it here. Raises Conflict: it does not follow the one that is here."""
-        self.client.call("PUT", f"/v1/marks/{mark.broker.keyid}", content=mark.sign(key).encode())
 
     def manifests(self, keyids: Iterable[str]) -> list[Envelope]:
         """The manifests that these keys signed, oldest first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,8 +30,6 @@ from strongroom.job import Cancel
 from strongroom.release import Part, Slot
 from strongroom.wire import JSON, Envelope
 
-from . import marks
-from .overview import Telling
 from .sqlite import Database, blob, integer, text
 
 STRANGERS_KEPT = 1000
@@ -81,8 +80,11 @@ CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, at INTEGER NOT NUL
 """
 
 
-class _Page(marks.Over):
+class _Page:
     """The book inside one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._c = connection
 
     def standing(self, contract: str, owner: str | None = None) -> Standing:
         one = self._c.execute
@@ -105,7 +107,6 @@ class _Page(marks.Over):
             approved=Says.APPROVED in said,
             ended_by=contract if Says.ENDED in said else None,
             granted=integer(runs),
-            withdrawn_by=found.withdrawn_by | self.told(contract, owner),
         )
 
     def share(self, manifest: str) -> HeldShare | None:
@@ -125,11 +126,9 @@ class _Page(marks.Over):
             known = self.slots(t.contract, manifest)
             keyset = merged(known.get(t.slot, t.keyset), t.keyset)
             self._c.execute("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?)", (t.contract, manifest, t.slot, keyset))
-        self.changed("deal", manifest, held.deal.enrolment.digest)
 
     def recall(self, manifest: str) -> None:
-        if self._c.execute("UPDATE shares SET recalled = 1 WHERE manifest = ? AND recalled = 0", (manifest,)).rowcount:
-            self.changed("recall", manifest)
+        self._c.execute("UPDATE shares SET recalled = 1 WHERE manifest = ?", (manifest,))
 
     def taken(self, manifest: str) -> list[Taken]:
         rows = self._c.execute(
@@ -139,8 +138,7 @@ class _Page(marks.Over):
 
     def hear(self, word: Word, envelope: Envelope) -> None:
         row = (word.contract, word.party, word.says.value, envelope.encode())
-        if self._c.execute("INSERT OR IGNORE INTO words VALUES (?, ?, ?, ?)", row).rowcount:
-            self.changed("word", word.contract, word.party, word.says.value)
+        self._c.execute("INSERT OR IGNORE INTO words VALUES (?, ?, ?, ?)", row)
 
     def hear_grant(self, grant: Grant, envelope: Envelope) -> None:
         row = (grant.contract, grant.party, grant.nonce, grant.runs, envelope.encode())
@@ -167,13 +165,10 @@ class _Page(marks.Over):
         return Kept(Envelope.parse(blob(row[0])), blob(row[1])) if row else None
 
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
-        row: tuple[str | int, ...] = (slot.contract, slot.run_id, slot.keyset_digest)
-        if self._c.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", row).rowcount:
-            self.changed("run", *row)
+        self._c.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (slot.contract, slot.run_id, slot.keyset_digest))
         if slot.part is not None:
-            row = (slot.contract, slot.manifest, slot.part.slot, slot.keyset_digest)
-            if self._c.execute("INSERT OR IGNORE INTO slots VALUES (?, ?, ?, ?)", row).rowcount:
-                self.changed("slot", *row)
+            taken = (slot.contract, slot.manifest, slot.part.slot, slot.keyset_digest)
+            self._c.execute("INSERT OR IGNORE INTO slots VALUES (?, ?, ?, ?)", taken)
             given = (*_place(slot, slot.part), kept.envelope.encode(), kept.encrypted_key, at)
             self._c.execute("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", given)
             return
@@ -183,11 +178,6 @@ class _Page(marks.Over):
         )
 
     def budget(self, manifest: str) -> Envelope | None:
-        self.require_unfrozen(manifest)
-        return self.newest_budget(manifest)
-
-    def newest_budget(self, manifest: str) -> Envelope | None:
-        """Whether it may be charged to or not."""
         row = self._c.execute(
             "SELECT envelope FROM budgets WHERE manifest = ? ORDER BY version DESC LIMIT 1", (manifest,)
         ).fetchone()
@@ -208,8 +198,7 @@ class _Page(marks.Over):
     def charge(self, charged: Charged) -> None:
         c = charged
         row = (c.contract, c.run_id, c.manifest, c.party, c.at, wire.encode(c.charge.to_json()))
-        if self._c.execute("INSERT OR IGNORE INTO charges VALUES (?, ?, ?, ?, ?, ?, NULL)", row).rowcount:
-            self.changed("charge", c.contract, c.run_id, c.manifest)
+        self._c.execute("INSERT OR IGNORE INTO charges VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
 
 
 def _place(slot: Slot, part: Part) -> tuple[str, str, str, str, int, int, int]:
@@ -271,11 +260,9 @@ class SqliteBook:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = Database(path, _SCHEMA + marks.SCHEMA)
-        self.marks = marks.Marks(self._db)
+        self._db = Database(path, _SCHEMA)
         with self._db.write() as c:
             c.execute("INSERT OR IGNORE INTO secrets VALUES ('nonce', ?)", (secrets.token_bytes(32),))
-            marks.begin(c, secrets.token_bytes(32))
             self._nonce_key = blob(c.execute("SELECT value FROM secrets WHERE name = 'nonce'").fetchone()[0])
 
     def close(self) -> None:
@@ -415,16 +402,12 @@ class SqliteBook:
     def end(self, contract: str, by: str) -> None:
         """The owner countered or superseded a proposal."""
         with self._db.write() as c:
-            if c.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (contract, by)).rowcount:
-                marks.changed(c, "end", contract)
+            c.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (contract, by))
 
-    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope, on: Sequence[str] = ()) -> None:
-        """Nothing more is released under this contract. ``on``: the manifests of the contract's assets."""
+    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope) -> None:
         with self._db.write() as c:
             row = (withdrawal.contract, withdrawal.party, envelope.encode())
-            if c.execute("INSERT OR IGNORE INTO withdrawn VALUES (?, ?, ?)", row).rowcount:
-                marks.changed(c, "withdrawal", withdrawal.contract, withdrawal.party)
-            c.executemany("INSERT OR IGNORE INTO concerns VALUES (?, ?)", [(withdrawal.contract, m) for m in on])
+            c.execute("INSERT OR IGNORE INTO withdrawn VALUES (?, ?, ?)", row)
 
     def cancel(self, cancel: Cancel, envelope: Envelope) -> None:
         """No key is released for this run from now on, if that party may cancel it. Raises Conflict: too many."""
@@ -436,8 +419,7 @@ class SqliteBook:
                     f"{cancel.party!r} cancelled {said:,} runs", hint="Stop them all: strongroom withdraw CONTRACT"
                 )
             row = (cancel.contract, cancel.run_id, cancel.party, envelope.encode())
-            if c.execute("INSERT OR IGNORE INTO cancelled VALUES (?, ?, ?, ?)", row).rowcount:
-                marks.changed(c, "cancel", cancel.contract, cancel.run_id, cancel.party)
+            c.execute("INSERT OR IGNORE INTO cancelled VALUES (?, ?, ?, ?)", row)
 
     # --- guests (guest.GuestBook) ---
 
@@ -481,12 +463,11 @@ class SqliteBook:
         with self._db.write() as c:
             page = _Page(c)
             for manifest in budget.assets:
-                earlier = page.newest_budget(manifest)
+                earlier = page.budget(manifest)
                 if earlier is not None:
                     follows(budget, Budget.parse(earlier.expect(BUDGET_TYPE)))
             rows = [(manifest, budget.version, envelope.encode()) for manifest in budget.assets]
             c.executemany("INSERT INTO budgets VALUES (?, ?, ?)", rows)
-            marks.changed(c, "budget", envelope.digest)
 
     def settle(self, contract: str, run_id: str, used: Used | None) -> None:
         """Lower what a run is charged to what its verified receipt says: once, and never upwards."""
@@ -504,14 +485,10 @@ class SqliteBook:
 
     # --- what the owner reads ---
 
-    def telling(self, owner: str) -> Telling:
-        """What this broker tells an owner whose shares are here."""
-        return Telling(self, self._db, owner)
-
     def budget(self, manifest: str) -> Envelope | None:
         """The budget in force for an asset."""
         with self.transaction() as page:
-            return page.newest_budget(manifest)
+            return page.budget(manifest)
 
     def charges(self, manifests: Sequence[str]) -> list[Charged]:
         """Every charge against these assets, those of one asset in the order in which they were made."""
