@@ -23,7 +23,8 @@ from strongroom.errors import (
 )
 from strongroom.transcript import Steps, Transcript
 
-from .appraisal import MAX_CLOCK_SKEW_S, STEPS, Appraisal
+from .appraisal import MAX_CLOCK_SKEW_S, Appraisal
+from .appraisal import STEPS as EVERY_STEP
 from .appraisal_policy import AppraisalPolicy
 from .evidence import REPORT_DATA_BYTES, Endorsements, Evidence, Verified
 from .keyset import NONCE_BYTES
@@ -40,7 +41,7 @@ GUEST_STEPS = Steps(
             "A9": "the guest has one usable key, and it is for encryption",
             "A14": "there are no devices: a guest's are not appraised",
         }.get(number, name)
-        for number, name in STEPS
+        for number, name in EVERY_STEP
     ],
 )
 

@@ -30,7 +30,6 @@ def _train(parser: ArgumentParser) -> None:
         parser,
         """
 strongroom lm train books encyclopedia --store store --out run --steps 1000
-torchrun --nproc-per-node 2 -m strongroom lm train books encyclopedia --store store --out run --steps 1000
 """,
     )
     parser.add_argument("source", nargs="+", help="sources of the store that are public text, and are learned from")
