@@ -100,7 +100,7 @@ web/node_modules/.package-lock.json: web/package-lock.json
 
 $(VENV)/lm.stamp: locks/lm.txt $(VENV)/dev.stamp
 	@echo 'Installing faiss, torch and what belongs to them beside what the tests need ...'
-	@$(INSTALL) --quiet --require-hashes -r $<
+	@$(INSTALL) --quiet --no-deps --require-hashes -r $<
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	@touch $@
 
