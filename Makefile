@@ -22,6 +22,8 @@ TORCH := torch==2.13.0
 NO_TORCH := $(foreach name,torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,cublas cuda-cupti cuda-nvrtc \
 	cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx),--no-emit-package $(name))
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
+# A dot a second while what follows DOTTED runs; it ends with the status of that.
+DOTTED := dotted() { (while sleep 1; do printf .; done >&2) & dots=$$!; status=0; "$$@" || status=$$?; kill $$dots; echo >&2; return $$status; }; dotted
 
 .PHONY: help demo test cluster lm lint bench soak web lock clean
 
@@ -87,10 +89,10 @@ clean: ## remove the virtual environment, caches and what was built
 $(VENV)/setup.stamp: locks/setup.txt
 	@python='$(PYTHON)'; \
 	if [ -z "$$python" ]; then echo 'No Python 3.11 or newer found; install one, or: make PYTHON=/path/to/python' >&2; exit 1; fi; \
-	echo "Making $(VENV) with $$("$$python" --version) ..."; "$$python" -m venv $(VENV) >/dev/null \
+	printf '%s' "Making $(VENV) with $$("$$python" --version) ..."; $(DOTTED) "$$python" -m venv $(VENV) >/dev/null \
 		|| { echo 'Python has no venv; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
-	@echo 'Installing the installer (uv) and the build backend (hatchling), each by its hash ...'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/setup.txt
+	@printf 'Installing the installer (uv) and the build backend (hatchling), each by its hash ...'
+	@$(DOTTED) $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/setup.txt
 	@touch $@
 
 web/node_modules/.package-lock.json: web/package-lock.json
@@ -99,9 +101,9 @@ web/node_modules/.package-lock.json: web/package-lock.json
 	@touch $@
 
 $(VENV)/lm.stamp: locks/lm.txt $(VENV)/dev.stamp
-	@echo 'Installing faiss, torch and what belongs to them beside what the tests need ...'
+	@printf 'Installing faiss, torch and what belongs to them beside what the tests need ...'
 	@$(INSTALL) --quiet --no-deps --require-hashes -r $<
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	@$(DOTTED) $(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	@touch $@
 
 $(VENV)/ray.stamp: locks/ray.txt $(VENV)/dev.stamp
@@ -112,8 +114,8 @@ $(VENV)/ray.stamp: locks/ray.txt $(VENV)/dev.stamp
 $(VENV)/demo.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: locks/%.txt pyproject.toml $(VENV)/setup.stamp
 	@echo "Installing what locks/$*.txt names, $$(grep -c '^[a-z0-9]' $<) packages; a minute or two where they must be fetched ..."
 	@$(INSTALL) --require-hashes -r $<
-	@echo 'Compiling them; some seconds, so that no command is slow the first time ...'
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src >/dev/null 2>&1 || true # what is for another Python does not compile
+	@printf 'Compiling them; some seconds, so that no command is slow the first time ...'
+	@$(DOTTED) $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib src || true # what is for another Python does not compile
 	@echo 'Installing strongroom itself ...'
 	@$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
