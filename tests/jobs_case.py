@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stage import Stage, until
-from strongroom.app.client.jobs import Job, Jobs
-from strongroom.job import JobState
+from strongroom.app.client.jobs import Jobs
+from strongroom.job import Job, JobState
 from strongroom.policy import ANY_PARTY, OutputRule, Policy
 from strongroom.schema import ANY_SCHEMA
 

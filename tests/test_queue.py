@@ -459,5 +459,5 @@ def test_nonsense_is_refused_and_leaves_no_trace(here: Here, path: str, body: by
 
 def test_a_job_holds_no_secret(here: Here, contract: str) -> None:
     here.keeper.add(here.request(contract, "a" * 32))
-    said = json.dumps([job.to_json() for job in here.mine()])
+    said = json.dumps([job.told.to_json() for job in here.mine()])
     assert "signatures" not in said

@@ -14,8 +14,9 @@ from .place import example, home, room
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from strongroom.app.client.jobs import Job, Jobs
+    from strongroom.app.client.jobs import Jobs
     from strongroom.app.queue.places import Place
+    from strongroom.job import Job
 
 MOST_RUNS = 256
 DEFAULT_RUNS = 2

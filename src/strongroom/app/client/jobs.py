@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 
 from strongroom import wire
 from strongroom.app.enclave.client import going
@@ -21,86 +20,15 @@ from strongroom.app.enclave.going import GoingRequest
 from strongroom.app.http import Client
 from strongroom.contract import MAX_QUEUED_SECONDS, RunRequest, require
 from strongroom.errors import JobOver, NotFound, NotPermitted, StrongroomError, Unreachable, Usage
-from strongroom.job import Cancel, JobsRequest, JobState, may_cancel
+from strongroom.job import Cancel, Job, JobsRequest, JobState, may_cancel
 from strongroom.receipt import Receipt
-from strongroom.wire import JSON, Fields
+from strongroom.wire import Fields
 
 from . import sharing
 from .room import Room, fresh, is_whole
 
 HOURS = 24
 WAIT_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as the queue tells of it. **Untrusted.**
-
-    Attributes:
-        party: who asked.
-        until: the last second at which it may begin, Unix.
-        code, message: what went wrong last, or ``""``.
-        receipt: the digest of its receipt, or ``""``.
-        tries: how often an enclave began it.
-        cancelled: whether somebody who may has cancelled it.
-    """
-
-    run_id: str
-    contract: str
-    party: str
-    state: JobState
-    created_at: int
-    started_at: int | None
-    ended_at: int | None
-    until: int
-    code: str
-    message: str
-    receipt: str
-    tries: int
-    cancelled: bool
-
-    @classmethod
-    def from_json(cls, value: object) -> Job:
-        """Raises BadField."""
-        f = Fields(value, "job")
-
-        def at(item: object) -> int:
-            return Fields({"at": item}, "job").integer("at")
-
-        found = cls(
-            run_id=f.hex("run_id", size=16).hex(),
-            contract=f.digest("contract"),
-            party=f.name("party"),
-            state=JobState(f.text("state", choices=list(JobState))),
-            created_at=f.integer("created_at"),
-            started_at=f.optional("started_at", at),
-            ended_at=f.optional("ended_at", at),
-            until=f.integer("until"),
-            code=f.text("code", max_chars=64),
-            message=f.text("message", max_chars=500),
-            receipt=f.text("receipt", max_chars=71),
-            tries=f.integer("tries"),
-            cancelled=f.boolean("cancelled"),
-        )
-        f.end()
-        return found
-
-    def to_json(self) -> dict[str, JSON]:
-        return {
-            "cancelled": self.cancelled,
-            "code": self.code,
-            "contract": self.contract,
-            "created_at": self.created_at,
-            "ended_at": self.ended_at,
-            "message": self.message,
-            "party": self.party,
-            "receipt": self.receipt,
-            "run_id": self.run_id,
-            "started_at": self.started_at,
-            "state": self.state.value,
-            "tries": self.tries,
-            "until": self.until,
-        }
 
 
 class Jobs:

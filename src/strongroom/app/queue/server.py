@@ -30,14 +30,14 @@ def queue(keeper: Keeper) -> Starlette:
     """
 
     async def post_job(request: Request) -> Response:
-        return json_answer((await blocking(keeper.add)(await body(request, MAX_REQUEST))).to_json())
+        return json_answer((await blocking(keeper.add)(await body(request, MAX_REQUEST))).told.to_json())
 
     async def post_list(request: Request) -> Response:
         jobs = await blocking(keeper.seen)(await body(request, MAX_REQUEST))
-        return json_answer({"jobs": [job.to_json() for job in jobs]})
+        return json_answer({"jobs": [job.told.to_json() for job in jobs]})
 
     async def post_cancel(request: Request) -> Response:
-        return json_answer((await blocking(keeper.cancel)(await body(request, MAX_REQUEST))).to_json())
+        return json_answer((await blocking(keeper.cancel)(await body(request, MAX_REQUEST))).told.to_json())
 
     def heard(data: bytes) -> dict[str, JSON]:
         """The enclaves check who asks: what they do not tell, the queue cannot."""

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from strongroom.app.queue.order import Ready
 from strongroom.errors import Conflict, JobOver, NotFound, QueueFull, StrongroomError
+from strongroom.job import Job as ToldJob
 from strongroom.job import JobState
-from strongroom.wire import JSON, Envelope
+from strongroom.wire import Envelope
 
 from .sqlite import Database, blob, integer, text
 
@@ -79,23 +80,24 @@ class Job:
     def ready(self) -> Ready:
         return Ready(self.place, self.key, self.memory_bytes)
 
-    def to_json(self) -> dict[str, JSON]:
+    @property
+    def told(self) -> ToldJob:
         """What its parties see."""
-        return {
-            "cancelled": self.cancel is not None,
-            "code": self.code,
-            "contract": self.contract,
-            "created_at": self.created_at,
-            "ended_at": self.ended_at,
-            "message": self.message,
-            "party": self.party,
-            "receipt": self.receipt,
-            "run_id": self.run_id,
-            "started_at": self.started_at,
-            "state": self.state.value,
-            "tries": self.tries,
-            "until": self.until,
-        }
+        return ToldJob(
+            run_id=self.run_id,
+            contract=self.contract,
+            party=self.party,
+            state=self.state,
+            created_at=self.created_at,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            until=self.until,
+            code=self.code,
+            message=self.message,
+            receipt=self.receipt,
+            tries=self.tries,
+            cancelled=self.cancel is not None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
