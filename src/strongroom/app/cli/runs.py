@@ -30,7 +30,7 @@ def declare(verb: str, parser: ArgumentParser) -> None:
 
 
 class Steps:
-    """Shows each step as it begins, and how far one is no more often than every two seconds."""
+    """Shows each step as it begins, how far one is no more often than every two seconds, and that it is done."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -39,7 +39,8 @@ class Steps:
     def __call__(self, step: str, detail: str) -> None:
         name, at = self._last
         now = time.monotonic()
-        if step == name and step in ("program", "weights") and now - at < QUIET_SECONDS:
+        goes_on = step == name and step in ("program", "weights") and not detail.endswith(" 100 %")
+        if goes_on and now - at < QUIET_SECONDS:
             return
         self._last = (step, now)
         self._screen.said(step, detail)

@@ -378,7 +378,9 @@ class Rooms:
                 engine, weights = await self.engines.take(room, model, parameters, progress)
                 taken.append(engine)
                 models[model.name] = Served(model, engine, self._named(room, model, weights), self.now)
-            progress("guards", "")
+            serve = contract.proposal.policy.serve
+            if serve is not None and (guarding := sorted(serve.input_guards | serve.output_guards)):
+                progress("guards", ", ".join(guarding))
             guards = await self._guards(room, parameters, progress, taken)
             await asyncio.to_thread(self.opened, room)
             parallel = sum(served.engine.about.parallel for served in models.values())
