@@ -393,7 +393,9 @@ def test_wrong_paths_and_files_that_are_none(stage: Stage, tmp_path):
     allow = ("--use", "evaluate", "--allow", "report")
     assert stage.cli("seal", tmp_path / "no.csv", *allow).code == "app.not_found"
     assert stage.cli("seal", empty, *allow).code == "app.empty_file"
-    assert stage.cli("seal", folder, *allow).code == "app.not_found"
+    for named in (folder, ".", "/"):  # the last two have no name of their own
+        assert stage.cli("seal", named, *allow).code == "app.not_found"
+        assert stage.cli("offer", named, *allow, "--mock", "auto").code == "app.not_found"
     assert stage.cli("open", empty, "--out", tmp_path / "x").code == "app.empty_file"
     assert stage.cli("inspect", empty).code == "app.empty_file"
     assert stage.cli("inspect", folder).code == "app.not_found"
@@ -461,6 +463,8 @@ def test_a_range_is_opened_alone(stage: Stage, sealed, tmp_path):
     assert beyond.code == "app.usage"
     assert stage.cli("open", sealed, "--offset", "-1", "--out", tmp_path / "x").code == "app.usage"
     assert stage.cli("open", sealed, "--out", "-", "--json").json["error"]["code"] == "app.usage"
+    nowhere = stage.cli("open", sealed, "--out", tmp_path / "nowhere" / "x")
+    assert (nowhere.code, "nowhere" in nowhere.err, "/." in nowhere.err) == ("app.not_found", True, False)
     assert not (tmp_path / "x").exists()
 
 

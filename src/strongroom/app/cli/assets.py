@@ -11,7 +11,7 @@ from strongroom.app.client import approvers
 from strongroom.app.client.draft import MAX_BYTES
 from strongroom.app.client.home import loads, private, read, reading
 from strongroom.app.client.prose import clauses
-from strongroom.app.client.room import Room, manifest_path
+from strongroom.app.client.room import Room, manifest_path, sealed_path
 from strongroom.asset import MANIFEST_TYPE, FileSource, Manifest, check_sealed
 from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.errors import BadField, NotFound, Unreachable, Usage
@@ -153,7 +153,7 @@ def seal(args: Namespace, screen: Screen) -> int:
     wanted = None if args.only_upload else terms(args)
     over = None if args.brokers is None else shares.said(args)
     here = room(args, offline=args.no_upload)
-    out = args.out or args.file.with_name(args.file.name + ".sealed")
+    out = args.out or sealed_path(args.file)
     if wanted is None:
         out = args.file
     else:
@@ -239,6 +239,8 @@ def open_(args: Namespace, screen: Screen) -> int:
             raise Usage(f"the asset has {length} bytes")
         reader.seek(args.offset)
         target = None if args.out == "-" else Path(args.out)
+        if target and not target.parent.is_dir():
+            raise NotFound(f"there is no folder {target.parent}")
         partial = target and target.with_name(f".{target.name}.{secrets.token_hex(6)}")
         sink = sys.stdout.buffer if partial is None else private(partial)
         try:

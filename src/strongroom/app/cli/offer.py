@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from strongroom.app.client import approvers
 from strongroom.app.client.home import pretty, read, reading, write
-from strongroom.app.client.room import TABLES, manifest_path, name_of
+from strongroom.app.client.room import TABLES, manifest_path, name_of, sealed_path
 from strongroom.asset import MANIFEST_TYPE, Manifest
 from strongroom.errors import Conflict, Usage
 
@@ -123,7 +123,7 @@ def offer(args: Namespace, screen: Screen) -> int:
     from strongroom.app.client.offer import keep_mock, mock_path, prepared, seal_offer
 
     offering = _offering(args)
-    out = args.out or args.table.with_name(args.table.name + ".sealed")
+    out = args.out or sealed_path(args.table)
     if args.check:
         with _Steps(screen) as steps, prepared(offering, steps=steps) as offered:
             _said(offered.report, screen)

@@ -259,7 +259,7 @@ class Room:
             NotFound, EmptyFile; Conflict when there is something at ``out``; EmptyPolicy when the terms allow nothing.
         """
         path = Path(path)
-        out = out or path.with_name(path.name + ".sealed")
+        out = out or sealed_path(path)
         if out.exists():
             raise Conflict(f"{out} is already there", hint="Move it away, or choose another place with --out.")
         terms.require()
@@ -356,7 +356,7 @@ class Room:
         """
         from .offer import prepared, seal_offer
 
-        out = out or offering.table.with_name(offering.table.name + ".sealed")
+        out = out or sealed_path(offering.table)
         with prepared(offering, beside=out.parent) as offered:
             named = name or name_of(offering.table.stem)
             manifest = seal_offer(self, offered, terms=terms, name=named, out=out, approvers=approvers)
@@ -1028,6 +1028,13 @@ def connect(home: Path | str, party: str | None = None, *, exchange: str | None 
         exchange, enclave = exchange or config.exchange, enclave or config.enclave
     display.register()
     return Room(place.party(party), exchange=exchange, enclave=enclave)
+
+
+def sealed_path(plain: Path) -> Path:
+    """Where a file is sealed to: beside it. Raises NotFound: it is a folder."""
+    if plain.is_dir():
+        raise NotFound(f"{plain} is a folder, not a file")
+    return plain.with_name(plain.name + ".sealed")
 
 
 def manifest_path(sealed: Path) -> Path:
