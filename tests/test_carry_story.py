@@ -65,7 +65,7 @@ def ok(side: Side, *words: object) -> Any:
 def gap(tmp_path_factory: pytest.TempPathFactory, held: Path) -> Iterator[Gap]:
     folder = tmp_path_factory.mktemp("gap")
     low, high, drive = folder / "low", folder / "high", folder / "drive"
-    questions = "approval,code,manifest,note,proposal,withdrawal"
+    questions = "approval,code,manifest,note,proposal,trial,withdrawal"
     drive.mkdir()
     with side(low, high, "lab") as left, side(high, low, "hospital") as right:
         copy(held / "records.csv", high / "records.csv")
@@ -125,18 +125,17 @@ def test_mock_propose_review_run_deliver_verify_across_the_gap(gap: Gap, tmp_pat
     form = low.home / "form.json"
     form.write_text(json.dumps(FORM))
     about = ("--entry", "analysis:mean", "--argument", "smallest=10", "--decimals", 4, "--schema", f"summary={form}")
-    tried = ok(low, "try", study, "--input", "records=hospital/records:arrow", "--output", "summary=values", *about)
+    given, kept = (study, "--input", "records=hospital/records:arrow", *about), low.home / "tried.json"
+    tried = ok(low, "try", *given, "--output", "summary=values", "--keep", kept)
     assert tried["failure"] is None
-    submitted = ok(
-        low, "submit", study, "--input", "records=hospital/records:arrow", "--output", "summary=values:lab", *about
-    )
+    submitted = ok(low, "submit", *given, "--output", "summary=values:lab", "--tried", kept)
     up = gap.carried(low, "2-up.carry")
 
     # the border: whoever guards it reads what it is, without a key and without a party
     guard = tmp_path / "guard"
     shown = spawn("carry", "show", up, "--home", guard, "--json", cwd=tmp_path)
     assert (shown.json["signature"], shown.json["opened"], shown.json["whole"]) == ("not established", False, True)
-    assert [item["kind"] for item in shown.json["items"]] == ["code", "proposal"]
+    assert [item["kind"] for item in shown.json["items"]] == ["code", "trial", "proposal"]
     assert (shown.json["from"], shown.json["to"]) == (
         {"party": "lab", "site": "low"},
         {"party": "hospital", "site": "high"},
@@ -152,6 +151,8 @@ def test_mock_propose_review_run_deliver_verify_across_the_gap(gap: Gap, tmp_pat
     digest = submitted["digest"]
     assert high.says("run", digest).code == "contract.signature_missing"
     assert ok(high, "code", "show", digest)["files"] == {"analysis.py": CODE}
+    claim = ok(high, "inbox", "show", digest)["claim"]  # what the code did on the mocks came along
+    assert (claim["by"], claim["doubts"]) == ("lab", [])
     ok(high, "approve", digest, "--yes")
     ok(high, "run", digest)
     down = gap.carried(high, "3-down.carry")

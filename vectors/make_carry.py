@@ -26,6 +26,7 @@ from strongroom.carry.file import begun  # noqa: E402
 from strongroom.code import CodeBundle  # noqa: E402
 from strongroom.contract import PROPOSAL_TYPE  # noqa: E402
 from strongroom.party import EncryptionKey, PartyKeys, SigningKey  # noqa: E402
+from strongroom.trial import Trial  # noqa: E402
 from strongroom.trust import Trust  # noqa: E402
 from strongroom.wire import Envelope  # noqa: E402
 from world import NOW, Entropy, World, card, keys_of  # noqa: E402
@@ -40,6 +41,7 @@ WORLD = World()
 PROPOSAL = WORLD.proposal()
 SIGNED = PROPOSAL.sign(LAB)
 CODE = CodeBundle({"analysis.py": "def mean(records):\n    return {'summary': {'records': len(records)}}\n"})
+TRIAL = Trial(CODE.digest, wire.digest(b"{}"), {"records": wire.digest(b"mock")}, {}, {"summary": "too large"}, None, "")
 CARD = card("lab").encode()
 GOOD: tuple[tuple[Kind, bytes], ...] = (
     (Kind.CARD, CARD),
@@ -146,6 +148,7 @@ def _good(say: Callable[..., None]) -> None:
     )
     one = carried([(Kind.MOCK, b"a,b\n1,2\n")])
     say("mock", "a mock, which nobody reads on the way", "ok", one)
+    say("trial", "what code did on mocks", "ok", carried([(Kind.CODE, CODE.encode()), (Kind.TRIAL, TRIAL.encode())]))
     approval = PROPOSAL.envelope([PROPOSAL.sign(HOSPITAL)]).encode()
     down = {"sender": HIGH, "recipient": LOW, "by": HOSPITAL, "to": LAB}
     low = Site("low", (Peer("high", ("hospital",), ("hospital",), EVERY, None),))
@@ -294,6 +297,7 @@ def _items(say: Callable[..., None]) -> None:
     bad = "carry.bad_item"
     say("no-card", "a card that is none", bad, carried([(Kind.CARD, b"{}")]))
     say("no-code", "a code bundle that is none", bad, carried([(Kind.CODE, b"import os")]))
+    say("no-trial", "a trial that is none", bad, carried([(Kind.TRIAL, CODE.encode())]))
     say("card-as-code", "a card that is said to be code", bad, carried([(Kind.CODE, CARD)]))
     unsigned_proposal = PROPOSAL.envelope([]).encode()
     say(

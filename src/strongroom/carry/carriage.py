@@ -36,6 +36,7 @@ class Kind(StrEnum):
     MANIFEST = "manifest"
     MOCK = "mock"
     CODE = "code"
+    TRIAL = "trial"
     PROPOSAL = "proposal"
     APPROVAL = "approval"
     WITHDRAWAL = "withdrawal"

@@ -25,6 +25,7 @@ from strongroom.ledger import ConsistencyProof
 from strongroom.party import Party, VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.review import NOTE_TYPE, Note
+from strongroom.trial import Trial
 from strongroom.trust import Trust
 from strongroom.wire import JSON, Envelope, Fields
 
@@ -163,6 +164,11 @@ def _code(data: bytes) -> Said:
     return Said(wire.digest(data), "", f"{len(CodeBundle.parse(data).files)} files")
 
 
+def _trial(data: bytes) -> Said:
+    trial = Trial.parse(data)
+    return Said(wire.digest(data), "", f"{len(trial.outputs)} outputs, {len(trial.refused)} refused")
+
+
 def _signed(data: bytes) -> tuple[Proposal, str]:
     envelope = Envelope.parse(data)
     proposal, by = Proposal.open(envelope)
@@ -220,6 +226,7 @@ _READ: Mapping[Kind, Callable[[bytes], Said]] = {
     Kind.LEDGER: _ledger,
     Kind.MANIFEST: _manifest,
     Kind.CODE: _code,
+    Kind.TRIAL: _trial,
     Kind.PROPOSAL: _proposal,
     Kind.APPROVAL: _approval,
     Kind.WITHDRAWAL: _withdrawal,

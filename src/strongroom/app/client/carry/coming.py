@@ -26,6 +26,7 @@ from strongroom.delivery import Delivery
 from strongroom.errors import CarryError, Conflict, Internal, NoSpace, NotFound, StrongroomError, Unreachable
 from strongroom.ledger import follow
 from strongroom.receipt import Bundle
+from strongroom.trial import Trial
 from strongroom.wire import Envelope
 
 from .desk import Desk
@@ -140,6 +141,7 @@ class _Landing:
             Kind.MANIFEST: self._manifest,
             Kind.MOCK: self._mock,
             Kind.CODE: self._code,
+            Kind.TRIAL: self._trial,
             Kind.PROPOSAL: self._proposal,
             Kind.APPROVAL: self._approval,
             Kind.WITHDRAWAL: self._withdrawal,
@@ -201,6 +203,9 @@ class _Landing:
 
     def _code(self, index: int, _found: Found) -> None:
         self._exchange.put_code(CodeBundle.parse(self._contents.data(index)))
+
+    def _trial(self, index: int, _found: Found) -> None:
+        self._exchange.put_trial(Trial.parse(self._contents.data(index)))
 
     def _proposal(self, index: int, _found: Found) -> None:
         self._exchange.propose(self._envelope(index))

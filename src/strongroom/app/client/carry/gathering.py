@@ -170,6 +170,10 @@ class Gathering:
         code = bundle_of(proposal)
         if code is not None and self.found.wants(Kind.CODE, code):
             self.found.small(Kind.CODE, self._exchange.code(code), again=lambda: self._exchange.code(code))
+        trial = proposal.trial
+        if trial is not None and self.found.wants(Kind.TRIAL, trial):
+            with suppress(NotFound):  # who reads a claim that cannot be had is told so
+                self.found.small(Kind.TRIAL, self._exchange.trial(trial).encode(), again=self._trial(trial))
         for signature in seen.envelope.signatures:
             first = proposal.signer(signature, seen.envelope.payload) == proposal.proposer
             envelope = Envelope(PROPOSAL_TYPE, seen.envelope.payload, (signature,))
@@ -183,6 +187,9 @@ class Gathering:
                 had = self._receipt(digest)
                 self.found.small(Kind.RECEIPT, had(), mark=digest, again=had)
         self._outputs(proposal)
+
+    def _trial(self, digest: str) -> Callable[[], bytes]:
+        return lambda: self._exchange.trial(digest).encode()
 
     def _receipt(self, digest: str) -> Callable[[], bytes]:
         return lambda: self._exchange.receipt(digest).encode()
