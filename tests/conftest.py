@@ -6,8 +6,10 @@ Nothing here is used unless a test asks for it by name. A test that ends roles a
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="strongroom-tests-", dir=shared)
     settings.load_profile("soak" if config.getoption("--soak") else "ordinary")
+
+
+def pytest_unconfigure() -> None:
+    found = os.environ.get("XDG_RUNTIME_DIR", "")
+    if Path(found).name.startswith("strongroom-tests-"):
+        shutil.rmtree(found, ignore_errors=True)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

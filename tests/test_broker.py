@@ -1006,12 +1006,16 @@ class BookOfAVector:
         self._held = {manifest.digest: Held(manifest, key) for manifest, key in found}
         standing = {**said["standing"], "withdrawn_by": frozenset(said["standing"]["withdrawn_by"])}
         self._standing = Standing(**standing)
+        self._over: int = said.get("over", 0)
         self.kept: list[tuple[Slot, Kept, int]] = []
         self._budgets = [Envelope.from_json(envelope) for envelope in said.get("budgets", [])]
         self._charges = [
             Charged(c["contract"], c["run_id"], c["manifest"], c["party"], c["at"], Charge.from_json(c["charge"]))
             for c in said.get("charges", [])
         ]
+
+    def over(self, _manifest: str) -> int:
+        return self._over
 
     def budget(self, manifest: str) -> Envelope | None:
         return next((e for e in self._budgets if manifest in Budget.parse(e.payload).assets), None)

@@ -91,6 +91,14 @@ def test_a_foreign_guest_gets_what_the_contract_gives_it_and_no_more(guests: Sta
         with pytest.raises(Denied, match=r"D14: contract\.withdrawn"):
             first.get(where["address"])
 
+    # no receipt can come of it, and none is missed
+    seen = stage.cli("status", "--json", party="hospital").json
+    assert (seen["unreceipted"], [run["contract"] for run in seen["to_guests"]]) == ([], [contract])
+    own = stage.cli("broker", "status", "--json", party="hospital").json["own"]
+    assert (own["unreceipted"], len(own["to_guests"]), own["refused"]["broker.no_run_left"]) == ([], 1, 1)
+    (known,) = own["contracts"]
+    assert (known["guests"], known["given"], known["left"], known["state"]) == (True, 1, 0, "withdrawn")
+
     said = stage.cli("log", "--json", party="hospital")
     verdicts = [(d["verdict"], d["code"]) for d in said.json["decisions"]]
     assert verdicts == [("release", "")] * 3 + [("refusal", "broker.no_run_left"), ("refusal", "contract.withdrawn")]

@@ -696,6 +696,8 @@ def test_an_enclave_takes_no_share_that_it_did_not_ask_for() -> None:
         {"nonces": frozenset({seed("another").hex()})},  # an answer to another question
         {"enrolment": shares_of(epoch=2)[0]},  # another epoch
         {"slot": replace(enclave.slot(), run_id=OTHER_RUN)},
+        {"slot": replace(enclave.slot(), manifest=wire.digest(b"another asset"))},
+        {"slot": replace(enclave.slot(), contract=wire.digest(b"another contract"))},
     ):
         with pytest.raises(BadRelease):
             open_share(answer, **{**whole, **wrong})

@@ -119,11 +119,15 @@ def _resigned(name: str, signer: SigningKey, **changes: Any) -> Callable[[bytes]
     return lie
 
 
-@pytest.mark.parametrize("what", ["garbage", "index", "slot", "epoch", "signer", "somebody-elses"])
+@pytest.mark.parametrize("what", ["garbage", "index", "slot", "epoch", "signer", "somebody-elses", "twice"])
 def test_what_a_lying_broker_answers_stops_nothing_while_t_are_honest(what: str) -> None:
-    place = Place()
+    place = Place(runs=2)
     kept: list[bytes] = []
-    place.lines["ada"].lie = lambda answer: (kept.append(answer), answer)[1]
+    if what == "twice":  # the answer of another run, once more
+        place.lines["ben"].lie = lambda answer: (kept.append(answer), answer)[1]
+        assert place.parts(place.run(seed("another run", 16).hex())) == [(1, 1), (2, 1)]
+    else:
+        place.lines["ada"].lie = lambda answer: (kept.append(answer), answer)[1]
     lies: dict[str, Callable[[bytes], bytes]] = {
         "garbage": lambda _: b"{}",
         "index": _resigned("ben", broker_key("ben"), index=3),
@@ -131,9 +135,11 @@ def test_what_a_lying_broker_answers_stops_nothing_while_t_are_honest(what: str)
         "epoch": _resigned("ben", broker_key("ben"), epoch=2),
         "signer": _resigned("ben", broker_key("eve")),
         "somebody-elses": lambda _: kept[0],
+        "twice": lambda _: kept[0],
     }
     place.lines["ben"].lie = lies[what]
-    assert place.parts(place.run()) == [(1, 1), (3, 1)]
+    slot = 2 if what == "twice" else 1
+    assert place.parts(place.run()) == [(1, slot), (3, slot)]
 
 
 def test_a_liar_that_chooses_a_slot_that_is_taken_costs_a_try() -> None:

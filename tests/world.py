@@ -47,7 +47,7 @@ from strongroom.contract import (
 from strongroom.delivery import Delivery
 from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.errors import Conflict, NotFound, ReleaseRefused, Unreachable
-from strongroom.holding import Says, Taken, Word, merged
+from strongroom.holding import Says, Taken, Withdrawn, Word, merged
 from strongroom.job import Cancel
 from strongroom.ledger import LoggedProof, MemoryNodes, Tree
 from strongroom.party import DecryptionKey, Party, PartyKeys, SigningKey
@@ -164,6 +164,9 @@ class _State:
     slots: dict[tuple[str, str, int], str | None] = field(default_factory=dict)
     words: set[tuple[str, str, Says]] = field(default_factory=set)
     granted_by: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    told: set[tuple[str, str, str, str]] = field(default_factory=set)
+    concerns: set[tuple[str, str]] = field(default_factory=set)
+    over: dict[str, int] = field(default_factory=dict)
 
 
 class MemoryBook:
@@ -229,7 +232,11 @@ class MemoryBook:
             approved=(contract, owner, Says.APPROVED) in s.words,
             ended_by=contract if (contract, owner, Says.ENDED) in s.words else None,
             granted=sum(runs for (c, o, _), runs in s.granted_by.items() if (c, o) == (contract, owner)),
+            withdrawn_by=found.withdrawn_by | {party for c, party, o, _ in s.told if (c, o) == (contract, owner)},
         )
+
+    def over(self, manifest: str) -> int:
+        return max(self._state.over.get("", 0), self._state.over.get(manifest, 0))
 
     def share(self, manifest: str) -> HeldShare | None:
         return self._state.shares.get(manifest)
@@ -245,6 +252,30 @@ class MemoryBook:
         for t in taken:
             place = (t.contract, manifest, t.slot)
             s.slots[place] = merged(s.slots.get(place, t.keyset), t.keyset)
+
+    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int) -> None:
+        s = self._state
+        s.told |= {(w.contract, w.party, owner, manifest) for w in withdrawn}
+        s.over[manifest] = max(over, s.over.get(manifest, 0)) if over else 0
+
+    def uncounted(self, manifest: str) -> int:
+        return self._state.over.get(manifest, 0)
+
+    def withdrawn(self, manifest: str, owner: str) -> list[Withdrawn]:
+        s = self._state
+        mine = {c for c, m in s.concerns if m == manifest} | {c for c, o, _ in s.words if o == owner}
+        mine |= {c for c, m, _ in s.slots if m == manifest}
+        told = {Withdrawn(c, party) for c, party, o, m in s.told if (o, m) == (owner, manifest)}
+        return sorted({Withdrawn(c, party) for c, party in s.withdrawn if c in mine} | told)
+
+    def put_back(self, backup: Any, at: int) -> None:
+        """Be as a backup was, and have the owner confirm it (``SqliteBook.marks``)."""
+        with self._lock:
+            s = self._state = deepcopy(backup)
+            s.approved.clear()
+            s.words = {w for w in s.words if w[2] is not Says.APPROVED}
+            s.shares = {m: replace(held, recalled=True) for m, held in s.shares.items()}
+            s.over |= dict.fromkeys(["", *s.shares], at)
 
     def recall(self, manifest: str) -> None:
         self._state.shares[manifest] = replace(self._state.shares[manifest], recalled=True)
@@ -314,8 +345,9 @@ class MemoryBook:
     def end(self, contract: str, by: str) -> None:
         self._state.ended.setdefault(contract, by)
 
-    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope) -> None:
+    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope, on: Sequence[str] = ()) -> None:
         self._state.withdrawn.add((withdrawal.contract, withdrawal.party))
+        self._state.concerns |= {(withdrawal.contract, manifest) for manifest in on}
 
     def cancel(self, cancel: Cancel, _envelope: Envelope) -> None:
         self._state.cancelled.add((cancel.contract, cancel.run_id, cancel.party))

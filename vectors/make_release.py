@@ -116,6 +116,7 @@ def book_json(book: MemoryBook, contract: str) -> dict[str, Any]:
     ]
     return {
         **({"budgets": budgets, "charges": charges} if budgets or charges else {}),
+        **({"over": state.over[""]} if state.over else {}),
         "assets": [{"key": held.key.raw.hex(), "manifest": held.manifest.to_json()} for held in book._state.assets.values()],  # noqa: SLF001
         "nonces": {nonce.hex(): until for nonce, until in sorted(book._state.nonces.items())},  # noqa: SLF001
         "standing": {
@@ -479,6 +480,18 @@ def decide_cases() -> Cases:
             world=edited, prepare=_owner(trust=both),
         ),
         "d12-not-approved": _decide("the owner did not approve it here", "broker.not_approved", "D12", approve=False),
+        "d12-restored": _decide(
+            "the broker was put back from a backup after the contract had begun", "broker.restored", "D12",
+            prepare=lambda world, contract: world.brokers["hospital"].book._state.over.update(  # noqa: SLF001
+                {"": contract.proposal.created_at}
+            ),
+        ),
+        "ok-begun-after-a-restore": _decide(
+            "the broker was put back before the contract was proposed", "ok", "",
+            prepare=lambda world, contract: world.brokers["hospital"].book._state.over.update(  # noqa: SLF001
+                {"": min(contract.proposal.created_at, contract.proposal.not_before) - 1}
+            ),
+        ),
         "d13-countered": _decide(
             "the owner countered it", "contract.superseded", "D13",
             prepare=lambda world, contract: world.brokers["hospital"].book.end(contract.digest, OTHER),

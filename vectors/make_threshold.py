@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from strongroom import wire  # noqa: E402
 from strongroom.asset import AssetKey  # noqa: E402
-from strongroom.holding import Deal, Recall, Recalled, Says, Taken, Word  # noqa: E402
+from strongroom.holding import Deal, Recall, Recalled, Says, Taken, Withdrawn, Word  # noqa: E402
 from strongroom.party import EncryptionKey  # noqa: E402
 from strongroom.release import RELEASE_TYPE, Part, ReleaseStatement  # noqa: E402
 from strongroom.threshold import Enrolment, Holder, Share, split  # noqa: E402
@@ -210,6 +210,12 @@ def deal_cases() -> dict[str, dict[str, Any]]:
     _, of_model, _, _ = sealed_asset("model")
     add("another-asset", "with another owner's manifest", "wire.bad_signature", {"manifest": of_model.to_json()})
     add("unknown-member", "a member of another version", "wire.bad_field", {"more": 1})
+    left = {"contract": CONTRACT, "party": "lab"}
+    add("ok-withdrawn", "with a withdrawal that brokers knew; software from before refuses it", "ok", {"withdrawn": [left]})
+    add("ok-over", "contracts that had begun are over; software from before refuses it", "ok", {"over": NOW})
+    add("withdrawn-empty", "a member that says nothing", "wire.bad_field", {"withdrawn": []})
+    add("withdrawn-twice", "one withdrawal twice", "wire.bad_field", {"withdrawn": [left, left]})
+    add("over-0", "a time that says nothing", "wire.bad_field", {"over": 0})
     return cases
 
 
@@ -235,6 +241,9 @@ def recalled_cases() -> dict[str, dict[str, Any]]:
     add("another-broker", "another broker signs", "wire.bad_signature", signer=broker_key("ben"))
     add("another-share", "for another share", "wire.bad_signature", index=2)
     add("another-epoch", "of another enrolment", "broker.bad_share", replace(good, enrolment=SECOND.digest))
+    known = (Withdrawn(CONTRACT, "lab"),)
+    add("ok-withdrawn", "it knows a withdrawal; software from before refuses it", "ok", replace(good, withdrawn=known))
+    add("ok-restored", "its book was put back; software from before refuses it", "ok", replace(good, restored=NOW))
     false = Recalled.make(GOOD, replace(SHARES[0], value=seed("false")), (), broker=ada.public, owner=owner)
     add("false-share", "another share than was committed to", "broker.bad_share", false)
     return cases

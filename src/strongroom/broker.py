@@ -29,6 +29,7 @@ from .errors import (
     ApproverMissing,
     BadBudget,
     BadField,
+    BookRestored,
     EnclaveNotNamed,
     KeysetOfAnotherRun,
     NonceRefused,
@@ -214,6 +215,10 @@ class Page(Protocol):
     def standing(self, contract: str, owner: str | None = None) -> Standing:
         """What is known of a contract now; of what an owner says by its signed word where ``owner`` names one."""
 
+    def over(self, manifest: str) -> int:
+        """Contracts on this asset that had begun then, Unix seconds, are over here: the book was put back from a backup,
+        and does not know what it gave under them. 0: none is."""
+
     def share(self, manifest: str) -> HeldShare | None:
         """As :meth:`Book.share`."""
 
@@ -227,7 +232,10 @@ class Page(Protocol):
         """Count the run and keep its release, in the place of an earlier one; durable when the transaction ends."""
 
     def budget(self, manifest: str) -> Envelope | None:
-        """The newest budget that names this asset, as its owner signed it."""
+        """The newest budget that names this asset, as its owner signed it.
+
+        Raises BookRestored: it is from before the book was put back from a backup; charges may be forgotten.
+        """
 
     def charged(self, manifests: Sequence[str]) -> Sequence[Charged]:
         """Every charge against these assets, under any contract, by anybody."""
@@ -434,6 +442,8 @@ class Decision:
         self.compose(contract)
         with self.book.transaction() as page:
             standing = self.standing(page, contract)
+            if contract.proposal.begun(page.over(self.request.manifest)):
+                raise self.stop("D12", BookRestored("the contract is from before this broker was put back from a backup"))
             self.check("D12", standing.approved, code=NotApproved.code)
             self.check("D13", standing.ended_by is None, standing.ended_by or "", code=Superseded.code)
             if not standing.withdrawn_by:  # a cancel withdraws one run

@@ -398,6 +398,10 @@ class Proposal:
         """Whether it keeps a room open for many requests. Its releases are leases (``spec/release.md``)."""
         return self.policy.serve is not None
 
+    def begun(self, at: int) -> bool:
+        """Whether anything may have been released or said under it at ``at``, Unix seconds."""
+        return min(self.created_at, self.not_before) <= at
+
     def party(self, name: str) -> Party:
         """Raises NotAParty."""
         for party in self.parties:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .asset import AssetKey, Manifest, verify_manifest
-from .errors import StrongroomError, TooFewShares
-from .holding import Deal, Recalled, Taken, together
+from .errors import StrongroomError, TooFewShares, WrongEpoch
+from .holding import MAX_WITHDRAWN, TOO_MANY, Deal, Recalled, Taken, Withdrawn, together
 from .party import DecryptionKey, PartyKeys
 from .threshold import Enrolment, HolderCard, Share, combine, split
 from .wire import Envelope
@@ -43,6 +43,8 @@ def deal(
     threshold: int,
     cards: Sequence[HolderCard],
     taken: tuple[Taken, ...] = (),
+    withdrawn: tuple[Withdrawn, ...] = (),
+    over: int = 0,
     entropy: Callable[[int], bytes],
 ) -> Dealt:
     """Share an asset's key over brokers.
@@ -54,7 +56,7 @@ def deal(
         epoch: 1, or one more than the newest that anybody was dealt.
         threshold: how many shares open it.
         cards: the brokers, in the order of their shares.
-        taken: what :func:`collect` found.
+        taken, withdrawn, over: what :func:`collect` found.
         entropy: n fresh random bytes.
 
     Raises:
@@ -72,7 +74,8 @@ def deal(
     )
     signed = enrolment.sign(keys.signing)
     deals = tuple(
-        Deal.make(signed, manifest, share, card, taken).sign(keys.signing) for share, card in zip(shares, cards, strict=True)
+        Deal.make(signed, manifest, share, card, taken, withdrawn=withdrawn, over=over).sign(keys.signing)
+        for share, card in zip(shares, cards, strict=True)
     )
     return Dealt(signed, deals)
 
@@ -84,18 +87,26 @@ class Collected:
     Attributes:
         key: the asset's key.
         taken: every slot that any of the brokers gave.
+        withdrawn: every withdrawal that any of them knew.
+        over: 0; or, where fewer than ``t`` brokers know all that they gave, contracts that had begun then, Unix seconds, are
+            over at every broker of the next epoch.
+        restored: holder's name -> when it lost count, Unix seconds.
         bad: holder's name -> what is wrong with its answer.
     """
 
     key: AssetKey
     taken: tuple[Taken, ...]
+    withdrawn: tuple[Withdrawn, ...]
+    over: int
+    restored: Mapping[str, int]
     bad: Mapping[str, StrongroomError]
 
 
 def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Envelope], key: DecryptionKey) -> Collected:
     """Put a key together of what brokers gave back.
 
-    Where fewer than ``2t - n`` brokers lie, ``taken`` holds the slot of every enclave that ever had ``t`` shares.
+    Where fewer than ``2t - n`` brokers lie, ``taken`` holds the slot of every enclave that ever had ``t`` shares, but for
+    contracts that are over by ``over``; and ``withdrawn`` every withdrawal that ``n - t + 1`` honest brokers knew.
 
     Args:
         enrolment: verified; of the epoch that was recalled.
@@ -104,11 +115,13 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
         key: the owner's own.
 
     Raises:
-        TooFewShares: fewer than ``t`` are good; each other holder is named.
+        TooFewShares: fewer than ``t`` are good; each other holder is named. WrongEpoch: too many withdrawals are known.
         WrongKey: the shares are of another key. MissingExtra.
     """
     shares: list[Share] = []
     accounts: list[tuple[Taken, ...]] = []
+    withdrawn: set[Withdrawn] = set()
+    restored: dict[str, int] = {}
     bad: dict[str, StrongroomError] = {}
     for index, envelope in sorted(answers.items()):
         try:
@@ -118,6 +131,9 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
             bad[enrolment.holder(index).name] = error
         else:
             accounts.append(found.taken)
+            withdrawn.update(found.withdrawn)
+            if found.restored:
+                restored[enrolment.holder(index).name] = found.restored
     if len(shares) < enrolment.threshold:
         said = "; ".join(f"{name}: {error}" for name, error in bad.items())
         missing = ", ".join(h.name for i, h in enumerate(enrolment.holders, 1) if i not in answers)
@@ -126,4 +142,7 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
             + (f"; {said}" if said else "")
             + (f"; no answer of {missing}" if missing else "")
         )
-    return Collected(combine(enrolment, shares, manifest), together(accounts), bad)
+    if len(withdrawn) > MAX_WITHDRAWN:
+        raise WrongEpoch(f"{len(withdrawn)} withdrawals are known, more than a dealing can hold", hint=TOO_MANY)
+    over = max(restored.values(), default=0) if len(shares) - len(restored) < enrolment.threshold else 0
+    return Collected(combine(enrolment, shares, manifest), together(accounts), tuple(sorted(withdrawn)), over, restored, bad)

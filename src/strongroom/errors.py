@@ -714,6 +714,13 @@ class WrongEpoch(BrokerError):
     hint = "The owner dealt new shares, or is about to; take the newest enrolment from the exchange and ask again."
 
 
+class BookRestored(BrokerError):
+    """A broker's book is not the newest: it was put back from a backup, lost, or is at work twice."""
+
+    code = "broker.restored"
+    hint = "Its owner looks and confirms: strongroom broker confirm; contracts from before are proposed anew."
+
+
 class SlotTaken(BrokerError):
     code = "broker.slot_taken"
     hint = "Another enclave has this slot of the contract; ask for another slot."

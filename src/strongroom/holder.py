@@ -15,7 +15,7 @@ from typing import Protocol
 from .broker import HeldShare, Owner
 from .contract import Grant, Proposal
 from .errors import BadField, UnknownAsset, WrongEpoch
-from .holding import DEAL_TYPE, MAX_TAKEN, Deal, Recall, Recalled, Taken, Word
+from .holding import DEAL_TYPE, MAX_TAKEN, MAX_WITHDRAWN, TOO_MANY, Deal, Recall, Recalled, Taken, Withdrawn, Word
 from .party import Party
 from .threshold import ENROLMENT_TYPE, Enrolment
 from .wire import Envelope
@@ -31,6 +31,21 @@ class HolderPage(Protocol):
         """Keep a share in the place of an older one, and note slots that others gave.
 
         A slot of which the book says something else is nobody's from now on.
+        """
+
+    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int) -> None:
+        """Keep what the owner says with a deal: who withdrew, and that contracts that had begun at ``over`` are over.
+
+        What the book did not know of this asset (:meth:`uncounted`) is known with it, but for those.
+        """
+
+    def withdrawn(self, manifest: str, owner: str) -> Sequence[Withdrawn]:
+        """Every withdrawal from a contract on this asset that is known here, sorted."""
+
+    def uncounted(self, manifest: str) -> int:
+        """Of contracts that had begun then, Unix seconds, :meth:`taken` may leave something out; 0: of none.
+
+        It is so after the book was put back from a backup, until the owner deals anew; and where a deal says so.
         """
 
     def recall(self, manifest: str) -> None:
@@ -88,6 +103,7 @@ def take(envelope: Envelope, *, here: Owner, book: HolderBook) -> Enrolment:
             if known.epoch >= enrolment.epoch:
                 raise WrongEpoch(f"a share of epoch {known.epoch} is here already")
         page.deal(enrolment.manifest, HeldShare(owner.name, deal), deal.taken)
+        page.learn(enrolment.manifest, owner.name, deal.withdrawn, deal.over)  # with the share, or not at all
     return enrolment
 
 
@@ -118,13 +134,22 @@ def give_back(envelope: Envelope, *, here: Owner, book: HolderBook) -> Envelope:
         share = held.deal.open(enrolment, broker=here.broker.public, key=here.shares)
         taken = page.taken(recall.manifest)
         if len(taken) > MAX_TAKEN:
-            raise WrongEpoch(f"{len(taken)} slots are given, more than an account can hold", hint=_TOO_MANY)
+            raise WrongEpoch(f"{len(taken)} slots are given, more than an account can hold", hint=TOO_MANY)
+        withdrawn = page.withdrawn(recall.manifest, owner.name)
+        if len(withdrawn) > MAX_WITHDRAWN:
+            raise WrongEpoch(f"{len(withdrawn)} withdrawals are known, more than an account can hold", hint=TOO_MANY)
+        restored = page.uncounted(recall.manifest)
         page.recall(recall.manifest)
-    made = Recalled.make(enrolment, share, taken, broker=here.broker.public, owner=owner.encryption_key)
+    made = Recalled.make(
+        enrolment,
+        share,
+        taken,
+        broker=here.broker.public,
+        owner=owner.encryption_key,
+        withdrawn=withdrawn,
+        restored=restored,
+    )
     return made.sign(here.broker)
-
-
-_TOO_MANY = "Seal the asset anew under another key, and share that one."
 
 
 def hear(envelope: Envelope, proposal: Proposal, *, here: Owner, book: HolderBook) -> Word:

@@ -32,7 +32,9 @@ RECALL_PURPOSE = "strongroom.recall.v1"
 RECALLED_PURPOSE = "strongroom.recalled.v1"
 WORD_PURPOSE = "strongroom.word.v1"
 MAX_TAKEN = 4096  # slots of contracts that are still in force; a document holds no more values than it may
+MAX_WITHDRAWN = 1024  # contracts of one asset that parties withdrew from
 MAX_DEAL_BYTES = 3 << 20
+TOO_MANY = "Seal the asset anew under another key, and share that one."
 _MAX_ENCRYPTED = 4096
 
 
@@ -65,6 +67,29 @@ class Taken:
         return found
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Withdrawn:
+    """That a party withdrew from a contract.
+
+    Attributes:
+        contract: the contract's digest.
+        party: who.
+    """
+
+    contract: str
+    party: str
+
+    def to_json(self) -> dict[str, JSON]:
+        return {"contract": self.contract, "party": self.party}
+
+    @classmethod
+    def from_json(cls, value: object) -> Withdrawn:
+        f = Fields(value, "withdrawn")
+        found = cls(f.digest("contract"), f.name("party"))
+        f.end()
+        return found
+
+
 def merged(one: str | None, other: str | None) -> str | None:
     """The keyset of a slot of which two say something: nobody's where they differ."""
     return one if one == other else None
@@ -76,6 +101,23 @@ def _taken(f: Fields) -> tuple[Taken, ...]:
     if places != sorted(set(places)):
         raise BadField("taken is not sorted and distinct")
     return found
+
+
+def _withdrawn(f: Fields) -> tuple[Withdrawn, ...]:
+    """A member that is there only where somebody withdrew: brokers that do not know it yet read all else (T11)."""
+    if not f.has("withdrawn"):
+        return ()
+    found: tuple[Withdrawn, ...] = f.items("withdrawn", Withdrawn.from_json, low=1, high=MAX_WITHDRAWN)
+    if list(found) != sorted(set(found)):
+        raise BadField("withdrawn is not sorted and distinct")
+    return found
+
+
+def _said(withdrawn: Iterable[Withdrawn], **times: int) -> dict[str, JSON]:
+    """The members that an older form does not have, where they say something."""
+    listed = [w.to_json() for w in withdrawn]
+    found: dict[str, JSON] = {"withdrawn": [*listed]} if listed else {}
+    return found | {name: at for name, at in times.items() if at}
 
 
 def together(accounts: Iterable[Iterable[Taken]]) -> tuple[Taken, ...]:
@@ -102,6 +144,8 @@ class Deal:
         index: which share.
         share: its document, encrypted to the broker's share key; it is kept so.
         taken: what was given in earlier epochs, sorted.
+        withdrawn: which parties withdrew from which contracts, as brokers of the epoch before knew, sorted.
+        over: contracts that had begun then, Unix seconds, are over: nobody knows all that was given under them. 0: none.
     """
 
     enrolment: Envelope
@@ -109,18 +153,30 @@ class Deal:
     index: int
     share: bytes
     taken: tuple[Taken, ...] = ()
+    withdrawn: tuple[Withdrawn, ...] = ()
+    over: int = 0
 
     @classmethod
     def make(
-        cls, enrolment: Envelope, manifest: Envelope, share: Share, card: HolderCard, taken: tuple[Taken, ...] = ()
+        cls,
+        enrolment: Envelope,
+        manifest: Envelope,
+        share: Share,
+        card: HolderCard,
+        taken: tuple[Taken, ...] = (),
+        *,
+        withdrawn: tuple[Withdrawn, ...] = (),
+        over: int = 0,
     ) -> Deal:
         """For the broker of this card."""
         info = _binding(DEAL_PURPOSE, enrolment=enrolment.digest, index=share.index, broker=card.broker_key.keyid)
-        return cls(enrolment, manifest, share.index, card.share_key.encrypt(share.encode(), info=info), taken)
+        encrypted = card.share_key.encrypt(share.encode(), info=info)
+        return cls(enrolment, manifest, share.index, encrypted, taken, withdrawn, over)
 
     def encode(self) -> bytes:
         return wire.encode(
             {
+                **_said(self.withdrawn, over=self.over),
                 "enrolment": self.enrolment.to_json(),
                 "index": self.index,
                 "manifest": self.manifest.to_json(),
@@ -144,6 +200,8 @@ class Deal:
             index=f.integer("index", low=1, high=MAX_HOLDERS),
             share=f.base64("share", max_bytes=_MAX_ENCRYPTED),
             taken=_taken(f),
+            withdrawn=_withdrawn(f),
+            over=f.integer("over", low=1) if f.has("over") else 0,
         )
         f.end()
         return found
@@ -224,25 +282,40 @@ class Recalled:
         index: which share.
         share: its document, encrypted to the owner.
         taken: every slot that it gave or was told of, sorted.
+        withdrawn: which parties withdrew from which contracts, as far as it knows, sorted.
+        restored: its book was put back from a backup: of what had begun then, Unix seconds, ``taken`` may leave out
+            something. 0: never.
     """
 
     enrolment: str
     index: int
     share: bytes
     taken: tuple[Taken, ...]
+    withdrawn: tuple[Withdrawn, ...] = ()
+    restored: int = 0
 
     @classmethod
     def make(
-        cls, enrolment: Enrolment, share: Share, taken: Iterable[Taken], *, broker: VerifyKey, owner: EncryptionKey
+        cls,
+        enrolment: Enrolment,
+        share: Share,
+        taken: Iterable[Taken],
+        *,
+        broker: VerifyKey,
+        owner: EncryptionKey,
+        withdrawn: Iterable[Withdrawn] = (),
+        restored: int = 0,
     ) -> Recalled:
         """An account by this broker, with its share encrypted to the owner."""
         info = _binding(RECALLED_PURPOSE, enrolment=enrolment.digest, index=share.index, broker=broker.keyid)
         found = tuple(sorted(taken, key=lambda t: (t.contract, t.slot)))
-        return cls(enrolment.digest, share.index, owner.encrypt(share.encode(), info=info), found)
+        encrypted = owner.encrypt(share.encode(), info=info)
+        return cls(enrolment.digest, share.index, encrypted, found, tuple(sorted(set(withdrawn))), restored)
 
     def encode(self) -> bytes:
         return wire.encode(
             {
+                **_said(self.withdrawn, restored=self.restored),
                 "enrolment": self.enrolment,
                 "index": self.index,
                 "purpose": RECALLED_PURPOSE,
@@ -269,6 +342,8 @@ class Recalled:
             index=f.integer("index", low=1, high=MAX_HOLDERS),
             share=f.base64("share", max_bytes=_MAX_ENCRYPTED),
             taken=_taken(f),
+            withdrawn=_withdrawn(f),
+            restored=f.integer("restored", low=1) if f.has("restored") else 0,
         )
         f.end()
         if (found.enrolment, found.index) != (enrolment.digest, index):

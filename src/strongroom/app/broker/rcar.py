@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from strongroom.attest.result import AttestationResult
     from strongroom.rcar.evidence import Vouch
 
+    from .witness import Witness
+
 COOKIE = "kbs-session-id"
 MAX_SESSIONS = 1000
 AT_ONCE = 8  # attestations under way: each may ask a vendor's service
@@ -105,6 +107,7 @@ class Guests:
         owner: whose broker it is; read anew each time.
         around: what guests are judged with.
         wake: called after each decision.
+        witness: as of the broker's other answers (``spec/mark.md``).
         now: Unix seconds.
 
     Raises:
@@ -118,9 +121,11 @@ class Guests:
         around: Around,
         *,
         wake: Callable[[], None] = lambda: None,
+        witness: Witness | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         jwe.load()
+        self._witness = witness
         self._book, self._owner, self._around, self._wake, self._now = book, owner, around, wake, now
         self._key = secrets.token_bytes(32)  # of cookies; who restarts a broker ends its sessions
         self._sessions = Sessions()
@@ -193,6 +198,9 @@ class Guests:
     def get(self, session: Attested, contract: str, manifest: str) -> tuple[bytes, int]:
         """The answer to a guest that asks for a key, and its HTTP status. Raises NotFound."""
         at, guest = int(self._now()), session.runtime.key.digest
+        self._book.marks.require_confirmed()
+        if self._witness is not None:
+            self._witness.check()
         with self._deciding:
             granted = choose(self._book, contract, guest, at)
             if granted is None:
@@ -202,6 +210,8 @@ class Guests:
             self._book.record(request, decision, at)
         self._wake()
         if isinstance(decision, Release):
+            if self._witness is not None:
+                self._witness.settle()
             return decision.encrypted_key, 200
         refusal: dict[str, JSON] = {"refusal": decision.envelope.to_json()}
         return message.problem("PolicyDeny", f"refused at {decision.number}: {decision.code}", **refusal), 403

@@ -16,14 +16,17 @@ from strongroom.app.exchange.entry import ENTRY_TYPE
 from strongroom.app.http import Client, application, blocking, body, json_answer
 from strongroom.broker import Owner, Release, decide
 from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal
-from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
+from strongroom.errors import BadReceipt, BookRestored, Internal, StrongroomError, Unreachable
 from strongroom.holder import give_back, hear, hear_grant, take
 from strongroom.job import Cancel
 from strongroom.ledger import Entry
+from strongroom.overview import Inquiry
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, verify
 from strongroom.release import MAX_REQUEST_BYTES, ReleaseRequest
 from strongroom.threshold import ENROLMENT_TYPE, Enrolment
 from strongroom.wire import Envelope, Fields
+
+from .witness import Witness, forgotten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("strongroom.broker")
 RETRY_SECONDS = 5.0
 CATCH_UP_SECONDS = 60.0
+WITNESS_SECONDS = 2.0
 
 
 class Outbox:
@@ -49,12 +53,16 @@ class Outbox:
         book: where decisions are.
         owner: who signs entries; read anew each time.
         exchange: the way to the exchange.
+        witness: told of what the owner wrote into the book itself, within seconds, and of what the exchange missed.
     """
 
-    def __init__(self, book: SqliteBook, owner: Callable[[], Owner], exchange: Client) -> None:
-        self._book, self._owner, self._exchange = book, owner, exchange
+    def __init__(
+        self, book: SqliteBook, owner: Callable[[], Owner], exchange: Client, witness: Witness | None = None
+    ) -> None:
+        self._book, self._owner, self._exchange, self._witness = book, owner, exchange, witness
         self._wake = threading.Event()
         self._stop = False
+        self._said = ""
         self._thread = threading.Thread(target=self._work, daemon=True, name="outbox")
 
     def start(self) -> None:
@@ -101,7 +109,8 @@ class Outbox:
                 if digest not in heard:  # its owner, who is pinned, named this very contract
                     trust.check(proposal.parties)
                 for envelope in seen.withdrawals:
-                    self._book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
+                    on = [ref.manifest for ref in proposal.assets]
+                    self._book.withdraw(Withdrawal.verify(envelope, proposal), envelope, on)
             except (Unreachable, Internal):
                 raise
             except StrongroomError as error:  # not on this exchange, or not what its party signed
@@ -111,6 +120,7 @@ class Outbox:
         due = 0.0
         while not self._stop:
             wait = CATCH_UP_SECONDS
+            self._mark()
             try:
                 self.flush()
                 if time.monotonic() >= due:
@@ -119,8 +129,25 @@ class Outbox:
             except StrongroomError as error:
                 _LOG.info("the exchange is asked again: %s", error.code)
                 wait = RETRY_SECONDS
-            self._wake.wait(wait)
+            self._rest(wait)
             self._wake.clear()
+
+    def _rest(self, seconds: float) -> None:
+        """Wait, or until there is something to do; meanwhile have the witnesses know of changes that nobody asked for."""
+        until = time.monotonic() + seconds
+        while not self._wake.wait(min(WITNESS_SECONDS, max(0.0, until - time.monotonic()))) and time.monotonic() < until:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Whoever asks for a release hears of what is wrong too; here it is said once."""
+        try:
+            if self._witness is not None:
+                self._witness.bring()
+            self._said = ""
+        except StrongroomError as error:
+            if error.message != self._said:
+                _LOG.log(logging.ERROR if isinstance(error, BookRestored) else logging.INFO, "%s: %s", error.code, error)
+            self._said = error.message
 
 
 def _read(owner: Callable[[], Owner]) -> Owner:
@@ -144,6 +171,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
     owner: Callable[[], Owner],
     outbox: Outbox | None,
     *,
+    witness: Witness | None = None,
     now: Callable[[], float] = time.time,
     guests: Guests | None = None,
 ) -> Starlette:
@@ -153,9 +181,19 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         book: the broker's memory.
         owner: whose broker it is; read anew for each decision, so that a pin that the owner removes is gone at once.
         outbox: logs decisions at the exchange.
+        witness: who keeps how far the book has come; every broker that others reach has one.
         now: Unix seconds.
         guests: what answers confidential containers; ``None``: nobody does.
     """
+
+    def current() -> None:
+        book.marks.require_confirmed()
+        if witness is not None:
+            witness.check()
+
+    def known() -> None:
+        if witness is not None:
+            witness.settle()
 
     def give_nonce() -> bytes:
         return book.nonce(int(now()))
@@ -165,11 +203,14 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
 
     def answer(data: bytes) -> tuple[bytes, int]:
         request = ReleaseRequest.parse(data)
+        current()
         at = int(now())
         decision = decide(request, owner=_read(owner), book=book, at=at)
         book.record(request, decision, at)
         if outbox is not None:
             outbox.wake()
+        if isinstance(decision, Release):
+            known()
         return decision.answer(), 200 if isinstance(decision, Release) else 403
 
     async def post_release(request: Request) -> Response:
@@ -183,7 +224,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         f.end()
         if proposal.digest not in book.heard():  # an owner whose share is here named it, and so its parties' keys
             _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
-        book.withdraw(Withdrawal.verify(envelope, proposal), envelope)
+        book.withdraw(Withdrawal.verify(envelope, proposal), envelope, [ref.manifest for ref in proposal.assets])
 
     def accept_cancel(data: bytes) -> None:
         f = Fields(wire.decode(data), "body")
@@ -195,20 +236,28 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         book.cancel(Cancel.verify(envelope, contract.proposal, int(now())), envelope)
 
     def accept_receipt(data: bytes) -> None:
-        bundle = Bundle.parse(data)
-        statement = verify(bundle, trust=_read(owner).trust).statement
+        bundle, here = Bundle.parse(data), _read(owner)
+        statement = verify(bundle, trust=here.trust).statement
+        if forgotten(bundle, here.broker.public, book):
+            book.marks.put_back()
+            raise BookRestored("the receipt shows a release by this broker that its book does not know")
         # a receipt of a run that this broker gave keys for, by the very keyset that got them; or that others gave shares for
         gave = book.standing(statement.contract).runs.get(statement.run_id) == statement.keyset_digest
-        if not gave and not _shared(bundle, _read(owner).name):
+        if not gave and not _shared(bundle, here.name):
             raise BadReceipt("the receipt is of no run that this broker released keys for")
         book.keep_receipt(statement.contract, statement.run_id, data)
         book.settle(statement.contract, statement.run_id, statement.used)
 
     def accept_deal(data: bytes) -> None:
+        current()
         take(Envelope.parse(data), here=_read(owner), book=book)
+        known()
 
     def answer_recall(data: bytes) -> bytes:
-        return give_back(Envelope.parse(data), here=_read(owner), book=book).encode()
+        current()
+        found = give_back(Envelope.parse(data), here=_read(owner), book=book)
+        known()
+        return found.encode()
 
     def accept_word(data: bytes) -> None:
         f = Fields(wire.decode(data), "body")
@@ -218,6 +267,16 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         else:
             hear_grant(Envelope.from_json(f.any("grant")), proposal, f.name("party"), here=_read(owner), book=book)
         f.end()
+
+    def answer_inquiry(data: bytes) -> bytes:
+        envelope, here, at = Envelope.parse(data), _read(owner), int(now())
+        party = here.trust.party(Inquiry.peek(envelope).owner)
+        asked = Inquiry.verify(envelope, party.signing_key, broker=here.broker.public, at=at)
+        return book.telling(party.name).tell(asked, at).sign(here.broker).encode()
+
+    async def post_inquiry(request: Request) -> Response:
+        data = await blocking(answer_inquiry)(await body(request, 64 << 10))
+        return Response(data, media_type="application/json")
 
     async def post_deal(request: Request) -> Response:
         await blocking(accept_deal)(await body(request, MAX_REQUEST_BYTES))
@@ -258,6 +317,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
             Route("/v1/deals", post_deal, methods=["POST"]),
             Route("/v1/recalls", post_recall, methods=["POST"]),
             Route("/v1/words", post_word, methods=["POST"]),
+            Route("/v1/inquiries", post_inquiry, methods=["POST"]),
             *([] if guests is None else guests.routes()),
         ]
     )

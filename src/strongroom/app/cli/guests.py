@@ -15,6 +15,7 @@ from .screen import Screen
 
 if TYPE_CHECKING:
     from strongroom.app.broker.rcar import Guests
+    from strongroom.app.broker.witness import Witness
     from strongroom.app.client.home import PartyHome
     from strongroom.attest.evidence import Endorsements, Evidence
 
@@ -121,7 +122,7 @@ def _reference(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def served(args: Namespace, here: PartyHome, wake: Callable[[], None]) -> Guests:
+def served(args: Namespace, here: PartyHome, wake: Callable[[], None], witness: Witness) -> Guests:
     """What ``broker --guests`` answers guests with. Raises MissingExtra, NotFound."""
     from strongroom.app.broker.rcar import Around, Guests
     from strongroom.app.endorsements.bundle import open_bundle
@@ -144,4 +145,4 @@ def served(args: Namespace, here: PartyHome, wake: Callable[[], None]) -> Guests
         from strongroom.app.broker.sample import voucher
 
         vouch = voucher(_sample(here))
-    return Guests(here.book, here.owner, Around(endorse, vouch), wake=wake)
+    return Guests(here.book, here.owner, Around(endorse, vouch), wake=wake, witness=witness)

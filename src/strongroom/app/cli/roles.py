@@ -165,6 +165,9 @@ strongroom broker refresh data.csv --as hospital
 strongroom broker replace data.csv union court.holder --as hospital
 strongroom broker status --as hospital
 strongroom broker check CONTRACT --as hospital     # did a broker give one slot to two enclaves?
+strongroom broker backup hospital.backup --as hospital
+strongroom broker restore hospital.backup --as hospital   # the broker is stopped; then start it, and:
+strongroom broker confirm --as hospital
 """,
     )
     serving(parser)
@@ -191,21 +194,24 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
     from strongroom.app.broker.server import Outbox, broker
     from strongroom.app.http import Client, listen, serve
 
+    from .backups import witness_of
+
     place = home(args)
     party = place.party(args.party)
     exchange = args.exchange_url or place.config.exchange
     party.book.record_lost()
-    outbox = Outbox(party.book, party.owner, Client(exchange))
+    witness = witness_of(args, party, exchange)
+    outbox = Outbox(party.book, party.owner, Client(exchange), witness)
     outbox.start()
     guests = None
     if args.guests:
         from .guests import served
 
-        guests = served(args, party, outbox.wake)
+        guests = served(args, party, outbox.wake, witness)
     elif args.sample_guests:
         raise Usage("--sample-guests goes with --guests")
     sock = listen(args.host or party.broker.host, party.broker.port if args.port is None else args.port)
-    app = broker(party.book, party.owner, outbox, guests=guests)
+    app = broker(party.book, party.owner, outbox, witness=witness, guests=guests)
     serve(app, sock, announce=announced(args, screen, f"broker of {party.name}"), until_eof=args.announce)
     outbox.stop()
     party.book.close()

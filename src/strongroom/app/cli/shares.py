@@ -1,4 +1,4 @@
-"""broker enrol, share, tell, refresh, replace, status, check, and seal --brokers: keys that no single broker can open."""
+"""broker enrol, share, tell, refresh, replace, check, seal --brokers: keys that no single broker can open; and its book."""
 
 from __future__ import annotations
 
@@ -23,34 +23,46 @@ if TYPE_CHECKING:
     from strongroom.threshold import HolderCard
     from strongroom.wire import Envelope
 
-ACTIONS = ("enrol", "share", "tell", "refresh", "replace", "status", "check")
+ACTIONS = ("enrol", "share", "tell", "refresh", "replace", "status", "check", "backup", "restore", "confirm")
 
 
 def declare(parser: ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=ACTIONS, help="without one: be the broker, until told to stop")
     parser.add_argument(
-        "words", nargs="*", metavar="WORD", help="an own asset, how many brokers are needed, cards; a contract"
+        "words", nargs="*", metavar="WORD", help="an own asset, how many brokers are needed, cards; a contract; a backup"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="of enrol: write this broker's card, for owners")
     parser.add_argument(
         "--need", type=int, metavar="T", help="of refresh and replace: how many brokers are needed from now on"
     )
+    parser.add_argument("--yes", action="store_true", help="of confirm: do not ask")
+    parser.add_argument(
+        "--strict-marks",
+        action="store_true",
+        help="give nothing that the exchange has no mark of, and so nothing while it is away (docs/backups.md)",
+    )
 
 
 def act(args: Namespace, screen: Screen) -> int:
+    from .backups import backup, confirm, restore
+    from .overviews import status
+
     acts = {
+        "backup": backup,
         "check": _check,
+        "confirm": confirm,
         "enrol": _enrol,
         "refresh": _refresh,
         "replace": _replace,
+        "restore": restore,
         "share": _share,
-        "status": _status,
+        "status": status,
         "tell": _tell,
     }
     return acts[args.action](args, screen)
 
 
-def _words(args: Namespace, usage: str, low: int, high: int = 99) -> list[str]:
+def words(args: Namespace, usage: str, low: int, high: int = 99) -> list[str]:
     found: list[str] = args.words
     if not low <= len(found) <= high:
         raise Usage(f"broker {args.action} takes {usage}", hint="See: strongroom broker --help")
@@ -72,7 +84,7 @@ def _enrol(args: Namespace, screen: Screen) -> int:
     from strongroom.app.client import sharing
     from strongroom.app.client.home import write
 
-    _words(args, "no words", 0, 0)
+    words(args, "no words", 0, 0)
     here = party(args)
     found = sharing.card(here)
     out = args.out or Path(f"{here.name}.holder")
@@ -83,7 +95,7 @@ def _enrol(args: Namespace, screen: Screen) -> int:
     return 0
 
 
-def _say(found: Sharing, screen: Screen, *, was_here: bool = True) -> None:
+def say(found: Sharing, screen: Screen, *, was_here: bool = True) -> None:
     e = found.enrolment
     screen.said("shared", f"any {e.threshold} of {', '.join(h.name for h in e.holders)} open it; epoch {e.epoch}")
     for name in found.waiting:
@@ -153,8 +165,8 @@ def bring(here: Room, manifest: Manifest, screen: Screen) -> dict[str, object]:
             hint="Keep the file that you sealed. The shares are kept too, and sent again by: strongroom broker status",
         )
     screen.said("key", "in shares alone: your own broker never had it")
-    _say(found, screen, was_here=False)
-    return _shown(found)
+    say(found, screen, was_here=False)
+    return shown(found)
 
 
 @contextmanager
@@ -175,7 +187,7 @@ def patient(screen: Screen, what: str) -> Iterator[None]:
         thread.join()
 
 
-def _shown(found: Sharing) -> dict[str, object]:
+def shown(found: Sharing) -> dict[str, object]:
     e = found.enrolment
     return {
         "epoch": e.epoch,
@@ -190,21 +202,21 @@ def _shown(found: Sharing) -> dict[str, object]:
 def _share(args: Namespace, screen: Screen) -> int:
     from strongroom.app.client import budgets, sharing
 
-    asset, need, *cards = _words(args, "an asset, how many brokers are needed, and their cards", 3)
+    asset, need, *cards = words(args, "an asset, how many brokers are needed, and their cards", 3)
     if not need.isdecimal():
         raise Usage(f"{need!r} is no number of brokers", hint="See: strongroom broker --help")
     here, given = room(args), _cards(cards)
     with patient(screen, "asking the brokers"):
         found = sharing.share(here.home, here.exchange, budgets.find(here.home, asset), int(need), given)
-    _say(found, screen)
-    screen.result(_shown(found))
+    say(found, screen)
+    screen.result(shown(found))
     return 0
 
 
 def _tell(args: Namespace, screen: Screen) -> int:
     from strongroom.app.client import sharing
 
-    (contract,) = _words(args, "a contract", 1, 1)
+    (contract,) = words(args, "a contract", 1, 1)
     here = room(args)
     digest = here.find(contract)
     with patient(screen, "telling the brokers"):
@@ -221,7 +233,7 @@ def say_untold(here: Room, digest: str, screen: Screen) -> None:
 
 
 def _refresh(args: Namespace, screen: Screen) -> int:
-    asset, *cards = _words(args, "an asset, and all cards where there are to be other brokers", 1)
+    asset, *cards = words(args, "an asset, and all cards where there are to be other brokers", 1)
     return _renewed(args, screen, asset, _cards(cards))
 
 
@@ -229,7 +241,7 @@ def _replace(args: Namespace, screen: Screen) -> int:
     """One broker is lost, another takes its place."""
     from strongroom.app.client import budgets, sharing
 
-    asset, lost, card = _words(args, "an asset, the lost broker's name, and the card of another", 3, 3)
+    asset, lost, card = words(args, "an asset, the lost broker's name, and the card of another", 3, 3)
     here = party(args)
     found = sharing.read(here, budgets.find(here, asset).digest)
     if found is None or lost not in {c.name for c in found.cards}:
@@ -245,32 +257,17 @@ def _renewed(args: Namespace, screen: Screen, asset: str, cards: list[HolderCard
     digest = budgets.find(here.home, asset).digest
     with patient(screen, "asking the brokers"):
         found, collected = sharing.renew(here.home, here.exchange, digest, threshold=args.need, cards=cards)
-    _say(found, screen)
+    say(found, screen)
     for name, error in collected.bad.items():
         screen.said("false", f"{name}: {error}")
+    if collected.restored:
+        screen.said("restored", f"{', '.join(collected.restored)} lost count of what they gave, and count anew from here")
+    if collected.over:
+        screen.said("over", "too few of the others know all that was given: no run is left of old contracts, propose anew")
     screen.said("note", "shares of before still open what was sealed: whoever kept enough of them has the key")
     screen.said("next", "say to new brokers what you approved: strongroom broker tell CONTRACT")
-    screen.result({**_shown(found), "bad": {name: error.code for name, error in collected.bad.items()}})
-    return 0
-
-
-def _status(args: Namespace, screen: Screen) -> int:
-    from strongroom.app.client import sharing
-    from strongroom.asset import Manifest
-
-    _words(args, "no words", 0, 0)
-    here = room(args)
-    with patient(screen, "asking the brokers"):
-        found = [sharing.send(here.home, here.exchange, s.enrolment.manifest) for s in sharing.every(here.home)]
-    for one in found:
-        screen.said("asset", Manifest.parse(one.manifest.payload).name)
-        _say(one, screen)
-    if not found:
-        screen.said("shared", "none of your assets")
-    mine = [share.owner for share in here.home.book.shares()]
-    if mine:
-        screen.said("holding", f"{len(mine)} shares, of {', '.join(sorted(set(mine)))}")
-    screen.result({"holding": len(mine), "shared": [_shown(one) for one in found]})
+    bad = {name: error.code for name, error in collected.bad.items()}
+    screen.result({**shown(found), "bad": bad, "over": collected.over or None, "restored": sorted(collected.restored)})
     return 0
 
 
@@ -279,7 +276,7 @@ def _check(args: Namespace, screen: Screen) -> int:
     from strongroom.app.client import lies
     from strongroom.receipt import examine
 
-    (contract,) = _words(args, "a contract", 1, 1)
+    (contract,) = words(args, "a contract", 1, 1)
     here = room(args)
     with patient(screen, "reading the receipts"):
         every = here.receipts(here.find(contract))

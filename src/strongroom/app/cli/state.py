@@ -65,6 +65,8 @@ def _declare_status(parser: ArgumentParser) -> None:
 
 
 def status(args: Namespace, screen: Screen) -> int:
+    from strongroom.app.client.overviews import to_guests
+
     here = room(args)
     screen.heading("Assets of pinned parties")
     assets = here.manifests()
@@ -97,11 +99,17 @@ def status(args: Namespace, screen: Screen) -> int:
         screen.said(_time(at), f"contract {contract[:19]}… run {run_id}: the keys went out and no valid receipt came back")
     if not missing:
         screen.line("  none")
+    guests = to_guests(here.home)
+    if guests:
+        screen.heading("Released to guests, which write no receipts")
+    for contract, run_id, at in guests:
+        screen.said(_time(at), f"contract {contract[:19]}… run {run_id}: what it did with the keys nobody here can know")
     value = {
         "assets": [{"asset": f"{m.owner}/{m.name}", "manifest": m.digest} for m in assets],
         "contracts": [{"digest": v.proposal.digest, "state": v.state.value, "title": v.proposal.title} for v in views],
         "left_out": [{"digest": left.digest, "error": left.error.to_json()} for left in left_out],
         "refusals": [{"at": d.at, "code": d.code, "contract": d.contract, "run_id": d.run_id} for d in refusals],
+        "to_guests": [{"at": at, "contract": c, "run_id": r} for c, r, at in guests],
         "unreceipted": [{"at": at, "contract": c, "run_id": r} for c, r, at in missing],
     }
     screen.result(value)

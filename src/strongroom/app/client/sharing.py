@@ -290,6 +290,8 @@ def renew(
         threshold=threshold,
         cards=cards,
         taken=collected.taken,
+        withdrawn=collected.withdrawn,
+        over=collected.over,
         entropy=secrets.token_bytes,
     )
     _save(home, Sharing(sharing.manifest, dealt, cards, tuple(sorted(c.name for c in cards))))

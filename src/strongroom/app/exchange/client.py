@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from strongroom import wire
 from strongroom.airlock import Box
@@ -19,7 +19,8 @@ from strongroom.contract import PROPOSAL_TYPE, Proposal
 from strongroom.delivery import Delivery
 from strongroom.errors import BadField, BadReceipt, CodeMismatch, Conflict, ManifestMismatch, NotFound, TooLarge
 from strongroom.ledger import ConsistencyProof, Entry, LoggedProof
-from strongroom.party import VerifyKey
+from strongroom.mark import Mark
+from strongroom.party import SigningKey, VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle
 from strongroom.review import MAX_NOTES
 from strongroom.trial import MAX_TRIAL_BYTES, Trial
@@ -29,6 +30,7 @@ from .entry import KEY_HEADER, PAGE_ITEMS
 
 PIECE = 1 << 20
 PATIENCE = 30.0  # seconds
+MARK_SECONDS = 5.0
 MAX_PAGE_BYTES = 16 << 20
 MAX_PAGES = 1000  # of one list
 SLOWEST = 50e6  # bytes a second at which an exchange checks what it was sent, at the least
@@ -165,6 +167,17 @@ class ExchangeClient:
         """Publish who holds an asset's shares. ``key``: the owner's signing key."""
         headers = {KEY_HEADER: wire.b64(key.raw)}
         self.client.call("PUT", f"/v1/enrolments/{manifest}", content=envelope.encode(), headers=headers)
+
+    def mark(self, broker: VerifyKey) -> Mark | None:
+        """How far a broker's book had come when it said so last. Raises BadSignature, WireError: it is not that broker's."""
+        f = Fields(wire.decode(self.client.get(f"/v1/marks/{broker.keyid}", max_bytes=8192, seconds=MARK_SECONDS)), "answer")
+        found = f.optional("mark", lambda value: Mark.verify(Envelope.from_json(value), broker))
+        f.end()
+        return cast("Mark | None", found)
+
+    def put_mark(self, mark: Mark, key: SigningKey) -> None:
+        """Leave it here. Raises Conflict: it does not follow the one that is here."""
+        self.client.call("PUT", f"/v1/marks/{mark.broker.keyid}", content=mark.sign(key).encode(), seconds=MARK_SECONDS)
 
     def manifests(self, keyids: Iterable[str]) -> list[Envelope]:
         """The manifests that these keys signed, oldest first."""

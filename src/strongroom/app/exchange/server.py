@@ -27,6 +27,7 @@ from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal, c
 from strongroom.delivery import Delivery
 from strongroom.errors import BadBundle, BadField, Conflict, ManifestMismatch, NotFound, TooLarge, Truncated
 from strongroom.ledger import Entry
+from strongroom.mark import Mark
 from strongroom.party import VerifyKey
 from strongroom.receipt import MAX_BUNDLE_BYTES, Bundle, admissible
 from strongroom.review import Note
@@ -147,6 +148,20 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
     async def get_enrolment(request: Request) -> Response:
         digest, (by,) = _digest(request), _keyids(request, "by", 1)
         return json_answer((await blocking(store.enrolment)(digest, by)).to_json())
+
+    async def put_mark(request: Request) -> Response:
+        envelope = Envelope.parse(await body(request, 4096))
+        mark = Mark.verify(envelope)
+        if mark.broker.keyid != _digest(request):
+            raise BadField("the mark is of another broker than the address names")
+        if await blocking(store.mark)(mark.broker.keyid) is None:  # one in the place of another takes no room
+            store.require_space(DOCUMENT)
+        await blocking(store.put_mark)(mark, envelope)
+        return json_answer({})
+
+    async def get_mark(request: Request) -> Response:
+        found = await blocking(store.mark)(_digest(request))
+        return json_answer({"mark": found.to_json() if found else None})
 
     async def list_manifests(request: Request) -> Response:
         by, (after, limit) = _keyids(request, "by"), _window(request)
@@ -404,6 +419,8 @@ def exchange(store: ExchangeStore) -> Starlette:  # noqa: C901, PLR0915 - the ta
             Route("/v1/health", health),
             Route("/v1/enrolments/{digest}", get_enrolment),
             Route("/v1/enrolments/{digest}", put_enrolment, methods=["PUT"]),
+            Route("/v1/marks/{digest}", get_mark),
+            Route("/v1/marks/{digest}", put_mark, methods=["PUT"]),
             Route("/v1/manifests", list_manifests),
             Route("/v1/manifests/{digest}", get_manifest),
             Route("/v1/manifests/{digest}", put_manifest, methods=["PUT"]),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +29,8 @@ from strongroom.job import Cancel
 from strongroom.release import Part, Slot
 from strongroom.wire import JSON, Envelope
 
+from . import marks
+from .overview import Telling
 from .sqlite import Database, blob, integer, text
 
 STRANGERS_KEPT = 1000
@@ -80,11 +81,8 @@ CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, at INTEGER NOT NUL
 """
 
 
-class _Page:
+class _Page(marks.Over):
     """The book inside one transaction."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._c = connection
 
     def standing(self, contract: str, owner: str | None = None) -> Standing:
         one = self._c.execute
@@ -107,6 +105,7 @@ class _Page:
             approved=Says.APPROVED in said,
             ended_by=contract if Says.ENDED in said else None,
             granted=integer(runs),
+            withdrawn_by=found.withdrawn_by | self.told(contract, owner),
         )
 
     def share(self, manifest: str) -> HeldShare | None:
@@ -126,9 +125,11 @@ class _Page:
             known = self.slots(t.contract, manifest)
             keyset = merged(known.get(t.slot, t.keyset), t.keyset)
             self._c.execute("INSERT OR REPLACE INTO slots VALUES (?, ?, ?, ?)", (t.contract, manifest, t.slot, keyset))
+        self.changed("deal", manifest, held.deal.enrolment.digest)
 
     def recall(self, manifest: str) -> None:
-        self._c.execute("UPDATE shares SET recalled = 1 WHERE manifest = ?", (manifest,))
+        if self._c.execute("UPDATE shares SET recalled = 1 WHERE manifest = ? AND recalled = 0", (manifest,)).rowcount:
+            self.changed("recall", manifest)
 
     def taken(self, manifest: str) -> list[Taken]:
         rows = self._c.execute(
@@ -138,7 +139,8 @@ class _Page:
 
     def hear(self, word: Word, envelope: Envelope) -> None:
         row = (word.contract, word.party, word.says.value, envelope.encode())
-        self._c.execute("INSERT OR IGNORE INTO words VALUES (?, ?, ?, ?)", row)
+        if self._c.execute("INSERT OR IGNORE INTO words VALUES (?, ?, ?, ?)", row).rowcount:
+            self.changed("word", word.contract, word.party, word.says.value)
 
     def hear_grant(self, grant: Grant, envelope: Envelope) -> None:
         row = (grant.contract, grant.party, grant.nonce, grant.runs, envelope.encode())
@@ -165,10 +167,13 @@ class _Page:
         return Kept(Envelope.parse(blob(row[0])), blob(row[1])) if row else None
 
     def keep(self, slot: Slot, kept: Kept, at: int) -> None:
-        self._c.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", (slot.contract, slot.run_id, slot.keyset_digest))
+        row: tuple[str | int, ...] = (slot.contract, slot.run_id, slot.keyset_digest)
+        if self._c.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, ?)", row).rowcount:
+            self.changed("run", *row)
         if slot.part is not None:
-            taken = (slot.contract, slot.manifest, slot.part.slot, slot.keyset_digest)
-            self._c.execute("INSERT OR IGNORE INTO slots VALUES (?, ?, ?, ?)", taken)
+            row = (slot.contract, slot.manifest, slot.part.slot, slot.keyset_digest)
+            if self._c.execute("INSERT OR IGNORE INTO slots VALUES (?, ?, ?, ?)", row).rowcount:
+                self.changed("slot", *row)
             given = (*_place(slot, slot.part), kept.envelope.encode(), kept.encrypted_key, at)
             self._c.execute("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", given)
             return
@@ -178,6 +183,11 @@ class _Page:
         )
 
     def budget(self, manifest: str) -> Envelope | None:
+        self.require_unfrozen(manifest)
+        return self.newest_budget(manifest)
+
+    def newest_budget(self, manifest: str) -> Envelope | None:
+        """Whether it may be charged to or not."""
         row = self._c.execute(
             "SELECT envelope FROM budgets WHERE manifest = ? ORDER BY version DESC LIMIT 1", (manifest,)
         ).fetchone()
@@ -198,7 +208,8 @@ class _Page:
     def charge(self, charged: Charged) -> None:
         c = charged
         row = (c.contract, c.run_id, c.manifest, c.party, c.at, wire.encode(c.charge.to_json()))
-        self._c.execute("INSERT OR IGNORE INTO charges VALUES (?, ?, ?, ?, ?, ?, NULL)", row)
+        if self._c.execute("INSERT OR IGNORE INTO charges VALUES (?, ?, ?, ?, ?, ?, NULL)", row).rowcount:
+            self.changed("charge", c.contract, c.run_id, c.manifest)
 
 
 def _place(slot: Slot, part: Part) -> tuple[str, str, str, str, int, int, int]:
@@ -260,9 +271,11 @@ class SqliteBook:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = Database(path, _SCHEMA)
+        self._db = Database(path, _SCHEMA + marks.SCHEMA)
+        self.marks = marks.Marks(self._db)
         with self._db.write() as c:
             c.execute("INSERT OR IGNORE INTO secrets VALUES ('nonce', ?)", (secrets.token_bytes(32),))
+            marks.begin(c, secrets.token_bytes(32))
             self._nonce_key = blob(c.execute("SELECT value FROM secrets WHERE name = 'nonce'").fetchone()[0])
 
     def close(self) -> None:
@@ -402,12 +415,16 @@ class SqliteBook:
     def end(self, contract: str, by: str) -> None:
         """The owner countered or superseded a proposal."""
         with self._db.write() as c:
-            c.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (contract, by))
+            if c.execute("INSERT OR IGNORE INTO ended VALUES (?, ?)", (contract, by)).rowcount:
+                marks.changed(c, "end", contract)
 
-    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope) -> None:
+    def withdraw(self, withdrawal: Withdrawal, envelope: Envelope, on: Sequence[str] = ()) -> None:
+        """Nothing more is released under this contract. ``on``: the manifests of the contract's assets."""
         with self._db.write() as c:
             row = (withdrawal.contract, withdrawal.party, envelope.encode())
-            c.execute("INSERT OR IGNORE INTO withdrawn VALUES (?, ?, ?)", row)
+            if c.execute("INSERT OR IGNORE INTO withdrawn VALUES (?, ?, ?)", row).rowcount:
+                marks.changed(c, "withdrawal", withdrawal.contract, withdrawal.party)
+            c.executemany("INSERT OR IGNORE INTO concerns VALUES (?, ?)", [(withdrawal.contract, m) for m in on])
 
     def cancel(self, cancel: Cancel, envelope: Envelope) -> None:
         """No key is released for this run from now on, if that party may cancel it. Raises Conflict: too many."""
@@ -419,7 +436,8 @@ class SqliteBook:
                     f"{cancel.party!r} cancelled {said:,} runs", hint="Stop them all: strongroom withdraw CONTRACT"
                 )
             row = (cancel.contract, cancel.run_id, cancel.party, envelope.encode())
-            c.execute("INSERT OR IGNORE INTO cancelled VALUES (?, ?, ?, ?)", row)
+            if c.execute("INSERT OR IGNORE INTO cancelled VALUES (?, ?, ?, ?)", row).rowcount:
+                marks.changed(c, "cancel", cancel.contract, cancel.run_id, cancel.party)
 
     # --- guests (guest.GuestBook) ---
 
@@ -440,6 +458,10 @@ class SqliteBook:
         envelope = Envelope.parse(blob(row[0]))
         rows = self._db.rows("SELECT run FROM guest_runs WHERE contract = ? ORDER BY rowid", contract)
         return [GuestRun(envelope, Envelope.parse(blob(run[0]))) for run in rows]
+
+    def for_guests(self) -> frozenset[str]:
+        """Digests of the contracts under which guests alone get keys here: they write no receipts."""
+        return frozenset(text(r[0]) for r in self._db.rows("SELECT contract FROM guest_contracts"))
 
     def runs_of(self, keyset: str) -> list[TakenRun]:
         rows = self._db.rows("SELECT contract, run_id FROM runs WHERE keyset = ? ORDER BY rowid", keyset)
@@ -463,11 +485,12 @@ class SqliteBook:
         with self._db.write() as c:
             page = _Page(c)
             for manifest in budget.assets:
-                earlier = page.budget(manifest)
+                earlier = page.newest_budget(manifest)
                 if earlier is not None:
                     follows(budget, Budget.parse(earlier.expect(BUDGET_TYPE)))
             rows = [(manifest, budget.version, envelope.encode()) for manifest in budget.assets]
             c.executemany("INSERT INTO budgets VALUES (?, ?, ?)", rows)
+            marks.changed(c, "budget", envelope.digest)
 
     def settle(self, contract: str, run_id: str, used: Used | None) -> None:
         """Lower what a run is charged to what its verified receipt says: once, and never upwards."""
@@ -485,10 +508,14 @@ class SqliteBook:
 
     # --- what the owner reads ---
 
+    def telling(self, owner: str) -> Telling:
+        """What this broker tells an owner whose shares are here."""
+        return Telling(self, self._db, owner)
+
     def budget(self, manifest: str) -> Envelope | None:
         """The budget in force for an asset."""
         with self.transaction() as page:
-            return page.budget(manifest)
+            return page.newest_budget(manifest)
 
     def charges(self, manifests: Sequence[str]) -> list[Charged]:
         """Every charge against these assets, those of one asset in the order in which they were made."""

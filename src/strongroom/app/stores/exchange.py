@@ -22,6 +22,7 @@ from strongroom.contract import Proposal
 from strongroom.delivery import Delivery
 from strongroom.errors import BadField, Conflict, LimitReached, NoSpace, NotFound, NotLogged
 from strongroom.ledger import Checkpoint, ConsistencyProof, Entry, LoggedProof, LogKey, Tree
+from strongroom.mark import Mark, follows
 from strongroom.receipt import Bundle, Statement
 from strongroom.review import MAX_NOTES, Note
 from strongroom.threshold import Enrolment
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS manifests (seq INTEGER PRIMARY KEY, digest TEXT NOT N
 CREATE INDEX IF NOT EXISTS manifests_by ON manifests (keyid, seq);
 CREATE TABLE IF NOT EXISTS enrolments (manifest TEXT, keyid TEXT, epoch INTEGER, envelope BLOB NOT NULL,
     PRIMARY KEY (manifest, keyid, epoch)) STRICT;
+CREATE TABLE IF NOT EXISTS marks (keyid TEXT PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS proposals (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, payload BLOB NOT NULL,
     proposer TEXT NOT NULL, supersedes TEXT, at INTEGER NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS proposals_by ON proposals (proposer, seq);
@@ -199,6 +201,19 @@ class ExchangeStore:
         if row is None:
             raise NotFound(f"no enrolment of {manifest} here that {by} signed")
         return Envelope.parse(blob(row[0]))
+
+    def put_mark(self, mark: Mark, envelope: Envelope) -> None:
+        """Keep how far a broker's book has come. Raises Conflict: it does not follow what is here."""
+        with self._db.write() as c:
+            row = c.execute("SELECT envelope FROM marks WHERE keyid = ?", (mark.broker.keyid,)).fetchone()
+            if not follows(mark, Mark.peek(Envelope.parse(blob(row[0]))) if row else None):
+                raise Conflict("another mark of this broker is here", hint="Look at it, and at the book, and mark again.")
+            c.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (mark.broker.keyid, envelope.encode()))
+
+    def mark(self, keyid: str) -> Envelope | None:
+        """The newest mark of the broker whose key has this id."""
+        row = self._db.row("SELECT envelope FROM marks WHERE keyid = ?", keyid)
+        return Envelope.parse(blob(row[0])) if row else None
 
     def manifests(self) -> list[Envelope]:
         """All of them, for the operator."""

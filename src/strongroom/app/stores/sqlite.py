@@ -97,6 +97,15 @@ class Database:
         found = self.rows(query, *values)
         return found[0] if found else None
 
+    def copy(self, out: Path) -> None:
+        """Write what is committed now into another file. Raises sqlite3.Error."""
+        target = sqlite3.connect(out)
+        try:
+            with self._lent() as connection:
+                connection.backup(target)
+        finally:
+            target.close()
+
     def close(self) -> None:
         """Close what is here now, and what is lent out when it comes back."""
         with self._lock:
