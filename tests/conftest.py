@@ -35,12 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     shared = Path("/dev/shm")
     if shared.is_dir():
-        os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="strongroom-tests-", dir=shared)
+        os.environ["STRONGROOM_MEMORY"] = tempfile.mkdtemp(prefix="strongroom-tests-", dir=shared)
     settings.load_profile("soak" if config.getoption("--soak") else "ordinary")
 
 
 def pytest_unconfigure() -> None:
-    found = os.environ.get("XDG_RUNTIME_DIR", "")
+    found = os.environ.get("STRONGROOM_MEMORY", "")
     if Path(found).name.startswith("strongroom-tests-"):
         shutil.rmtree(found, ignore_errors=True)
 

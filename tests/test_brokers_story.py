@@ -320,6 +320,13 @@ def test_an_owner_looks_at_all_its_brokers_while_they_die_differ_and_are_put_bac
     with shared.home("clinic").book.transaction() as page:
         assert page.standing(other, "hospital").withdrawn_by == {"lab"}  # from the notary, with the share
     shared.home("clinic").close()
+    shared.kill("union")
+    with pytest.raises(
+        StrongroomError, match=r"clinic refused at check D12: broker\.restored"
+    ):  # whoever has which slot of it, it gives none
+        shared.run(contract)
+    shared.start("union")
+    shared.run(contract)
     time.sleep(1.1)
     anew = stage.lab.propose(stage.draft(runs=2, title="Anew")).digest
     assert stage.cli("approve", anew, "--yes", party="hospital").status == 0

@@ -639,7 +639,7 @@ def test_a_folder_on_a_disk_is_no_memory(tmp_path: Path) -> None:
         assert in_memory(tmp_path, mounts) is found
     assert not in_memory(tmp_path / "absent", mounts)
     assert not in_memory(tmp_path, tmp_path / "absent")
-    assert Machine.here({"XDG_RUNTIME_DIR": str(tmp_path / "absent")}, tmp_path / "absent") is None
+    assert Machine.here({"STRONGROOM_MEMORY": str(tmp_path / "absent")}, tmp_path / "absent") is None
     found = Machine.here({})
     assert found is None or found.folder.name == f"strongroom-{os.geteuid()}"
 

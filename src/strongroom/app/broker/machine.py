@@ -54,10 +54,13 @@ class Machine:
 
     @classmethod
     def here(cls, environment: Mapping[str, str] = os.environ, shared_memory: Path = SHARED_MEMORY) -> Machine | None:
-        """In ``$XDG_RUNTIME_DIR``, else in shared memory; ``None`` where neither is in memory."""
-        named = environment.get("XDG_RUNTIME_DIR")
-        if named and in_memory(Path(named)):
-            return cls(Path(named) / "strongroom")
+        """In shared memory, or where ``$STRONGROOM_MEMORY`` says; ``None`` where that is not in memory.
+
+        One place alone, and none that comes and goes with a login: an older mark in a second one would speak for the book.
+        """
+        named = environment.get("STRONGROOM_MEMORY")
+        if named:
+            return cls(Path(named) / "strongroom") if in_memory(Path(named)) else None
         return cls(shared_memory / f"strongroom-{os.geteuid()}") if in_memory(shared_memory) else None
 
     def mark(self, broker: VerifyKey) -> Mark | None:
