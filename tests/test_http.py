@@ -151,6 +151,7 @@ def _one_answer(sock: socket.socket) -> None:
         (Conflict, 409),
         (Unauthorised, 403),
         (BrokerError, 403),
+        (errors.BookRestored, 503),
         (TooLarge, 413),
         (Unreachable, 502),
         (Internal, 500),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from strongroom import wire
 from strongroom.errors import (
     AppError,
+    BookRestored,
     BrokerError,
     Conflict,
     Internal,
@@ -166,6 +167,7 @@ def status_of(error: StrongroomError) -> int:
         (NoSpace, 507),
         (NoCredential, 401),
         (Unauthorised, 403),
+        (BookRestored, 503),  # no refusal, which would be signed
         (BrokerError, 403),
         (LimitReached, 429),
         (TooLarge, 413),

@@ -25,6 +25,7 @@ from strongroom.broker import NONCE_SECONDS, Owner, Release
 from strongroom.errors import (
     AttestationError,
     BadEar,
+    BookRestored,
     Internal,
     LimitReached,
     MissingExtra,
@@ -34,6 +35,7 @@ from strongroom.errors import (
     NotFound,
     StrongroomError,
     TooLarge,
+    Unreachable,
     WireError,
 )
 from strongroom.guest import Attested, GuestRequest, GuestRun, choose, decide_guest
@@ -305,6 +307,8 @@ def refused(error: StrongroomError) -> Response:
         kind = "TokenNotFound"
     elif isinstance(error, BadEar):
         kind = "TokenVerifierError"
+    elif isinstance(error, BookRestored | Unreachable):  # of the broker, which is the owner's to know
+        kind, status = "PluginInternalError", 503
     elif isinstance(error, Internal | MissingExtra):
         kind, status = "PluginInternalError", 500
     code = error.reason if isinstance(error, NotAffirming) else error.code

@@ -238,12 +238,13 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
     def accept_receipt(data: bytes) -> None:
         bundle, here = Bundle.parse(data), _read(owner)
         statement = verify(bundle, trust=here.trust).statement
-        if forgotten(bundle, here.broker.public, book):
+        lost = forgotten(bundle, here.broker.public, book)
+        if lost:  # the receipt is kept all the same: nobody's outputs wait for this broker's owner
+            _LOG.error("a receipt shows a release by this broker that its book does not know: nothing more is given")
             book.marks.put_back()
-            raise BookRestored("the receipt shows a release by this broker that its book does not know")
         # a receipt of a run that this broker gave keys for, by the very keyset that got them; or that others gave shares for
         gave = book.standing(statement.contract).runs.get(statement.run_id) == statement.keyset_digest
-        if not gave and not _shared(bundle, here.name):
+        if not (gave or lost) and not _shared(bundle, here.name):
             raise BadReceipt("the receipt is of no run that this broker released keys for")
         book.keep_receipt(statement.contract, statement.run_id, data)
         book.settle(statement.contract, statement.run_id, statement.used)

@@ -129,8 +129,8 @@ def _show_own(own: dict[str, Any], screen: Screen) -> None:
         screen.said("to guests", f"{len(own['to_guests'])} runs, which write no receipts; which: strongroom status")
     for one in own["contracts"][-SHOWN:]:
         left = "limit not known" if one["left"] is None else f"{one['left']} left"
-        said = f"{one['contract'][:19]}…  {one['title']}: {one['state']}; {one['given']} runs given, {left}"
-        screen.said("contract", said + ("; for guests" if one["guests"] else ""))
+        screen.said("contract", f"{one['contract'][:19]}…  {one['title'] or 'title not known'}")
+        screen.said("", f"{one['state']}; {one['given']} runs given, {left}" + ("; for guests" if one["guests"] else ""))
 
 
 # --- others' brokers: what they signed ---

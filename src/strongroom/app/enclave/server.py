@@ -40,6 +40,7 @@ from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.enclave.shares import Holders, Memory
 from strongroom.errors import (
     BadRelease,
+    BookRestored,
     Conflict,
     Internal,
     JobOver,
@@ -104,6 +105,8 @@ class HttpBroker:
         """A broker's answer. What else may listen at that address is told to nobody: the contract's writer chose it."""
         try:
             return self._client.post(path, content, allow=(403,), max_bytes=MAX_ANSWER, seconds=ANSWER_SECONDS)
+        except BookRestored as error:
+            raise BookRestored(f"the broker of {self._name} was put back, and its owner did not confirm it") from error
         except StrongroomError as error:
             raise Unreachable(f"the broker of {self._name} does not answer as a broker does") from error
 
