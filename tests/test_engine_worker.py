@@ -444,7 +444,7 @@ def hostile(
 
 @asynccontextmanager
 async def lying(weights: Weights, limits: Limits = LIMITS, **more: str) -> AsyncIterator[Worker]:
-    found = Worker(hostile(**more), b"{}", weights, limits, (512, 2))
+    found = Worker(hostile(**more), {}, weights, limits, (512, 2))
     try:
         await found.start()
         yield found
@@ -704,7 +704,7 @@ def test_a_child_cannot_change_the_weights(weights: Weights) -> None:
     """
 
     async def doing() -> None:
-        found = Worker(hostile(body, receives=WITH_WEIGHTS), b"{}", weights, LIMITS, (512, 2))
+        found = Worker(hostile(body, receives=WITH_WEIGHTS), {}, weights, LIMITS, (512, 2))
         try:
             await found.start()
             assert words(await answers(found, HELLO)) == "PermissionError PermissionError"

@@ -26,7 +26,7 @@ FLOORS: list[set[str]] = [
     {"lock"},
     {"code", "trial"},
     {"transcript", "party", "ehbp", "serving", "schema", "observation"},
-    {"rule"},
+    {"rule", "drawing"},
     {"policy", "checkpoint", "mark"},
     {"asset", "attest", "ledger", "budget"},
     {"threshold", "trust", "rcar"},

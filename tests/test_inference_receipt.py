@@ -380,7 +380,7 @@ def test_no_name_that_a_client_chooses_keeps_a_refusal_from_its_receipt(name: st
 
 def test_events_of_other_types_stand_before_the_policy() -> None:
     found = serve(recorder())
-    found.also(Other.from_json({"source": M.of("a"), "type": "source.used"}))
+    found.also(Other.from_json({"source": M.of("a"), "type": "source.cited"}))
     found.applied(M.POLICY)
     found.metered(M.USAGE)
     log = found.sign(served_at=M.AT + 60, chat_id=None).event_log

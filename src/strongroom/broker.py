@@ -25,6 +25,7 @@ from .budget.account import require_left, unit_of
 from .budget.charge import Charge
 from .budget.document import Budget
 from .contract import Contract, Proposal, RunRequest
+from .drawing import lacking
 from .errors import (
     ApproverMissing,
     BadBudget,
@@ -382,6 +383,7 @@ class Decision:
         wider = explain(manifest.terms, contract.proposal.policy)
         if not wider and (lacks := manifest.lacking(contract.approvals)):
             raise self.stop("D7", ApproverMissing("; ".join(lacks)))
+        wider += lacking(manifest.drawing, self.role(contract.proposal), contract.proposal.program.parameters)
         self.check("D7", not wider, "; ".join(wider), code=NotPermitted.code)
         return secret
 

@@ -240,6 +240,16 @@ class NotPermitted(PolicyError):
     hint = "Compare the contract's policy with the asset's terms: strongroom inspect MANIFEST"
 
 
+class BadDrawing(PolicyError):
+    code = "policy.bad_drawing"
+    hint = "See spec/drawing.md for what the terms of a source must say."
+
+
+class StaleRevision(PolicyError):
+    code = "policy.stale_revision"
+    hint = "The owner said something newer of this source already; sign what holds now with a higher number."
+
+
 # --- contract -------------------------------------------------------------------------------------------------------
 
 

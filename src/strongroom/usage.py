@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from . import wire
 from .errors import BadUsage, ReceiptDoubled
-from .inference.events import MAX_MODEL, ModelWeights, Usage, UsageMetered, label
+from .inference.events import MAX_MODEL, ModelWeights, SourceUsed, Usage, UsageMetered, label
 from .inference.verification import VerifiedReceipt
 from .ledger import Entry
 from .wire import JSON, Fields
@@ -133,6 +133,59 @@ def total(receipts: Iterable[VerifiedReceipt]) -> Totals:
     return Totals(tuple(Line(*key, requests, usage) for key, (requests, usage) in sorted(counted.items())))
 
 
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What was drawn from one sealed source under one contract.
+
+    Attributes:
+        contract: the contract's digest.
+        source: the digest of the sealed source's manifest.
+        requests: how many answers drew from it.
+        tokens: of those answers.
+        weight: grains, of which a token has 2^20.
+        unit: what prices are counted in.
+    """
+
+    contract: str
+    source: str
+    requests: int
+    tokens: int
+    weight: int
+    unit: str
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "contract": self.contract,
+            "requests": self.requests,
+            "source": self.source,
+            "tokens": self.tokens,
+            "unit": self.unit,
+            "weight": self.weight,
+        }
+
+
+def drawn(receipts: Iterable[VerifiedReceipt]) -> tuple[Drawn, ...]:
+    """Count what was drawn from sources, each receipt once, sorted by contract and source.
+
+    What is owed is ``Drawing.price.of(weight)``: grains are added up exactly, and rounded down once (``spec/drawing.md``).
+
+    Args:
+        receipts: in any order.
+
+    Raises:
+        ReceiptDoubled: two that differ have one id.
+    """
+    found: dict[tuple[str, str, str], tuple[int, int, int]] = {}
+    for verified in _once(receipts).values():
+        weights = verified.receipt.one(ModelWeights)
+        for used in verified.receipt.every(SourceUsed):
+            assert weights is not None  # I16
+            key = weights.contract, used.source, used.unit
+            requests, tokens, weight = found.get(key, (0, 0, 0))
+            found[key] = requests + 1, tokens + used.tokens, weight + used.weight
+    return tuple(Drawn(*key[:2], *sums, key[2]) for key, sums in sorted(found.items()))
+
+
 def missing(entries: Iterable[Entry], receipts: Iterable[VerifiedReceipt], *, contract: str) -> tuple[str, ...]:
     """Receipts that the log holds under a contract, and nobody handed over: what was served and is not in a total.
 
@@ -208,10 +261,12 @@ __all__ = [
     "FORMAT",
     "MAX_LINES",
     "PRICED_TOKENS",
+    "Drawn",
     "Line",
     "Price",
     "Priced",
     "Totals",
+    "drawn",
     "missing",
     "price",
     "total",

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from strongroom import wire
+from strongroom.drawing import Drawing
 from strongroom.errors import BadField
 from strongroom.party import SigningKey, VerifyKey
 from strongroom.policy import Policy
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 MANIFEST_TYPE = wire.media_type("manifest")
 MAX_MANIFEST_BYTES = 256 << 10
+SOURCE = "datastore"
+"""The kind of a sealed source, which models draw from under its owner's terms."""
 
 _MAKER = object()
 
@@ -160,6 +163,7 @@ class About:
         reveal_digest: whether the manifest shows the plain SHA-256. Say yes for what is public or long and random, such as
             weights that should be recognised; whoever can guess the plaintext can otherwise confirm the guess.
         approvers: who must approve a use of it beside the owner; nobody where it is empty.
+        drawing: the terms under which models draw from it, of a sealed source (``spec/drawing.md``); ``None`` of all else.
 
     Raises:
         BadField: a name, media type or time that no manifest can hold. Found here, not after sealing for an hour.
@@ -174,8 +178,10 @@ class About:
     mock: Mock | None = None
     reveal_digest: bool = False
     approvers: tuple[Quorum, ...] = ()
+    drawing: Drawing | None = None
 
     def __post_init__(self) -> None:
+        _require_source(self.kind, self.drawing)
         f = Fields(
             {
                 "created_at": self.created_at,
@@ -217,10 +223,11 @@ class Manifest:
         terms: what the owner lets anybody do with it.
         mock: a public stand-in, or ``None``.
         approvers: who must approve a use of it beside the owner.
+        drawing: the terms under which models draw from it, of a sealed source; ``None`` of all else.
 
     Raises:
         BadField: the sealed file's length or its number of chunks do not follow from the plaintext's length; or somebody is
-            named twice among the approvers.
+            named twice among the approvers; or terms of drawing are of what is no source.
         TooLarge: more chunks than a sealed file may have.
     """
 
@@ -236,9 +243,11 @@ class Manifest:
     terms: Policy
     mock: Mock | None
     approvers: tuple[Quorum, ...] = ()
+    drawing: Drawing | None = None
 
     def __post_init__(self) -> None:
         require_sound(self.approvers, self.owner)
+        _require_source(self.kind, self.drawing)
         layout = self.layout
         if (self.sealed.size, self.sealed.chunks) != (layout.sealed_bytes, layout.chunks):
             raise BadField("manifest.sealed has other sizes than follow from plaintext_bytes and chunk_bytes")
@@ -263,6 +272,8 @@ class Manifest:
 
     def to_json(self) -> dict[str, JSON]:
         named: dict[str, JSON] = {"approvers": [q.to_json() for q in self.approvers]} if self.approvers else {}
+        if self.drawing is not None:
+            named["drawing"] = self.drawing.to_json()
         return {
             **named,
             "content": self.content.to_json(),
@@ -296,6 +307,7 @@ class Manifest:
             mock=f.optional("mock", Mock.from_json),
             # absent where nobody is named, so that manifests without it stay as they were
             approvers=f.items("approvers", Quorum.from_json, low=1, high=MAX_GROUPS) if f.has("approvers") else (),
+            drawing=Drawing.from_json(f.any("drawing")) if f.has("drawing") else None,
         )
         f.end()
         return found
@@ -312,6 +324,12 @@ class Manifest:
     def digest(self) -> str:
         """The asset's identity: what contracts and receipts name."""
         return wire.digest(self.encode())
+
+
+def _require_source(kind: str, drawing: Drawing | None) -> None:
+    """Raises BadField: there are terms of drawing, and the asset is no source."""
+    if drawing is not None and kind != SOURCE:
+        raise BadField(f"terms of drawing are of a {SOURCE}, and this is a {kind}")
 
 
 @dataclass(frozen=True, slots=True)

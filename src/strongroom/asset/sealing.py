@@ -86,6 +86,7 @@ def seal(
         terms=about.terms,
         mock=about.mock,
         approvers=about.approvers,
+        drawing=about.drawing,
     )
 
 

@@ -30,6 +30,7 @@ from strongroom.attest.keyset import (
 from strongroom.code import PROGRAM as CODE
 from strongroom.contract import AssetRef, Contract, RunRequest
 from strongroom.delivery import Delivery
+from strongroom.drawing import lacking
 from strongroom.ehbp import KEYSET_ALGO, PrivateKey
 from strongroom.errors import (
     ApproverMissing,
@@ -266,6 +267,9 @@ class Obtainer:
             lacks = manifest.lacking(self.contract.approvals)
             if lacks:
                 raise ApproverMissing(f"the terms of {ref.role!r} name others who must approve: {lacks[0]}")
+            undrawn = lacking(manifest.drawing, ref.role, proposal.program.parameters)
+            if undrawn:
+                raise NotPermitted(f"the terms of drawing do not permit what was agreed: {undrawn[0]}")
             found[ref.role] = (envelope, manifest)
         return found
 

@@ -12,6 +12,7 @@ See ``spec/release.md``.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from types import MappingProxyType
 
 from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
@@ -34,13 +35,21 @@ class Room:
         program_digest: of the program that stands ready to serve.
         around: what the enclave is given.
         tls: the keys of TLS that ends inside the enclave, which the keyset names.
+        droppable: roles that the room does without, where their owners refuse. Of no other may one be missing.
 
     Raises:
         ContractError, NotPermitted, ProgramNotApproved: before any key is asked for.
     """
 
     def __init__(
-        self, contract: Contract, request: Envelope, program_digest: str, around: Around, *, tls: tuple[TlsKey, ...] = ()
+        self,
+        contract: Contract,
+        request: Envelope,
+        program_digest: str,
+        around: Around,
+        *,
+        tls: tuple[TlsKey, ...] = (),
+        droppable: Collection[str] = (),
     ) -> None:
         at = around.now()
         contract.require_in_force(at)
@@ -60,6 +69,7 @@ class Room:
         self._keyring = Obtainer(contract, request, self.keys, around)
         self._manifests = self._keyring.manifests()
         self._held: dict[str, Released] = {}
+        self._droppable = frozenset(droppable)
         self._closed = False  # for good
         self._lock = threading.Lock()  # of ``_held`` and ``_closed``
         self._asking = threading.Lock()
@@ -89,7 +99,8 @@ class Room:
         """Prove the enclave to every owner again, with fresh nonces, and hold each key for another lease.
 
         Raises:
-            ReleaseRefused: an owner does not renew. Every key is erased, unless its owner is dealing shares anew.
+            ReleaseRefused: an owner does not renew. Every key is erased, unless its owner is dealing shares anew; where the
+                role is one that can be dropped, that key alone is, and nothing is raised.
             RoomClosed: it was closed, be it while the owners were asked: nothing is held.
             Unreachable, BadRelease: a broker does not answer, or not as one. What is held is held until its lease ends.
         """
@@ -98,7 +109,12 @@ class Room:
             self._require_not_closed()
             try:
                 for ref in self.contract.proposal.assets:
-                    found[ref.role] = self._keyring.obtain(ref, *self._manifests[ref.role])
+                    try:
+                        found[ref.role] = self._keyring.obtain(ref, *self._manifests[ref.role])
+                    except ReleaseRefused as error:
+                        if ref.role not in self._droppable or error.reason == WrongEpoch.code:
+                            raise
+                        self.around.progress("refused", f"{ref.role}: the room does without it")
             except ReleaseRefused as error:
                 if error.reason != WrongEpoch.code:  # its owner deals shares anew, and says nothing of the contract
                     self.close()

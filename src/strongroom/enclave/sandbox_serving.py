@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from strongroom.errors import BadParameters
@@ -74,12 +74,13 @@ class Serving:
     def pid(self) -> int:
         return self._child.pid
 
-    def give(self, model: bytes, weights: int, weights_bytes: int, memory_bytes: int) -> None:
+    def give(self, model: bytes, weights: int, weights_bytes: int, memory_bytes: int, also: Sequence[int] = ()) -> None:
         """Hand over the weights, once the child said that it is ready.
 
         Args:
             model: the payload of ``MODEL``.
             weights: a descriptor; the child gets one of its own.
+            also: further descriptors, at most 127; ``weights_bytes`` counts what is in them too.
             weights_bytes: how much of it there is, which the child maps, for each use that it makes of it.
             memory_bytes: how much memory the child may take beside it.
         """
@@ -88,7 +89,7 @@ class Serving:
         self._child.limit_address_space(space + 2 * weights_bytes + 2 * memory_bytes + (4 << 30))
         self._child.limit_memory(weights_bytes + memory_bytes)
         self._ceiling = self._child.memory()[0] + weights_bytes + memory_bytes
-        socket.send_fds(self.channel, [frames.frame(frames.MODEL, model)], [weights])
+        socket.send_fds(self.channel, [frames.frame(frames.MODEL, model)], [weights, *also])
 
     def within_memory(self) -> bool:
         """Whether the child holds no more memory than it may, and is no more processes."""

@@ -9,13 +9,14 @@ See ``spec/inference-receipt.md``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import ClassVar, TypeAlias
 
 from strongroom import wire
+from strongroom.drawing import GRAIN, Price
 from strongroom.errors import BadField, BadInferenceReceipt, WireError
 from strongroom.wire import JSON, Fields
 
@@ -26,6 +27,7 @@ MAX_MODEL = 256  # characters of a model's name
 MAX_TOKENS = 10**9  # of one request
 MIN_SIZE, MAX_SIZE, MAX_SIZES = 64, 16 << 20, 64  # of padding
 MAX_OTHER_BYTES = 16 << 10
+MAX_GATES = 1024  # tokens of an answer that draws from sources
 
 TOKEN = "token"  # noqa: S105 - the unit in which is counted
 
@@ -170,6 +172,59 @@ class UpstreamVerified:
             return {**found, "result": "verified", "session_id": self.session_id}
         named: dict[str, JSON] = {} if self.upstream_name is None else {"upstream_name": self.upstream_name}
         return {**found, "reason": self.reason, "result": "failed", **named}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUsed:
+    """What the answer drew from one sealed source (``spec/drawing.md``). There is none where it drew nothing from it.
+
+    Args:
+        source: the digest of the sealed source's manifest.
+        gates: of each token of the answer, in their order, the grains that were the source's.
+        weight: their sum.
+        tokens: how many they are.
+        amount: what that many grains cost at the contract's price, in whole units, rounded down.
+        unit: the units' name.
+
+    Raises:
+        BadField: not a digest, or numbers out of their bounds.
+        BadInferenceReceipt: no token, too many, nothing drawn; or a sum, a count or a unit that is none.
+    """
+
+    TYPE: ClassVar[str] = "source.used"
+    source: str
+    gates: tuple[int, ...]
+    weight: int
+    tokens: int
+    amount: int
+    unit: str
+
+    def __post_init__(self) -> None:
+        f = Fields({"amount": self.amount, "source": self.source, "unit": self.unit}, self.TYPE)
+        f.digest("source")
+        f.integer("amount")
+        label(f, "unit", max_chars=32)
+        if not 1 <= len(self.gates) <= MAX_GATES or any(type(g) is not int or not 0 <= g <= GRAIN for g in self.gates):
+            raise BadInferenceReceipt(f"source.used.gates are not 1 to {MAX_GATES} numbers from 0 to {GRAIN}")
+        if (self.weight, self.tokens) != (sum(self.gates), len(self.gates)) or not self.weight:
+            raise BadInferenceReceipt("source.used: weight and tokens are not the sum and the number of the gates")
+
+    @classmethod
+    def of(cls, source: str, gates: Sequence[int], price: Price) -> SourceUsed:
+        """The event for these gates at this price."""
+        weight = sum(gates)
+        return cls(source, tuple(gates), weight, len(gates), price.of(weight), price.unit)
+
+    def to_json(self) -> dict[str, JSON]:
+        return {
+            "amount": self.amount,
+            "gates": list(self.gates),
+            "source": self.source,
+            "tokens": self.tokens,
+            "type": self.TYPE,
+            "unit": self.unit,
+            "weight": self.weight,
+        }
 
 
 class Observability(StrEnum):
@@ -340,6 +395,7 @@ Event: TypeAlias = (
     | ResponseRestored
     | ModelWeights
     | UpstreamVerified
+    | SourceUsed
     | PolicyApplied
     | UsageMetered
     | RequestRefused
@@ -357,6 +413,20 @@ def _upstream(f: Fields) -> Event:
         return UpstreamVerified(required, model_id, session_id=f.text("session_id", max_chars=64))
     named = f.text("upstream_name", max_chars=256) if f.has("upstream_name") else None
     return UpstreamVerified(required, model_id, reason=f.text("reason"), upstream_name=named)
+
+
+def _source(f: Fields) -> Event:
+    def grains(item: object) -> int:
+        return Fields({"gate": item}, "source.used").integer("gate", high=GRAIN)
+
+    return SourceUsed(
+        source=f.digest("source"),
+        gates=f.items("gates", grains, low=1, high=MAX_GATES),
+        weight=f.integer("weight"),
+        tokens=f.integer("tokens"),
+        amount=f.integer("amount"),
+        unit=f.text("unit", max_chars=32),
+    )
 
 
 def _policy(f: Fields) -> Event:
@@ -379,6 +449,7 @@ READERS: Mapping[str, Callable[[Fields], Event]] = MappingProxyType(
         ModelWeights.TYPE: _weights,
         RequestForwarded.TYPE: lambda f: RequestForwarded(f.digest("body_hash")),
         UpstreamVerified.TYPE: _upstream,
+        SourceUsed.TYPE: _source,
         PolicyApplied.TYPE: _policy,
         UsageMetered.TYPE: _usage,
         RequestRefused.TYPE: lambda f: RequestRefused(f.text("code"), f.text("step")),

@@ -5,7 +5,10 @@ See ``spec/inference-receipt.md``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from strongroom.drawing import Agreed as Source
 
 from .events import Observability, Usage, require_sizes
 from .guard import Guard, require_in_order
@@ -63,6 +66,7 @@ class Agreed:
         guards: that must run, in their order.
         padding: the sizes to which what is sent encrypted is padded, in bytes, ascending; none where it is not.
         observability: what the operator may see.
+        sources: what the model draws from: what was agreed, by the digest of each sealed source's manifest.
 
     Raises:
         BadInferenceReceipt: guards or sizes that no policy can name.
@@ -76,6 +80,7 @@ class Agreed:
     guards: tuple[Guard, ...]
     padding: tuple[int, ...]
     observability: Observability
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require_in_order(self.guards)

@@ -47,6 +47,7 @@ from .events import (
     RequestReceived,
     ResponseRestored,
     ResponseReturned,
+    SourceUsed,
     UpstreamVerified,
     UsageMetered,
 )
@@ -160,10 +161,10 @@ class Reading:
         return f"at {served}"
 
     def in_order(self) -> str:
-        """I6. Events of other types may stand anywhere between the first and the last; only upstreams may stand twice."""
+        """I6. Events of other types may stand anywhere between the first and the last; of sources there may be several."""
         log = self.receipt.event_log
         places = [ORDER.index(event.TYPE) for event in log if not isinstance(event, Other)]
-        once = [event.TYPE for event in log if not isinstance(event, Other | UpstreamVerified)]
+        once = [event.TYPE for event in log if not isinstance(event, Other | SourceUsed | UpstreamVerified)]
         if places != sorted(places) or len(set(once)) != len(once):
             raise EventsOutOfOrder("an event stands twice, or out of its order")
         last = log[-2] if isinstance(log[-1], ResponseRestored) and len(log) > 1 else log[-1]
@@ -279,8 +280,34 @@ class Reading:
             raise OtherPolicy("a guard refused, and the request went on")
         return f"{applied.policy}, {len(ran)} guards, observability {applied.observability.value}"
 
+    def drawn(self) -> str:
+        """Of I16: what was drawn from sources is what the contract lets be drawn, and costs what was agreed."""
+        used = self.receipt.every(SourceUsed)
+        agreed, metered = self.expected.agreed, self.receipt.one(UsageMetered)
+        if len({event.source for event in used}) != len(used):
+            raise BadUsage("a source was metered twice")
+        if used and metered is None:
+            raise BadUsage("sources were drawn from, and no tokens were metered")
+        for event in used:
+            if self.receipt.refused is None and metered is not None and event.tokens != metered.usage.completion:
+                raise BadUsage("what was drawn from a source is of another number of tokens than were written")
+            source = None if agreed is None else agreed.sources.get(event.source)
+            if agreed is None:
+                continue
+            if source is None:
+                raise BadUsage("a source was drawn from that the contract does not have")
+            if (event.amount, event.unit) != (source.price.of(event.weight), source.price.unit):
+                raise BadUsage(f"{source.name}: the amount is not what {event.weight:,} grains cost at the agreed price")
+            weights = self.receipt.one(ModelWeights)
+            if weights is None or weights.weights != source.weights:
+                raise BadUsage(f"{source.name}: another model drew from it than was agreed")
+            if event.weight > source.total or max(event.gates) > source.token:
+                raise BadUsage(f"{source.name}: more was drawn than was agreed")
+        return f"; drawn from {len(used)} sources" if used else ""
+
     def usage(self) -> str:
         """I16."""
+        drawn = self.drawn()
         metered = self.receipt.one(UsageMetered)
         if metered is None:
             if self.receipt.refused is None:
@@ -294,7 +321,7 @@ class Reading:
         answered = self.expected.answered
         if answered is not None and answered.usage is not None:
             _same(usage, answered.usage, BadUsage("the response states other figures than were metered"))
-        return f"{usage.prompt} prompt, {usage.completion} completion, {usage.embedding} embedding tokens"
+        return f"{usage.prompt} prompt, {usage.completion} completion, {usage.embedding} embedding tokens{drawn}"
 
     def route(self) -> str:
         """I17."""

@@ -19,6 +19,7 @@ from .events import (
     RequestRefused,
     ResponseRestored,
     ResponseReturned,
+    SourceUsed,
     Usage,
     UsageMetered,
 )
@@ -77,6 +78,7 @@ class Recorder:
         self._usage: UsageMetered | None = None
         self._refused: RequestRefused | None = None
         self._others: list[Other] = []
+        self._sources: list[SourceUsed] = []
 
     def _require(self, turn: bool, what: str) -> None:
         if self._signed or not turn:
@@ -104,9 +106,15 @@ class Recorder:
         self._forwarded.update(piece)
 
     def also(self, event: Other) -> None:
-        """An event of a type that stands in no table here (``source.used``). It stands before the policy's."""
+        """An event of a type that stands in no table here. It stands before the policy's."""
         self._require(True, "an event")
         self._others.append(event)
+
+    def drew(self, used: SourceUsed) -> None:
+        """What the answer drew from a source: once of each."""
+        self._require(all(used.source != other.source for other in self._sources), "what was drawn from a source")
+        self._require(self._forwarded is not None, "what was drawn from a source")
+        self._sources.append(used)
 
     def applied(self, policy: PolicyApplied) -> None:
         """The policy and what its guards decided, once all have run."""
@@ -153,6 +161,7 @@ class Recorder:
             self._weights,
             RequestForwarded(self._forwarded.digest) if self._forwarded else None,
             *self._others,
+            *self._sources,
             self._policy,
             self._usage,
             self._refused,

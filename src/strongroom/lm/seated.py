@@ -7,7 +7,7 @@ question; only one of the same scope may use it, because how fast a prompt is wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -66,6 +66,20 @@ class Say(Protocol):
 
     def working(self) -> bool:
         """Nothing to say yet."""
+
+
+class Metering(Say, Protocol):
+    """Takes what an engine says that draws from sources."""
+
+    def drew(self, grains: Sequence[int]) -> bool:
+        """What the next token drew, in grains: of each source, in the order in which the engine was told of them."""
+
+
+class Drawing(Protocol):
+    """An engine that draws from sources, which their owners can take away while it answers."""
+
+    def draw(self, names: Collection[str], gone: Collection[str]) -> None:
+        """Draw from these from the next question on, and from no other; those that are gone never come back."""
 
 
 class Seated(Protocol):

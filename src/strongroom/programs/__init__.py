@@ -102,6 +102,13 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
             f"lm/{file}.py"
             for file in ("__init__", "engine", "folder", "gguf", "llama", "request", "seated", "transformers")
         ),
+        *(  # what retrieves
+            f"lm/{file}.py"
+            for file in (
+                *("datastore", "disk", "document", "gates", "generation", "influence", "nearest", "packed", "parts"),
+                *("readout", "retrieval", "retriever", "sentences", "source", "tokenizer", "weights"),
+            )
+        ),
     ),
 }
 _FRAME: Final = (

@@ -50,7 +50,7 @@ FROM_CHILD: Final[Mapping[bytes, int]] = {
 
 # A program that is served: its child stays, and these come in place of all of the above but HELLO and READY.
 
-MODEL, QUESTION, CANCEL = b"M", b"Q", b"X"  # parent to child
+MODEL, QUESTION, CANCEL, SOURCES = b"M", b"Q", b"X", b"G"  # parent to child
 ABOUT, ANSWERS, VECTORS = b"B", b"P", b"V"  # child to parent
 
 ROUTES: Final = ("chat", "completions", "embeddings")
@@ -61,11 +61,20 @@ SEAT_BODY: Final = struct.Struct(">H?")  # the seat, and whether what was worked
 CANCEL_BODY: Final = struct.Struct(">I")  # number of the question
 VECTORS_BODY: Final = struct.Struct(">IIH")  # number of the question, numbers in a vector, how many vectors follow
 
+MAX_DESCRIPTORS: Final = 128
+"""The most descriptors that come with a ``MODEL``: the weights, and what else the engine needs."""
+
 MAX_QUESTION: Final = 8 << 20
 MAX_ANSWERS: Final = 4 << 20
 MAX_VECTORS: Final = 4 << 20
 
-TO_SERVING: Final[Mapping[bytes, int]] = {HELLO: 4 << 20, MODEL: 1 << 16, QUESTION: MAX_QUESTION, CANCEL: CANCEL_BODY.size}
+TO_SERVING: Final[Mapping[bytes, int]] = {
+    HELLO: 4 << 20,
+    MODEL: 1 << 16,
+    QUESTION: MAX_QUESTION,
+    CANCEL: CANCEL_BODY.size,
+    SOURCES: 1 << 16,
+}
 FROM_SERVING: Final[Mapping[bytes, int]] = {
     READY: 0,
     ABOUT: 4096,

@@ -15,12 +15,12 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from strongroom.errors import (
     EngineError,
@@ -34,7 +34,7 @@ from strongroom.errors import (
 )
 from strongroom.lm.engine import Counted
 from strongroom.lm.request import read
-from strongroom.lm.seated import Seat, Seated, refused
+from strongroom.lm.seated import Drawing, Seat, Seated, refused
 
 from . import frames
 from .frames import frame
@@ -172,7 +172,7 @@ class Question:
 
 
 class _Say:
-    """Of one choice; see :class:`strongroom.lm.seated.Say`."""
+    """Of one choice; see :class:`strongroom.lm.seated.Metering`."""
 
     def __init__(self, outbox: Outbox, question: Question, choice: int) -> None:
         self._outbox, self._question, self._choice = outbox, question, choice
@@ -191,6 +191,10 @@ class _Say:
 
     def working(self) -> bool:
         self._outbox.working()
+        return self._question.given_up
+
+    def drew(self, grains: Sequence[int]) -> bool:
+        self._outbox.say(self._question.number, self._choice, "d", self._question.number, list(grains))
         return self._question.given_up
 
 
@@ -225,6 +229,11 @@ class Desk:
         question = self._questions.get(frames.CANCEL_BODY.unpack(body)[0])
         if question is not None:
             question.given_up = True
+
+    def draw(self, body: bytes) -> None:
+        """Take a ``SOURCES``, which holds for the questions that come after it."""
+        said = json.loads(body)
+        cast("Drawing", self._engine).draw(said["open"], said["gone"])
 
     def _work(self, question: Question, route: Any, request: bytes, choice: int, seat: Seat) -> None:
         counted = Counted(0)
@@ -304,7 +313,7 @@ class Inbox:
             if self.descriptors:
                 count = self._channel.recv_into(into)
             else:  # the weights come with the first bytes after READY
-                piece, found, _, _ = socket.recv_fds(self._channel, len(into), 1)
+                piece, found, _, _ = socket.recv_fds(self._channel, len(into), frames.MAX_DESCRIPTORS)
                 self.descriptors += found
                 count = len(piece)
                 into[:count] = piece
@@ -329,7 +338,8 @@ def serve(channel: socket.socket, opens: Open) -> None:
     said = json.loads(body)
     place = Path(tempfile.mkdtemp())
     try:
-        engine = opens(said, f"/proc/self/fd/{inbox.descriptors[0]}", place / "engine.sock")
+        weights, *said["files"] = (f"/proc/self/fd/{descriptor}" for descriptor in inbox.descriptors)
+        engine = opens(said, weights, place / "engine.sock")
     except (ProgramError, MemoryError) as error:
         traceback.print_exc()
         code = error.code if isinstance(error, ModelUnreadable) else OutOfMemory.code
@@ -340,7 +350,8 @@ def serve(channel: socket.socket, opens: Open) -> None:
             place.rmdir()
     channel.sendall(frame(frames.ABOUT, json.dumps(dict(engine.about)).encode()))
     desk = Desk(channel, engine, said["parallel"])
+    takes = {frames.QUESTION: desk.ask, frames.CANCEL: desk.cancel, frames.SOURCES: desk.draw}
     sys.setswitchinterval(0.001)
     while True:
         kind, body = inbox.next()
-        (desk.ask if kind == frames.QUESTION else desk.cancel)(body)
+        takes[kind](body)

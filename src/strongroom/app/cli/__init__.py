@@ -65,6 +65,8 @@ VERBS = {
     "lm drop": ("datastore", "take a source out of a store: at once, and as if it had never been there"),
     "lm sources": ("datastore", "list the sources of a store: how much, whose, under which licence, at what price"),
     "lm copy": ("datastore", "bring a store to an S3 bucket, or from one"),
+    "lm seal": ("sources", "seal a source, with what models may draw from it at what price"),
+    "lm revise": ("sources", "say anew who may draw from your sealed source, or that nobody may: from the next answer on"),
     "lm train": ("retrieval", "train a model against a store; goes on where it was killed"),
     "lm eval": ("retrieval", "what a store is worth to a model: bits a byte with it, without it, and by chance"),
     "lm generate": ("retrieval", "write with a store, and say of each token what it was drawn from"),

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from strongroom.app.client.home import reading
 from strongroom.contract import Contract
+from strongroom.drawing import GRAIN
 from strongroom.errors import InferenceNotVerified
-from strongroom.inference.events import UsageMetered
+from strongroom.inference.events import SourceUsed, UsageMetered
 from strongroom.inference.verification import Reader
 from strongroom.trust import Trust
 
@@ -49,6 +50,12 @@ def _agreed(answer: Answer, trust: Trust) -> str:
     return found.digest
 
 
+def _called(session: Session, source: str) -> str:
+    """What the contract calls a sealed source."""
+    known = {digest: agreed.name for model in session.models.values() for digest, agreed in model.sources.items()}
+    return known.get(source, source)
+
+
 def _show(args: Namespace, answer: Answer, session: Session, screen: Screen) -> int:
     found = answer.examine(session)
     if args.evidence:
@@ -67,6 +74,11 @@ def _show(args: Namespace, answer: Answer, session: Session, screen: Screen) -> 
         if metered is not None:
             used = metered.usage
             screen.said("tokens", f"{used.prompt} prompt, {used.completion} completion, {used.embedding} embedding")
+        for drew in receipt.every(SourceUsed):
+            screen.said(
+                "drawn from",
+                f"{_called(session, drew.source)}: {drew.weight / GRAIN:,.2f} tokens, {drew.amount:,} {drew.unit}",
+            )
     screen.said("", session.label)
     value: dict[str, Any] = {
         "appraisal": session.appraisal.to_json(),

@@ -49,6 +49,9 @@ strongroom lm build law=statutes/ --out mine --like store --owner "City council"
         action="store_true",
         help="the text is public: a new store learns its tokenizer, retriever and quantizer of it",
     )
+    how.add_argument(
+        "--shipped", action="store_true", help="a new store takes those of the model that ships, as sources in a room must"
+    )
     how.add_argument("--like", type=Path, metavar="STORE", help="a new store takes those of another store")
     parser.add_argument(
         "--lists",
@@ -166,12 +169,16 @@ def _parts(args: Namespace, texts: Sequence[Texts], screen: Screen) -> Parts:
     from strongroom.lm.datastore import PARTS
     from strongroom.lm.parts import Parts
 
+    if args.shipped:
+        from strongroom import lm
+
+        return Parts.load(Path(lm.__file__).parent / "model" / PARTS)
     if args.like is not None:
         return Parts.load(args.like / PARTS)
     if not args.public:
         raise Usage(
             "a new store needs frozen parts",
-            hint="If the text is public, they can be learned of it: --public. Else name a store that has them: --like STORE",
+            hint="They can be learned of public text: --public. Else take those that ship, --shipped, or --like STORE",
         )
     screen.note("learning tokenizer, retriever and quantizer of public text: a minute or two")
     return Parts.train(_sample(texts), lists=args.lists)

@@ -38,7 +38,7 @@ from .runs import Steps, report
 from .screen import Screen
 from .verify import show
 
-LLM_EVAL = "llm-eval"
+LLM_EVAL, DATASTORE = "llm-eval", "datastore"
 MARK = "this folder was made by `strongroom demo`, which replaces it"
 BAND = "mean radius"
 TITLE = "Accuracy of the lab's classifier on the hospital's records, by tumour size"
@@ -52,10 +52,11 @@ def declare(_verb: str, parser: ArgumentParser) -> None:
 strongroom demo                            # about ten seconds; needs strongroom[demo]
 strongroom demo --brokers 2-of-3           # the key over other people's brokers, one of which is killed
 strongroom demo llm-eval --model m.gguf    # a secret model on secret questions; needs strongroom[evals]
+strongroom demo datastore                  # a model that looks things up in others' texts, and pays; needs strongroom[lm]
 """,
     )
     parser.add_argument(
-        "story", nargs="?", choices=("records", LLM_EVAL), default="records", help="which story is told (records)"
+        "story", nargs="?", choices=("records", LLM_EVAL, DATASTORE), default="records", help="which story is told (records)"
     )
     parser.add_argument("--model", type=Path, metavar="FILE", help=f"of {LLM_EVAL}: the lab's GGUF file (the embedded one)")
     parser.add_argument("--folder", type=Path, default=Path("demo"), help="where to put everything (demo)")
@@ -80,12 +81,18 @@ class Clock:
 
 
 def run(args: Namespace, screen: Screen) -> int:
-    if args.brokers is not None and (args.story == LLM_EVAL or args.only_files):
+    if args.brokers is not None and (args.story != "records" or args.only_files):
         raise Usage("--brokers is of the story of the records, which it tells to its end")
     if args.story == LLM_EVAL:
         from . import demo_llm
 
         return demo_llm.run(args, screen)
+    if args.story == DATASTORE:
+        from . import demo_datastore
+
+        if args.model is not None or args.only_files:
+            raise Usage("datastore is told with the model that ships, and to its end")
+        return demo_datastore.run(args, screen)
     if args.model is not None:
         raise Usage(f"--model is of {LLM_EVAL}; the model of the records is trained here")
     if args.brokers is not None:

@@ -7,13 +7,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from strongroom.drawing import GRAIN
 from strongroom.errors import BadUsage, Conflict, Usage
 
 from .place import example, home, party, room
 from .screen import Screen
 
 if TYPE_CHECKING:
-    from strongroom.app.client.served import Recounted
+    from strongroom.app.client.served import Due, Recounted
     from strongroom.app.inference.credentials import Key, Keys
 
 SHOWN = 10  # receipts that are not counted, each with its reason
@@ -201,6 +202,11 @@ def _fetch(args: Namespace, screen: Screen) -> int:
     return 0
 
 
+def _drawn(one: Due) -> list[str]:
+    whole = f"{one.drawn.weight / GRAIN:,.2f} of {one.drawn.tokens:,}"
+    return [one.agreed.name, one.owner, f"{one.drawn.requests:,}", whole, f"{one.amount:,} {one.drawn.unit}"]
+
+
 def _shown(found: Recounted, screen: Screen) -> dict[str, Any]:
     screen.said("contract", found.contract)
     screen.said("", found.label)
@@ -217,9 +223,13 @@ def _shown(found: Recounted, screen: Screen) -> dict[str, Any]:
         for line in found.totals.lines
     ]
     screen.table(header, rows)
+    if found.drawn:
+        columns = ["source", "owner", "answers", "tokens drawn", "owed"]
+        screen.table(columns, [_drawn(one) for one in found.drawn])
     return {
         "contract": found.contract,
         "missing": None if found.missing is None else list(found.missing),
+        "drawn": [one.to_json() for one in found.drawn],
         "not_counted": [{"error": one.why.to_json(), "receipt_id": one.receipt_id} for one in found.refused],
         "platform": found.label,
         "totals": found.totals.to_json(),

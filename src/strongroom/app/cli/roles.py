@@ -282,6 +282,7 @@ def serve_enclave(args: Namespace, screen: Screen) -> int:
     installation = Installation.here(args.extras)
     there = installation.links.keys()
     warm = [module for name in NAMES if there >= set(load(name).LIBRARIES) for module in modules(name)]
+    warm = [module for module in warm if "torch" in there or module not in load("serve-llm").HEAVY]  # type: ignore[attr-defined]
     warm += [module for module in getattr(load("code"), "WARM", ()) if module.partition(".")[0] in there]
     if found is not None:
         _become_enclave(args, screen, found, words, warm, installation=installation)

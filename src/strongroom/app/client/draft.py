@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from strongroom.asset import Manifest
+from strongroom.asset import Manifest, Scheme
 from strongroom.attest.evidence import Measurement
 from strongroom.budget.charge import Charge, Counts, Event, events_of
 from strongroom.code import PROGRAM as CODE
 from strongroom.contract import AssetRef, EnclaveTerms, Limits, Output, Payment, ProgramRef, Proposal, parameters_of
-from strongroom.errors import BadParameters, Usage
+from strongroom.drawing import Agreed, lacking
+from strongroom.errors import BadParameters, NotPermitted, Usage
 from strongroom.observation import Observed
 from strongroom.party import Party
 from strongroom.policy import MAX_DECIMALS, Airlock, AnyParty, OutputRule, Policy, Recipients
@@ -175,12 +176,41 @@ def _possible(output: Output) -> Output:
 
 
 def models_of(assets: Mapping[str, Manifest]) -> list[JSON]:
-    """The models that assets are, each called by its owner and name, with the engine that its media type needs."""
+    """The models that assets are, each called by its owner and name, with the engine that its media type needs.
+
+    Beside sources, what is no GGUF file is the model that retrieves from them.
+    """
     found: list[tuple[str, str, str]] = []
+    other = "retrieval" if any(manifest.drawing for manifest in assets.values()) else "transformers"
     for role, manifest in assets.items():
-        engine = "llama.cpp" if manifest.media_type == GGUF else "transformers"
+        if manifest.drawing is not None:
+            continue
+        engine = "llama.cpp" if manifest.media_type == GGUF else other
         found.append((f"{manifest.owner}/{manifest.name}", role, engine))
     return [{"engine": engine, "name": name, "role": role} for name, role, engine in sorted(found)]
+
+
+def sources_of(assets: Mapping[str, Manifest], models: Iterable[JSON]) -> list[JSON]:
+    """The sources that assets are, each under its owner's own terms, for the model that retrieves.
+
+    Raises:
+        Usage: there are sources, and no model that shows the digest of its weights retrieves from them.
+    """
+    roles = [model["role"] for model in models if isinstance(model, dict) and model["engine"] == "retrieval"]
+    shown = [assets[role].content for role in roles if isinstance(role, str) and role in assets]
+    digests = [f"sha256:{content.value.hex()}" for content in shown if content.scheme is Scheme.SHA256]
+    found: list[JSON] = []
+    for role, manifest in sorted(assets.items()):
+        if manifest.drawing is None:
+            continue
+        if len(digests) != 1:
+            raise Usage(
+                "sources are drawn from by one model, whose weights their owners name",
+                hint="Its owner seals it with --reveal-digest; or say sources among the parameters (spec/drawing.md).",
+            )
+        terms = manifest.drawing
+        found.append(Agreed(role, manifest.name, digests[0], terms.price, terms.token, terms.total).to_json())
+    return found
 
 
 def _charges(
@@ -253,6 +283,9 @@ def proposal(
     parameters = {**program.DEFAULTS, **draft.parameters}  # what was left unsaid stands in the proposal for all to read
     if draft.serve is not None and "models" not in parameters:
         parameters["models"] = models_of(draft.assets)
+    if "sources" not in parameters and any(manifest.drawing for manifest in draft.assets.values()):
+        models = parameters.get("models")
+        parameters["sources"] = sources_of(draft.assets, models if isinstance(models, list) else [])
     program.check(parameters)
     needed = roles(draft.program, parameters)
     if set(draft.assets) != needed:
@@ -290,6 +323,10 @@ def proposal(
         trial=draft.trial,
     )
     require(found, draft.assets)
+    for role, manifest in sorted(draft.assets.items()):
+        undrawn = lacking(manifest.drawing, role, found.program.parameters)
+        if undrawn:
+            raise NotPermitted(f"{manifest.owner}/{manifest.name} cannot be a source of it: {undrawn[0]}")
     return _in_normal_form(found)
 
 

@@ -52,6 +52,7 @@ from strongroom.contract import (
     state,
 )
 from strongroom.delivery import Delivery
+from strongroom.drawing import Drawing, lacking
 from strongroom.errors import (
     ApproverMissing,
     BadAnswer,
@@ -233,6 +234,7 @@ class Room:
         mock: Path | None = None,
         reveal_digest: bool = False,
         approvers: tuple[Quorum, ...] = (),
+        drawing: Drawing | None = None,
         out: Path | None = None,
         threads: int = 1,
         progress: Progress | None = None,
@@ -249,6 +251,7 @@ class Room:
             mock: a public stand-in of the same shape.
             reveal_digest: show the plain SHA-256 in the manifest.
             approvers: who must approve a use of it beside this party.
+            drawing: the terms under which models draw from it, of a source.
             out: where to write the sealed file; beside the plain one by default. The manifest lies beside it.
             threads: 1 or 2.
             progress: called with the number of bytes done so far.
@@ -274,6 +277,7 @@ class Room:
             mock=self._mock(mock) if mock else None,
             reveal_digest=reveal_digest,
             approvers=approvers,
+            drawing=drawing,
         )
         key = AssetKey(fresh(32))
         partial = out.with_name(f".{out.name}.{fresh(6).hex()}")
@@ -644,6 +648,9 @@ class Room:
             lacks = manifest.lacking(found.approvals(p.name for p in found.parties))
             if lacks:
                 raise ApproverMissing(f"your own terms for {manifest.name!r} name who must be a party: {lacks[0]}")
+            undrawn = lacking(manifest.drawing, ref.role, found.program.parameters)
+            if undrawn:
+                raise NotPermitted(f"your own terms for {manifest.name!r} do not permit it: {undrawn[0]}")
 
     def withdraw(self, digest: str, reason: str = "") -> list[str]:
         """Withdraw: at once at this party's own broker, then wherever the word can be brought.

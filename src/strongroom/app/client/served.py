@@ -18,6 +18,8 @@ from strongroom.app.http import Client, anybody
 from strongroom.attest.appraisal import appraise
 from strongroom.attest.result import AttestationResult
 from strongroom.contract import Contract
+from strongroom.drawing import Agreed as Source
+from strongroom.drawing import agreed as agreed_sources
 from strongroom.errors import (
     BadInferenceReceipt,
     BadUsage,
@@ -34,8 +36,8 @@ from strongroom.inference.verification import Reader, VerifiedReceipt, examine
 from strongroom.ledger import Entry, LoggedProof, MemoryNodes, Tree
 from strongroom.served import Head, Kept, ServedRequest, opened
 from strongroom.trust import Trust
-from strongroom.usage import Price, Totals, missing, total
-from strongroom.wire import Fields
+from strongroom.usage import Drawn, Price, Totals, drawn, missing, total
+from strongroom.wire import JSON, Fields
 
 from .home import loads, reading
 from .room import Room
@@ -54,6 +56,29 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """What was drawn from a source, and what its owner is owed for it.
+
+    Attributes:
+        drawn: counted from the receipts.
+        agreed: what the contract says of the source.
+        owner: whose it is.
+    """
+
+    drawn: Drawn
+    agreed: Source
+    owner: str
+
+    @property
+    def amount(self) -> int:
+        """Whole units: all grains together at the agreed price, rounded down once."""
+        return self.agreed.price.of(self.drawn.weight)
+
+    def to_json(self) -> dict[str, JSON]:
+        return {**self.drawn.to_json(), "amount": self.amount, "name": self.agreed.name, "owner": self.owner}
+
+
+@dataclass(frozen=True, slots=True)
 class Recounted:
     """What the receipts come to.
 
@@ -64,6 +89,7 @@ class Recounted:
         refused: the others.
         missing: digests that the log holds under the contract, and nobody handed over; ``None`` where no log was asked.
         label: how to name the platform to people.
+        drawn: by source, what was drawn and is owed.
     """
 
     contract: str
@@ -72,6 +98,7 @@ class Recounted:
     refused: tuple[Refused, ...]
     missing: tuple[str, ...] | None
     label: str
+    drawn: tuple[Due, ...] = ()
 
 
 # --- fetching ---------------------------------------------------------------------------------------------------------
@@ -182,9 +209,15 @@ def recount(paths: Iterable[Path], trust: Trust, *, weights: Mapping[str, str], 
             refused.append(Refused(one.receipt.receipt_id, error))
     label = next((result.label for result in proven.values()), "platform: not established")
     left = None if room is None else missing(room.ledger()[1], verified, contract=contract.digest)
-    return Recounted(
-        contract.digest, total(verified), len({v.receipt.receipt_id for v in verified}), tuple(refused), left, label
-    )
+    count = len({v.receipt.receipt_id for v in verified})
+    due = _due(contract, verified)
+    return Recounted(contract.digest, total(verified), count, tuple(refused), left, label, due)
+
+
+def _due(contract: Contract, verified: Iterable[VerifiedReceipt]) -> tuple[Due, ...]:
+    refs = {ref.manifest: ref for ref in contract.proposal.assets}
+    known = agreed_sources(contract.proposal.program.parameters)
+    return tuple(Due(one, known[refs[one.source].role], refs[one.source].owner) for one in drawn(verified))
 
 
 def _appraised(head: Head, contract: Contract, trust: Trust) -> Iterator[AttestationResult]:

@@ -13,7 +13,7 @@ from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
-from strongroom import wire
+from strongroom import drawing, wire
 from strongroom.asset import Manifest, Scheme, verify_manifest
 from strongroom.attest.appraisal import appraise
 from strongroom.attest.keyset import AttestationReport, Keyset, parse_nonce
@@ -372,6 +372,8 @@ def _settled(shown: Shown, contract: Contract, terms: Terms) -> tuple[tuple[dict
     padding = Padding(serve.padding_sizes) if serve.padding_sizes else None
     guards = _guards(shown, serve.input_guards, serve.output_guards)
     manifests = {envelope.digest: envelope for envelope in shown.manifests}
+    drawn = drawing.agreed(proposal.program.parameters)
+    sources = {ref.manifest: drawn[ref.role] for ref in proposal.assets if ref.role in drawn}
     models = {}
     for name, role in _models(proposal):
         ref = next((ref for ref in proposal.assets if ref.role == role), None)
@@ -390,6 +392,7 @@ def _settled(shown: Shown, contract: Contract, terms: Terms) -> tuple[tuple[dict
             guards=guards,
             padding=serve.padding_sizes,
             observability=Observability(serve.observability),
+            sources=sources,
         )
     if not models:
         raise OtherWeights("the contract names no model")

@@ -39,7 +39,7 @@ from strongroom.errors import NotMeasurable
 
 from . import launch
 
-EXTRAS = ("chat", "data", "evals", "guards")
+EXTRAS = ("chat", "data", "evals", "guards", "lm")
 """What an enclave can be started with beside ``room``. Each is more code that is measured, and that inputs meet."""
 
 _BYTECODE = "__pycache__"

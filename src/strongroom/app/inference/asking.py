@@ -46,6 +46,7 @@ from .openai import EVENTS_TYPE, JSON_TYPE, Answer, Choice
 from .ports import Gate, Observation, Receipts
 from .rooms import Keeper, Rooms, Served
 from .sealed_http import Opening, answering, is_sealed, max_wire, one, passed_on, prepare, require_plain
+from .sources import Draws
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -125,6 +126,7 @@ class Asking:
         self._cut: StrongroomError | None = None
         self._sending_since = 0.0
         self._usage: Usage | None = None
+        self._answers: Answers | None = None
         self._signed = False
         self._put: _Put | None = None
 
@@ -297,7 +299,7 @@ class Asking:
         recorder.forwarded(asked)
         self._step = "engine"
         scope = None if admission.credential.hash is None else bytes.fromhex(admission.credential.hash)
-        answers = served.engine.ask(self._route, asked, scope=scope)
+        answers = self._answers = served.engine.ask(self._route, asked, scope=scope)
         try:
             await self._relay(request, answers)
         finally:
@@ -435,6 +437,11 @@ class Asking:
             usage = Usage(prompt=counted.prompt_tokens, completion=counted.completion_tokens)
         self._usage = usage
         self._recording().metered(usage)
+        draws: Draws | None = getattr(self._answers, "draws", None)
+        if draws is not None:
+            assert self._keeper is not None
+            for used in draws.events(self._keeper.assets):
+                self._recording().drew(used)
         return usage
 
     # --- what is sent ---

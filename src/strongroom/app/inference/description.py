@@ -512,6 +512,18 @@ def _paths() -> dict[str, Schema]:
                 requestBody={"required": True, "content": {_JSON: {"schema": _FREE}}},
             )
         },
+        "/v1/sources": {
+            "post": _gives(
+                "What the owner of a source says of it now, under the owner's signature.",
+                _says("It is kept to from the next question on.", _JSON, _FREE),
+                400,
+                404,
+                408,
+                413,
+                503,
+                requestBody={"required": True, "content": {_JSON: {"schema": _FREE}}},
+            )
+        },
         "/.well-known/hpke-keys": {
             "get": _gives("The key for requests; compare it.", _says("A key configuration.", KEYS_MEDIA_TYPE), 503)
         },

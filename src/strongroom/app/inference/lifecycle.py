@@ -99,6 +99,7 @@ class Lifecycle:
     async def _renew(self, keeper: Keeper) -> None:
         try:
             await asyncio.to_thread(keeper.room.renew)
+            self._rooms.draw(keeper)
             await asyncio.to_thread(self._rooms.opened, keeper.room)
         except ReleaseRefused as error:
             _LOG.warning("an owner does not renew: %s", error.reason)

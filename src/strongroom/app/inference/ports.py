@@ -14,6 +14,7 @@ from strongroom.lm.engine import Engine
 from strongroom.programs.serve_llm import Model, Parameters
 
 from .credentials import Admission, Credential
+from .sources import Sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Wanted:
         source: the sealed file, untrusted, by range.
         released: the manifest and the key.
         progress: called with how many bytes were opened.
+        sources: what the model draws from.
     """
 
     contract: Contract
@@ -35,6 +37,7 @@ class Wanted:
     source: RangeSource
     released: Released
     progress: Callable[[int], None]
+    sources: tuple[Sealed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

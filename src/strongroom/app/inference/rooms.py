@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from strongroom import wire
 from strongroom.asset import Scheme
@@ -42,6 +42,7 @@ from strongroom.inference.guard import Guard as Named
 from strongroom.inference.guard import Stage
 from strongroom.inference.receipt import ReceiptSigner
 from strongroom.lm.engine import Engine, Piece
+from strongroom.lm.seated import Drawing
 from strongroom.programs import serve_llm
 from strongroom.programs.guards import Ask, Guard
 from strongroom.programs.serve_llm import Model, Parameters
@@ -51,6 +52,7 @@ from strongroom.wire import JSON, Envelope
 from . import openai
 from .few import Few
 from .ports import Observer, Started, Starter, Wanted
+from .sources import Revisions, Sealed
 
 _LOG = logging.getLogger("strongroom.inference")
 
@@ -116,13 +118,17 @@ class Engines:
         source, released = await asyncio.to_thread(room.sealed, model.role)
         manifest = released.manifest
         proposal = room.contract.proposal
-        options: JSON = [dict(proposal.program.parameters), proposal.program.digest, proposal.policy.to_json(), model.role]
+        sources = await asyncio.to_thread(_sources, room, model, parameters)
+        drawn: JSON = [sealed.released.manifest.digest for sealed in sources]
+        options: JSON = [
+            *(dict(proposal.program.parameters), proposal.program.digest, proposal.policy.to_json(), model.role, drawn)
+        ]
         key = (manifest.digest, wire.digest(wire.encode([options, proposal.limits.to_json()])))
         async with self._lock:
             shared = self._shared.get(key)
             if shared is None:
                 told = _percent(progress, model, manifest.plaintext_bytes)
-                started = await self._start(Wanted(room.contract, parameters, model, source, released, told))
+                started = await self._start(Wanted(room.contract, parameters, model, source, released, told, sources))
                 if manifest.content.scheme is Scheme.SHA256 and started.weights != manifest.content.value:
                     await _end(started)
                     raise WeightsMismatch(f"the weights of {model.name!r} are not those that its manifest names")
@@ -138,6 +144,14 @@ class Engines:
                 if not shared.users:
                     del self._shared[key]
                     await _end(shared.started)
+
+
+def _sources(room: Room, model: Model, parameters: Parameters) -> tuple[Sealed, ...]:
+    """The sources that a model draws from, and that their owners released. Raises RoomClosed."""
+    if model.engine != serve_llm.RETRIEVAL:
+        return ()
+    held = room.released()
+    return tuple(Sealed(said, *room.sealed(said.role)) for said in parameters.sources if said.role in held)
 
 
 async def _end(started: Started) -> None:
@@ -199,6 +213,7 @@ class Keeper:
         self.sizes = serve.padding_sizes
         self.padding = Padding(self.sizes) if self.sizes else None
         self.policy = wire.digest(wire.encode(room.contract.proposal.policy.to_json()))
+        self.assets = {ref.role: ref.manifest for ref in room.contract.proposal.assets}
         self.observability = Observability(serve.observability)
         self.capacity = capacity
         self.guarding = {guard: asyncio.Lock() for side in guards for guard in side}
@@ -296,6 +311,7 @@ class Rooms:
         self._opening = asyncio.Lock()
         self._begun: dict[str, None] = {}
         self._first: str | None = None  # the contract that was opened first
+        self._revisions = Revisions()
         self._rotate_at = 0
         self._spares: list[Envelope] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -364,11 +380,12 @@ class Rooms:
 
     async def _open(self, contract: Contract, envelope: Envelope, progress: Progress) -> Keeper:
         parameters = serve_llm.read(contract.proposal.program.parameters)
-        missing = {model.role for model in parameters.models} - {ref.role for ref in contract.proposal.assets}
+        missing = serve_llm.roles(contract.proposal.program.parameters) - {ref.role for ref in contract.proposal.assets}
         if missing:
             raise BadParameters(f"the contract has no asset in the role {min(missing)!r}", step="check parameters")
         tls, digest, around = self.tls, await asyncio.to_thread(self.program_digest), self.around(progress)
-        room = await asyncio.to_thread(lambda: Room(contract, envelope, digest, around, tls=tls))
+        droppable = {source.role for source in parameters.sources}
+        room = await asyncio.to_thread(lambda: Room(contract, envelope, digest, around, tls=tls, droppable=droppable))
         taken: list[Engine] = []
         try:
             await asyncio.to_thread(room.open)
@@ -386,12 +403,45 @@ class Rooms:
             parallel = sum(served.engine.about.parallel for served in models.values())
             capacity = parallel * (1 + self.queue)
             observer = self.observer(contract)
-            return Keeper(room, parameters, models, guards, engines=taken, observer=observer, capacity=capacity)
+            keeper = Keeper(room, parameters, models, guards, engines=taken, observer=observer, capacity=capacity)
+            self.draw(keeper)
+            return keeper  # noqa: TRY300 - what fails here lets go of everything
         except BaseException:
             room.erase()
             for engine in taken:
                 await self.engines.give_back(engine)
             raise
+
+    # --- sources ---
+
+    def revise(self, data: bytes) -> dict[str, JSON]:
+        """Take what an owner says now of a source, and keep to it from the next question on.
+
+        Raises:
+            WireError, BadDrawing, BadSignature, StaleRevision, NotFound: as ``sources.Revisions.take``.
+        """
+        rooms = [*([self.current] if self.current else []), *self.draining]
+        revision = self._revisions.take(data, [keeper.contract.proposal for keeper in rooms])
+        for keeper in rooms:
+            self.draw(keeper)
+        return {"number": revision.number, "source": revision.asset}
+
+    def draw(self, keeper: Keeper) -> None:
+        """Have a room's model draw from exactly the sources whose owners let it now: they released the key, and the newest
+        word of theirs permits what was agreed."""
+        if not keeper.parameters.sources or keeper.closed.is_set():
+            return
+        proposal = keeper.contract.proposal
+        try:
+            held = keeper.room.released()
+        except RoomClosed:  # which it is about to be
+            return
+        here = {source.name for source in keeper.parameters.sources if source.role in held}
+        let = {s.name for s in keeper.parameters.sources if s.name in here and self._revisions.permits(proposal, s.role)}
+        gone = {source.name for source in keeper.parameters.sources} - here
+        for served in keeper.models.values():
+            if served.model.engine == serve_llm.RETRIEVAL:
+                cast("Drawing", served.engine).draw(let, gone)
 
     @staticmethod
     def _named(room: Room, model: Model, weights: bytes) -> ModelWeights:

@@ -93,6 +93,7 @@ class Service:
             "/v1/room": {"GET": self._room},
             "/v1/rooms": {"POST": self._open},
             "/v1/served": {"POST": self._served},
+            "/v1/sources": {"POST": self._revised},
             **{path: {"POST": self._ask} for path in ROUTES},
         }
         self._below: dict[str, App] = {
@@ -299,6 +300,15 @@ class Service:
         while piece := await self._billing.run(lambda: next(pieces, b"")):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    # --- sources ---
+
+    async def _revised(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What the owner of a source says of it now: whoever brings it, the signature counts."""
+        rooms = self._around.rooms
+        rooms.require()
+        found = rooms.revise(await _body(receive))
+        await self._send(scope, send, wire.encode(found), keeper=rooms.current)
 
     # --- opening ---
 

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from mmap import ACCESS_READ, mmap
 
 from strongroom.asset import Scheme
-from strongroom.errors import BadField, Unreachable
+from strongroom.errors import BadField, Unreachable, WeightsMismatch
 from strongroom.programs.serve_llm import SIDECARS
 
 from . import sidecar, worker
 from .ports import Started, Starter, Wanted
+from .sources import Held
 from .weights import Weights
 
 _READ = 1 << 20
@@ -68,9 +69,20 @@ async def start(wanted: Wanted) -> Started:
     Raises:
         AssetError: the sealed file is not what the manifest says; nothing was started.
         NoSandbox, MissingExtra, ProgramNotApproved, ModelUnreadable, OutOfMemory, EngineFailed: as ``worker.start``.
+        WeightsMismatch, DatastoreError: a source is for another model, or is none.
     """
     weights, digest = await asyncio.to_thread(_opened, wanted)
+    held: Held | None = None
+
+    def release() -> None:
+        weights.close()
+        if held is not None:
+            held.close()
+
     try:
+        if wanted.sources:
+            _require_agreed(wanted, digest)
+            held = await asyncio.to_thread(Held.of, wanted.sources)
         proposal = wanted.contract.proposal
         serve = proposal.policy.serve
         assert serve is not None  # a standing contract
@@ -83,11 +95,19 @@ async def start(wanted: Wanted) -> Started:
             walls=proposal.enclave.walls,
             embeds="embeddings" in serve.routes,
             program=proposal.program.digest,
+            held=held,
         )
     except BaseException:
-        weights.close()
+        release()
         raise
-    return Started(engine, digest, weights.close)
+    return Started(engine, digest, release)
+
+
+def _require_agreed(wanted: Wanted, digest: bytes) -> None:
+    """What was opened is the model that the owners of its sources let draw from them. Raises WeightsMismatch."""
+    for sealed in wanted.sources:
+        if sealed.said.weights != f"sha256:{digest.hex()}":
+            raise WeightsMismatch(f"the source {sealed.said.name!r} is for another model than the one that was opened")
 
 
 def _opened(wanted: Wanted) -> tuple[Weights, bytes]:

@@ -11,7 +11,7 @@ import ctypes
 import fcntl
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Self
 
 from strongroom.asset import AssetKey, Manifest, RangeSource, open_whole
@@ -79,6 +79,47 @@ class Weights:
         return cls(_MAKER, _made(size, fill), size, manifest.digest)
 
     @classmethod
+    def parted(
+        cls,
+        source: RangeSource,
+        manifest: Manifest,
+        key: AssetKey,
+        places: Sequence[tuple[int, int]],
+        *,
+        threads: int = 2,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Self]:
+        """Open a sealed file as :meth:`opened` does, with each of some ranges of it in a memory file of its own.
+
+        Args:
+            source, manifest, key, threads, progress: as of :meth:`opened`.
+            places: offset and length in bytes of each, ascending; none lies within another. What is in none is dropped.
+
+        Raises:
+            AssetError, OSError: as :meth:`opened`.
+        """
+        descriptors: list[int] = []
+        try:
+            for _, size in places:
+                descriptors.append(_empty(size))
+
+            def write_at(offset: int, data: memoryview) -> None:
+                for (begin, size), descriptor in zip(places, descriptors, strict=True):
+                    first, end = max(begin, offset), min(begin + size, offset + len(data))
+                    if first < end:
+                        _write(descriptor, first - begin, data[first - offset : end - offset])
+
+            open_whole(source, manifest, key, write_at, threads=threads, paths=False, progress=progress)
+            for descriptor in descriptors:
+                fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        sizes = [size for _, size in places]
+        return [cls(_MAKER, fd, size, manifest.digest) for fd, size in zip(descriptors, sizes, strict=True)]
+
+    @classmethod
     def of_file(cls, path: str | os.PathLike[str]) -> Self:
         """Read a plain file into memory. Raises OSError."""
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a path of any kind
@@ -131,13 +172,23 @@ def _write(descriptor: int, offset: int, data: memoryview) -> None:
         offset, data = offset + done, data[done:]
 
 
-def _made(size: int, fill: Callable[[int], None]) -> int:
-    """A memory file of this size, filled and sealed."""
+def _empty(size: int) -> int:
+    """A memory file of this size, with nothing in it."""
     descriptor = os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        # Written and not mapped: the kernel makes pages faster than a fault for each of them would.
         os.ftruncate(descriptor, size)
         enlarge(descriptor, size)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _made(size: int, fill: Callable[[int], None]) -> int:
+    """A memory file of this size, filled and sealed."""
+    descriptor = _empty(size)
+    try:
+        # Written and not mapped: the kernel makes pages faster than a fault for each of them would.
         fill(descriptor)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:

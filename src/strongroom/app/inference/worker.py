@@ -12,7 +12,7 @@ import json
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self, cast
@@ -37,9 +37,11 @@ from strongroom.lm.engine import About, Answer, Counted, Piece, Route, Vectors
 from strongroom.lm.request import read
 from strongroom.lm.seated import REASONS, refused, too_long
 from strongroom.programs import frames, serve_llm
+from strongroom.programs.serve_llm import Source
 
 from .answers import BrokenAnswer, piece, whole
 from .answers import text as checked
+from .sources import Draws, Held
 from .weights import Weights
 
 START_SECONDS: Final = 600.0
@@ -88,8 +90,8 @@ class Question:
     """A question and its answer. As of :class:`strongroom.lm.engine.Answers`."""
 
     __slots__ = (
-        "_asked", "_closing", "_done", "_error", "_lost", "_ready", "_said", "_sizes", "_unread", "_vectors", "_waiter",
-        "_worker", "body", "counted", "deadline", "number", "route", "scope", "seats", "wanted",
+        "_asked", "_closing", "_done", "_draws", "_error", "_lost", "_ready", "_said", "_sizes", "_unread", "_vectors",
+        "_waiter", "_worker", "body", "counted", "deadline", "number", "route", "scope", "seats", "wanted",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, route: Route, body: bytes, scope: bytes | None) -> None:
@@ -98,6 +100,7 @@ class Question:
         self.number, self.wanted, self.seats = -1, 1, ()
         self.deadline = 0.0
         self.counted = Counted(0)
+        self._draws: Draws | None = None
         self._said: deque[Answer] = deque()
         self._sizes: deque[int] = deque()  # of each of them
         self._vectors: list[Any] = []
@@ -143,7 +146,15 @@ class Question:
                     await asyncio.wait_for(asyncio.shield(self._ready), _GIVE_UP_SECONDS)
         self._wake()
 
+    @property
+    def draws(self) -> Draws | None:
+        """What it drew from sources so far; ``None`` where there are none, or it was never worked on."""
+        return self._draws
+
     # What the worker calls.
+
+    def draws_from(self, draws: Draws) -> None:
+        self._draws = draws
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -371,6 +382,7 @@ class Worker:
         model: what it is told of its model.
         weights, limits: as of :func:`start`.
         agreed: the longest context, tokens, and how many questions are worked on at once.
+        held: the sources that the model draws from; they must stay until the engine is closed.
 
     Attributes:
         kind: of the sandbox.
@@ -379,9 +391,17 @@ class Worker:
     """
 
     def __init__(
-        self, spawn: Callable[[], Serving], model: bytes, weights: Weights, limits: Limits, agreed: tuple[int, int]
+        self,
+        spawn: Callable[[], Serving],
+        model: Mapping[str, Any],
+        weights: Weights,
+        limits: Limits,
+        agreed: tuple[int, int],
+        *,
+        held: Held | None = None,
     ) -> None:
         self._spawn, self._model, self._weights, self._limits = spawn, model, weights, limits
+        self._held, self._rows = held, tuple[Source, ...]()
         self._agreed = agreed
         self._about: About | None = None
         self._life: _Life | None = None
@@ -429,6 +449,22 @@ class Worker:
         await self._end_life()
         self._fail_waiting("the engine was closed")
 
+    def draw(self, names: Collection[str], gone: Collection[str] = ()) -> None:
+        """Draw from these sources from the next question on, and from no other; let go of those that are gone, for good.
+
+        A question that is worked on ends with those that it began with.
+        """
+        if self._held is None:
+            return
+        lost = self._held.turn(names, gone)
+        for question in self._open.values():  # the child may not have begun it
+            if question.draws is not None:
+                question.draws.open |= self._held.open
+        if self.alive:
+            assert self._life is not None
+            assert self._life.line is not None
+            self._life.line.write(self._held.frame(lost))
+
     # --- questions
 
     def put(self, question: Question) -> None:
@@ -474,6 +510,8 @@ class Worker:
             seats = [self._take_seat(question.scope) for _ in range(question.wanted)]
             question.seats = tuple(number for number, _ in seats)
             self._open[question.number] = question
+            if self._held is not None:
+                question.draws_from(Draws(self._rows, self._held.open))
             route = frames.ROUTES.index(question.route)
             head = frames.QUESTION_BODY.pack(question.number, route, len(seats))
             places = b"".join(frames.SEAT_BODY.pack(*seat) for seat in seats)
@@ -511,12 +549,19 @@ class Worker:
                 question = self._open[entry[1]]
                 choice = self._choice(question, entry[2])
                 question.piece(piece(choice, *entry[3:]), len(str(entry)))
+            elif kind == "d":
+                self._drew(self._open[entry[1]], entry[2])
             elif kind == "e":
                 self._answered(self._open[entry[1]], _counted(entry[2:]), None)
             elif kind == "f":
                 self._answered(self._open[entry[1]], _counted(entry[4:]), _failure(entry[2], entry[3]))
             elif kind != "w":
                 raise BrokenAnswer
+
+    def _drew(self, question: Question, row: object) -> None:
+        if question.draws is None:
+            raise BrokenAnswer
+        question.draws.add(row, self._model["max_tokens"])
 
     @staticmethod
     def _choice(question: Question, index: object) -> int:
@@ -569,8 +614,7 @@ class Worker:
             async with asyncio.timeout(self._limits.start_seconds):
                 await life.begin()
                 await life.ready
-                weights = self._weights
-                life.child.give(self._model, weights.descriptor, weights.size, self._limits.memory_bytes)
+                self._give(life)
                 about = await life.told
                 self._same(about)
         except TimeoutError:
@@ -580,8 +624,19 @@ class Worker:
             await life.end()
             raise
         self._about, self._life = about, life
+        if self._held is not None and life.line is not None:
+            life.line.write(self._held.frame({source.name for source in self._rows} - set(self._held.sources)))
         self._free, self._scopes = list(range(about.parallel)), {}
         self._seat()
+
+    def _give(self, life: _Life) -> None:
+        """Hand over the weights, and the sources that are still there."""
+        weights, held = self._weights, self._held
+        told = {**self._model, "sources": [] if held is None else held.told()}
+        size, also = (0, []) if held is None else (held.size, held.descriptors)
+        self._rows = () if held is None else tuple(held.sources.values())
+        model = json.dumps(told).encode()
+        life.child.give(model, weights.descriptor, weights.size + size, self._limits.memory_bytes, also)
 
     def _same(self, about: About) -> None:
         context, parallel = self._agreed
@@ -668,6 +723,7 @@ def start(
     walls: Collection[str] = (),
     embeds: bool = False,
     program: str | None = None,
+    held: Held | None = None,
 ) -> Coroutine[Any, Any, Worker]:
     """Start an engine.
 
@@ -680,6 +736,7 @@ def start(
         walls: without which no child may start.
         embeds: whether the contract's policy lets it be asked for embeddings.
         program: the digest of ``serve-llm`` that the contract names; ``None`` where nothing was agreed.
+        held: the sources that the model draws from; as the weights, they must stay until the engine is closed.
 
     Returns:
         the engine, its model loaded; an :class:`strongroom.lm.engine.Engine`.
@@ -721,7 +778,8 @@ def start(
         return child
 
     async def started() -> Worker:
-        worker = Worker(spawn, json.dumps(told).encode(), weights, limits, (parameters.context_tokens, parameters.parallel))
+        agreed = (parameters.context_tokens, parameters.parallel)
+        worker = Worker(spawn, told, weights, limits, agreed, held=held)
         await worker.start()
         return worker
 

@@ -1,0 +1,466 @@
+"""Sources in a room: opened by their owners' leave, drawn from as agreed, metered in receipts, taken away and given back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("numpy", reason="rooms need strongroom[room]")
+
+from inference_world import MODEL, PROGRAM, SERVE, WEIGHTS, FakeAnswers, FakeEngine, InferenceWorld, Reply
+from strongroom import wire
+from strongroom.app.inference.answers import BrokenAnswer
+from strongroom.app.inference.sources import MOST, Draws, Revisions
+from strongroom.asset import About, AssetKey, seal, sign_manifest
+from strongroom.contract import AssetRef, ProgramRef
+from strongroom.drawing import GRAIN, Agreed, Drawing, Price, Revision
+from strongroom.errors import BadSignature, NotFound, NotPermitted, StaleRevision, StrongroomError, WeightsMismatch
+from strongroom.inference.events import ModelWeights, RequestRefused, SourceUsed, UsageMetered
+from strongroom.inference.events import Usage as Tokens
+from strongroom.inference.expected import Agreed as Known
+from strongroom.inference.expected import Expected
+from strongroom.inference.reading import Reading
+from strongroom.inference.receipt import InferenceReceipt
+from strongroom.inference.verification import VerifiedReceipt
+from strongroom.lm import influence
+from strongroom.lm.engine import About as Engine
+from strongroom.programs.serve_llm import Source
+from strongroom.usage import drawn
+from test_inference_server import CHAT, HELLO, running
+from world import DAY, NOW, keys_of, seed
+
+DIGEST = wire.digest(WEIGHTS)
+TERMS = Drawing(frozenset({DIGEST}), Price(25_000_000, "EUR-nano"), GRAIN, 64 * GRAIN)
+NAMES = ("encyclopedia", "law")
+
+
+def agreed(name: str, **changes: Any) -> Agreed:
+    return replace(Agreed(name, name, DIGEST, TERMS.price, GRAIN, 64 * GRAIN), **changes)
+
+
+ABOUT = Engine(4096, 8, frozenset({"chat", "completions"}), 0, "fake 1")
+
+
+class DrawingAnswers(FakeAnswers):
+    """An answer of which each word draws from every source that is open: half of it from law."""
+
+    draws: Draws | None = None
+
+
+@dataclass
+class DrawingEngine(FakeEngine):
+    """As an engine that draws.
+
+    Attributes:
+        sources: as the contract has them.
+        open, gone: as it was told last, and ever.
+    """
+
+    about: Engine = ABOUT
+    sources: tuple[Source, ...] = ()
+    open: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    told: list[frozenset[str]] = field(default_factory=list)
+
+    def draw(self, names: Collection[str], gone: Collection[str] = ()) -> None:
+        self.open, self.gone = frozenset(names), self.gone | frozenset(gone)
+        self.told.append(self.open)
+
+    def ask(self, route: Any, body: bytes, *, scope: bytes | None = None) -> DrawingAnswers:
+        self.asked.append((route, body, scope))
+        found = DrawingAnswers(self, route, body)
+        found.draws = Draws(self.sources, self.open)
+        return found
+
+    async def answer(self, route: Any, body: bytes, answers: Any) -> Any:
+        async for item in super().answer(route, body, answers):
+            words = sum(isinstance(v, str) for v in getattr(item, "delta", {}).values())
+            for _ in range(words):
+                row = [GRAIN // 2 if s.name == "law" else GRAIN // 8 for s in self.sources]
+                answers.draws.add([g if s.name in self.open else 0 for s, g in zip(self.sources, row, strict=True)], 1024)
+            yield item
+
+
+class SourcesWorld(InferenceWorld):
+    """A room whose model draws from two sources of the hospital's.
+
+    Args:
+        said: what is agreed, by name; else the terms.
+        terms: of each source.
+    """
+
+    def __init__(self, said: dict[str, Agreed] | None = None, terms: Drawing = TERMS) -> None:
+        self.said = said or {name: agreed(name) for name in NAMES}
+        models = [{"engine": "retrieval", "name": MODEL, "role": "weights"}]
+        given = {"max_tokens": 64, "models": models, "sources": [one.to_json() for one in self.said.values()]}
+        self.sealed_sources: dict[str, Any] = {}
+        self._terms = terms
+        serve = replace(SERVE, routes=frozenset({"chat", "completions"}), plain_bodies=True)
+        super().__init__(serve=serve, parameters=given)
+        self.engine = DrawingEngine(sources=tuple(Source(**source) for source in given["sources"]))
+
+    def agree(self, **changes: Any) -> Any:
+        for name in self.said:
+            if name not in self.sealed_sources:
+                self.sealed_sources[name] = self._sealed(name)
+        refs = [AssetRef("weights", "lab", self.asset[0].digest)]
+        refs += [AssetRef(name, "hospital", self.sealed_sources[name].digest) for name in self.said]
+        return super().agree(**{"assets": tuple(sorted(refs, key=lambda ref: ref.role)), **changes})
+
+    def _sealed(self, name: str) -> Any:
+        key, sink = AssetKey(seed(f"key of {name}")), io.BytesIO()
+        about = About(
+            name=name,
+            kind="datastore",
+            media_type="application/vnd.strongroom.source.v1",
+            owner="hospital",
+            created_at=NOW - DAY,
+            terms=self.policy,
+            drawing=self._terms,
+        )
+        text = name.encode() * 100
+        manifest = seal(io.BytesIO(text), sink, key=key, salt=seed(f"salt of {name}"), about=about, chunk_bytes=1024)
+        envelope = sign_manifest(manifest, keys_of("hospital").signing)
+        self.world.brokers["hospital"].book.hold(envelope, key)
+        self.world.exchange.put(envelope, sink.getvalue())
+        return manifest
+
+    async def ask_it(self) -> tuple[Reply, InferenceReceipt]:
+        reply = await self.ask(CHAT, HELLO)
+        assert reply.status == 200, reply.body
+        return reply, self.receipts.last
+
+    def revision(self, number: int, terms: Drawing | None, name: str = "law", by: str = "hospital") -> bytes:
+        found = Revision(self.sealed_sources[name].digest, number, NOW, terms)
+        return found.sign(keys_of(by).signing).encode()
+
+    def known(self) -> Known:
+        """What a reader knows of the contract."""
+        model = self.rooms.require().models[MODEL].weights
+        sources = {self.sealed_sources[name].digest: one for name, one in self.said.items()}
+        policy = wire.digest(wire.encode(self.policy.to_json()))
+        sees = self.rooms.require().observability
+        return Known(
+            contract=self.contract.digest,
+            model=MODEL,
+            weights=model.weights,
+            asset=model.asset,
+            policy=policy,
+            guards=(),
+            padding=(),
+            observability=sees,
+            sources=sources,
+        )
+
+
+@pytest.fixture
+def world() -> Iterator[SourcesWorld]:
+    with SourcesWorld() as found:
+        yield found
+
+
+# --- rooms ----------------------------------------------------------------------------------------------------------
+
+
+@running
+async def test_an_answer_says_what_it_drew_and_what_that_costs(world):
+    await world.open()
+    _, receipt = await world.ask_it()
+    used = {world_name(world, one): one for one in receipt.every(SourceUsed)}
+    assert set(used) == set(NAMES)
+    law, tokens = used["law"], receipt.one(UsageMetered).usage.completion
+    assert law.gates == (GRAIN // 2,) * tokens
+    assert law.weight == tokens * GRAIN // 2
+    assert law.amount == law.weight * 25_000_000 // (1000 * GRAIN)
+    assert Reading(b"", None, Expected(agreed=world.known()), NOW, None, (), read=receipt).usage().endswith("from 2 sources")
+
+
+def world_name(world: SourcesWorld, used: SourceUsed) -> str:
+    return next(name for name, manifest in world.sealed_sources.items() if manifest.digest == used.source)
+
+
+@running
+async def test_the_next_answer_draws_nothing_from_a_source_that_was_taken_out_and_again_once_it_is_back(world):
+    await world.open()
+    for number, terms, names in ((1, None, {"encyclopedia"}), (2, TERMS, set(NAMES)), (3, None, {"encyclopedia"})):
+        reply = await world.send("POST", "/v1/sources", world.revision(number, terms))
+        assert reply.json == {"number": number, "source": world.sealed_sources["law"].digest}
+        _, receipt = await world.ask_it()
+        assert {world_name(world, one) for one in receipt.every(SourceUsed)} == names
+
+
+@running
+async def test_terms_that_the_contract_does_not_meet_any_more_end_the_drawing(world):
+    await world.open()
+    dearer = replace(TERMS, price=Price(25_000_001, "EUR-nano"))
+    less = replace(TERMS, total=64 * GRAIN - 1)
+    for number, terms in enumerate((dearer, less, replace(TERMS, models=frozenset({wire.digest(b"another")}))), start=1):
+        await world.send("POST", "/v1/sources", world.revision(number, terms))
+        assert world.engine.open == {"encyclopedia"}
+    cheaper = replace(TERMS, price=Price(1, "EUR-nano"))
+    await world.send("POST", "/v1/sources", world.revision(9, cheaper))
+    _, receipt = await world.ask_it()
+    (law,) = (one for one in receipt.every(SourceUsed) if world_name(world, one) == "law")
+    assert law.amount == Price(25_000_000, "EUR-nano").of(law.weight)  # what was agreed is what is paid
+
+
+@running
+async def test_an_older_word_of_the_owner_played_again_is_refused(world):
+    await world.open()
+    back = world.revision(1, TERMS)
+    await world.send("POST", "/v1/sources", back)
+    await world.send("POST", "/v1/sources", world.revision(2, None))
+    reply = await world.send("POST", "/v1/sources", back)
+    assert reply.code == "policy.stale_revision"
+    assert world.engine.open == {"encyclopedia"}
+
+
+@running
+async def test_nobody_else_speaks_for_the_owner(world):
+    await world.open()
+    before = world.engine.open
+    assert (await world.send("POST", "/v1/sources", world.revision(1, None, by="lab"))).code == "wire.bad_signature"
+    stranger = Revision(wire.digest(b"another source"), 1, NOW, None).sign(keys_of("hospital").signing).encode()
+    assert (await world.send("POST", "/v1/sources", stranger)).code == "app.not_found"
+    assert (await world.send("POST", "/v1/sources", b"{}")).status == 400
+    assert world.engine.open == before
+
+
+@running
+async def test_a_word_that_was_said_holds_in_the_next_room_too(world):
+    await world.open()
+    await world.send("POST", "/v1/sources", world.revision(1, None))
+    await world.open()
+    assert world.engine.open == {"encyclopedia"}
+
+
+@running
+async def test_a_source_whose_owner_gives_no_key_is_left_out_and_the_room_goes_on(world):
+    hospital, law = world.world.brokers["hospital"], world.sealed_sources["law"].digest
+    held = hospital.book.held
+
+    def refuses(manifest: str) -> Any:
+        return None if manifest == law else held(manifest)
+
+    await world.open()
+    assert world.engine.open == set(NAMES)
+    hospital.book.held = refuses
+    keeper = world.rooms.require()
+    keeper.room.renew()
+    world.rooms.draw(keeper)
+    assert world.engine.open == {"encyclopedia"}
+    assert world.engine.gone == {"law"}
+    _, receipt = await world.ask_it()
+    assert [world_name(world, one) for one in receipt.every(SourceUsed)] == ["encyclopedia"]
+
+
+@running
+async def test_a_model_whose_owner_gives_no_key_still_ends_the_room(world):
+    lab = world.world.brokers["lab"]
+    await world.open()
+    lab.book.held = lambda _manifest: None
+    with pytest.raises(StrongroomError):
+        world.rooms.require().room.renew()
+    with pytest.raises(StrongroomError):
+        world.rooms.require()
+
+
+# --- what is refused before anything is drawn -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": wire.digest(b"another model")},
+        {"price": Price(24_999_999, "EUR-nano")},
+        {"price": Price(25_000_000, "credit")},
+        {"total": 64 * GRAIN + 1},
+    ],
+)
+def test_a_contract_beyond_an_owners_terms_gets_no_key_and_the_source_is_named(changes):
+    @running
+    async def refused() -> None:
+        with SourcesWorld({"law": agreed("law", **changes)}) as world, pytest.raises(NotPermitted, match="law: "):
+            await world.open()
+
+    refused()
+
+
+def test_a_broker_refuses_what_goes_beyond_its_owners_terms_whatever_the_enclave_checked(monkeypatch):
+    monkeypatch.setattr("strongroom.enclave.obtain.lacking", lambda *_: ())
+
+    @running
+    async def refused() -> None:
+        with SourcesWorld({"law": agreed("law", weights=wire.digest(b"another model"))}) as world:
+            await world.open()
+            assert world.engine.open == set()
+
+    refused()
+
+
+def test_a_source_that_is_agreed_for_other_weights_than_were_opened_is_not_drawn_from():
+    from types import SimpleNamespace
+
+    from strongroom.app.inference import starting
+
+    said = Source("law", "law", DIGEST, 1, "credit", GRAIN, GRAIN)
+    wanted: Any = SimpleNamespace(sources=(SimpleNamespace(said=said),))
+    with pytest.raises(WeightsMismatch, match="'law'"):
+        starting._require_agreed(wanted, bytes(32))
+    starting._require_agreed(wanted, bytes.fromhex(DIGEST.removeprefix("sha256:")))
+
+
+# --- what a child says ----------------------------------------------------------------------------------------------
+
+LAW = Source("law", "law", DIGEST, 25, "credit", GRAIN // 2, GRAIN)
+OTHER = Source("other", "other", DIGEST, 25, "credit", GRAIN, 8 * GRAIN)
+
+
+def draws(*names: str) -> Draws:
+    return Draws((LAW, OTHER), frozenset(names or ("law", "other")))
+
+
+def test_as_much_as_all_sources_get_is_one_number_in_both_halves() -> None:
+    assert MOST == influence.MOST
+
+
+@pytest.mark.parametrize(
+    "row",
+    [None, "ab", [1], [1, 2, 3], [1.0, 2], [True, 2], [-1, 2], [GRAIN // 2 + 1, 0], [GRAIN // 2, GRAIN // 2], [0, 2**70]],
+)
+def test_a_row_that_is_none_or_draws_too_much_ends_the_child(row: Any) -> None:
+    with pytest.raises(BrokenAnswer):
+        draws().add(row, 8)
+
+
+def test_a_source_that_is_closed_is_not_drawn_from_whatever_the_child_says() -> None:
+    one = draws("other")
+    one.add([0, 5], 8)
+    with pytest.raises(BrokenAnswer):
+        one.add([1, 5], 8)
+
+
+def test_a_budget_in_sum_and_the_length_of_an_answer_are_kept() -> None:
+    one = draws()
+    one.add([GRAIN // 2, 0], 3)
+    one.add([GRAIN // 2, 0], 3)
+    with pytest.raises(BrokenAnswer):
+        one.add([1, 0], 3)
+    two = draws()
+    for _ in range(3):
+        two.add([1, 1], 3)
+    with pytest.raises(BrokenAnswer):
+        two.add([1, 1], 3)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), max_size=30))
+def test_a_receipts_events_are_sums_of_what_was_said(rows: list[tuple[int, int]]) -> None:
+    one = draws()
+    for row in rows:
+        one.add(list(row), 1024)
+    events = {event.source: event for event in one.events({"law": wire.digest(b"law"), "other": wire.digest(b"other")})}
+    for place, name in enumerate(("law", "other")):
+        grains = sum(row[place] for row in rows)
+        event = events.get(wire.digest(name.encode()))
+        assert (event.weight if event else 0) == grains
+        assert event is None or (event.tokens, event.amount) == (len(rows), Price(25, "credit").of(grains))
+
+
+# --- receipts -------------------------------------------------------------------------------------------------------
+
+SOURCE, ANOTHER = wire.digest(b"a source"), wire.digest(b"another source")
+USED = SourceUsed.of(SOURCE, (5, 0, GRAIN), TERMS.price)
+
+
+def receipt(*used: SourceUsed, completion: int | None = 3, refused: bool = False, weights: str = DIGEST) -> InferenceReceipt:
+    metered = () if completion is None else (UsageMetered(Tokens(prompt=1, completion=completion)),)
+    named = ModelWeights(MODEL, weights, wire.digest(b"asset"), wire.digest(b"contract"))
+    ended = (RequestRefused("engine.failed", "answer"),) if refused else ()
+    return InferenceReceipt(
+        receipt_id="rcpt-1",
+        chat_id=None,
+        model=MODEL,
+        workload_keyset_digest=wire.digest(b"keyset"),
+        endpoint="/v1/chat/completions",
+        method="POST",
+        served_at=NOW,
+        event_log=(named, *used, *metered, *ended),
+        key_id="inference",
+        signature=bytes(64),
+    )
+
+
+def drew(of: InferenceReceipt, **changes: Any) -> str:
+    known: Any = type("Known", (), {"sources": {SOURCE: agreed("law", **changes)}})()
+    return Reading(b"", None, Expected(agreed=known), NOW, None, (), read=of).drawn()
+
+
+def test_a_receipt_that_says_what_was_agreed_passes() -> None:
+    assert drew(receipt(USED)) == "; drawn from 1 sources"
+    assert drew(receipt()) == ""
+    assert drew(receipt(USED, completion=2, refused=True))  # what was cut off was drawn all the same
+
+
+@pytest.mark.parametrize(
+    ("of", "changes"),
+    [
+        (receipt(USED, USED), {}),
+        (receipt(replace(USED, source=ANOTHER)), {}),
+        (receipt(replace(USED, amount=USED.amount + 1)), {}),
+        (receipt(replace(USED, unit="credit")), {}),
+        (receipt(USED, completion=4), {}),
+        (receipt(USED, completion=None), {}),
+        (receipt(USED, weights=ANOTHER), {}),
+        (receipt(USED), {"price": Price(24_000_000, "EUR-nano")}),
+        (receipt(USED), {"token": GRAIN - 1}),
+        (receipt(USED), {"total": GRAIN}),
+    ],
+)
+def test_a_receipt_that_says_something_else_than_was_agreed_fails(of: InferenceReceipt, changes: dict[str, Any]) -> None:
+    with pytest.raises(StrongroomError) as caught:
+        drew(of, **changes)
+    assert caught.value.code == "inference.bad_usage"
+
+
+def test_sums_are_of_each_receipt_once_and_rounded_once() -> None:
+    one, two = receipt(USED), replace(receipt(SourceUsed.of(SOURCE, (7, 7, 7), TERMS.price)), receipt_id="rcpt-2")
+
+    def held(of: InferenceReceipt) -> VerifiedReceipt:
+        found = object.__new__(VerifiedReceipt)
+        object.__setattr__(found, "receipt", of)
+        return found
+
+    (sums,) = drawn([held(one), held(two), held(one)])
+    assert (sums.requests, sums.tokens, sums.weight) == (2, 6, USED.weight + 21)
+    assert json.loads(wire.encode(sums.to_json()))["source"] == SOURCE
+
+
+# --- revisions ------------------------------------------------------------------------------------------------------
+
+
+def test_a_revision_is_held_against_the_key_of_its_owner_in_the_contract(world: SourcesWorld) -> None:
+    proposals = [world.contract.proposal]
+    found = Revisions()
+    with pytest.raises(BadSignature):
+        found.take(world.revision(1, None, by="lab"), proposals)
+    assert found.permits(proposals[0], "law")
+    found.take(world.revision(2, None), proposals)
+    assert not found.permits(proposals[0], "law")
+    assert found.permits(proposals[0], "encyclopedia")
+    with pytest.raises(StaleRevision):
+        found.take(world.revision(1, TERMS), proposals)
+    with pytest.raises(NotFound):
+        found.take(world.revision(3, TERMS), [])
+
+
+def test_the_program_is_the_one_that_the_world_names(world: SourcesWorld) -> None:
+    program = world.contract.proposal.program
+    assert isinstance(program, ProgramRef)
+    assert program.digest == PROGRAM
