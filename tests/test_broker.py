@@ -1029,6 +1029,9 @@ class BookOfAVector:
     def held(self, manifest: str) -> Held | None:
         return self._held.get(manifest)
 
+    def revision(self, _manifest: str) -> None:
+        return None
+
     def spend(self, nonce: bytes, at: int) -> bool:
         return self._nonces.pop(nonce, at) > at
 

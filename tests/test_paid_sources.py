@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ from strongroom.lm import influence
 from strongroom.lm.engine import About as Engine
 from strongroom.programs.serve_llm import Source
 from strongroom.usage import drawn
+from strongroom.wire import Envelope
 from test_inference_server import CHAT, HELLO, running
 from world import DAY, NOW, keys_of, seed
 
@@ -259,6 +261,54 @@ async def test_a_source_whose_owner_gives_no_key_is_left_out_and_the_room_goes_o
     assert world.engine.gone == {"law"}
     _, receipt = await world.ask_it()
     assert [world_name(world, one) for one in receipt.every(SourceUsed)] == ["encyclopedia"]
+
+
+@running
+async def test_a_broker_that_was_told_renews_no_lease_and_no_new_room_gets_the_key(world):
+    book = world.world.brokers["hospital"].book
+
+    def said(number: int, terms: Drawing | None) -> None:
+        envelope = Envelope.parse(world.revision(number, terms))
+        book.revise(Revision.peek(envelope), envelope)
+
+    await world.open()
+    said(1, None)
+    keeper = world.rooms.require()
+    keeper.room.renew()
+    assert set(keeper.room.released()) == {"weights", "encyclopedia"}
+    await world.open()  # as an enclave that is started anew, and was never told
+    assert world.rooms.require().models[MODEL].engine.open == {"encyclopedia"}
+    said(2, replace(TERMS, price=Price(10**9, "EUR-nano")))
+    await world.open()
+    assert world.rooms.require().models[MODEL].engine.open == {"encyclopedia"}
+    said(3, TERMS)
+    await world.open()
+    assert world.rooms.require().models[MODEL].engine.open == set(NAMES)
+
+
+@running
+async def test_a_revision_that_another_put_into_a_brokers_book_opens_nothing(world):
+    book = world.world.brokers["hospital"].book
+    envelope = Envelope.parse(world.revision(1, TERMS, by="lab"))
+    book.revise(Revision.peek(envelope), envelope)
+    await world.open()
+    assert world.rooms.require().models[MODEL].engine.open == {"encyclopedia"}
+
+
+def test_a_brokers_book_keeps_the_newest_word(tmp_path, world):
+    from strongroom.app.stores.book import SqliteBook
+
+    law = world.sealed_sources["law"].digest
+    words = [Envelope.parse(world.revision(number, terms)) for number, terms in ((2, None), (1, TERMS), (3, TERMS))]
+    with closing(SqliteBook(tmp_path / "book.db")) as book:
+        assert book.revision(law) is None
+        book.revise(Revision.peek(words[0]), words[0])
+        with pytest.raises(StaleRevision):
+            book.revise(Revision.peek(words[1]), words[1])
+        assert book.revision(law) == words[0]
+        book.revise(Revision.peek(words[2]), words[2])
+    with closing(SqliteBook(tmp_path / "book.db")) as book:
+        assert book.revision(law) == words[2]
 
 
 @running

@@ -45,6 +45,7 @@ from strongroom.contract import (
     Withdrawal,
 )
 from strongroom.delivery import Delivery
+from strongroom.drawing import Revision
 from strongroom.enclave.run import OpenInput, Surroundings, run
 from strongroom.errors import Conflict, NotFound, ReleaseRefused, Unreachable
 from strongroom.holding import Says, Taken, Withdrawn, Word, merged
@@ -159,6 +160,7 @@ class _State:
     runs: dict[tuple[str, str], str] = field(default_factory=dict)
     releases: dict[Slot, tuple[Kept, int]] = field(default_factory=dict)
     budgets: dict[str, Envelope] = field(default_factory=dict)
+    revisions: dict[str, Envelope] = field(default_factory=dict)
     charges: dict[tuple[str, str, str], Charged] = field(default_factory=dict)
     shares: dict[str, HeldShare] = field(default_factory=dict)
     slots: dict[tuple[str, str, int], str | None] = field(default_factory=dict)
@@ -319,6 +321,15 @@ class MemoryBook:
                 if manifest in self._state.budgets:
                     follows(budget, Budget.parse(self._state.budgets[manifest].expect(BUDGET_TYPE)))
             self._state.budgets.update(dict.fromkeys(budget.assets, envelope))
+
+    def revise(self, revision: Revision, envelope: Envelope) -> None:
+        with self._lock:
+            before = self._state.revisions.get(revision.asset)
+            revision.follows(None if before is None else Revision.peek(before))
+            self._state.revisions[revision.asset] = envelope
+
+    def revision(self, manifest: str) -> Envelope | None:
+        return self._state.revisions.get(manifest)
 
     def settle(self, contract: str, run_id: str, used: Used | None) -> None:
         with self._lock:

@@ -25,7 +25,7 @@ from .budget.account import require_left, unit_of
 from .budget.charge import Charge
 from .budget.document import Budget
 from .contract import Contract, Proposal, RunRequest
-from .drawing import lacking
+from .drawing import Revision, lacking
 from .errors import (
     ApproverMissing,
     BadBudget,
@@ -251,6 +251,9 @@ class Book(Protocol):
     def held(self, manifest: str) -> Held | None:
         """The asset with this manifest digest."""
 
+    def revision(self, manifest: str) -> Envelope | None:
+        """What the owner said last of a sealed source, as it signed it (``drawing.Revision``)."""
+
     def share(self, manifest: str) -> HeldShare | None:
         """The newest share that was dealt to this broker of the asset with this manifest digest."""
 
@@ -383,7 +386,13 @@ class Decision:
         wider = explain(manifest.terms, contract.proposal.policy)
         if not wider and (lacks := manifest.lacking(contract.approvals)):
             raise self.stop("D7", ApproverMissing("; ".join(lacks)))
-        wider += lacking(manifest.drawing, self.role(contract.proposal), contract.proposal.program.parameters)
+        try:
+            newest = self.book.revision(manifest.digest)
+            key = contract.proposal.party(owner).signing_key
+            drawing = manifest.drawing if newest is None else Revision.verify(newest, key).terms
+        except StrongroomError as error:
+            raise self.stop("D7", error) from error
+        wider += lacking(drawing, self.role(contract.proposal), contract.proposal.program.parameters)
         self.check("D7", not wider, "; ".join(wider), code=NotPermitted.code)
         return secret
 

@@ -150,6 +150,8 @@ def revise(args: Namespace, screen: Screen) -> int:
         screen.said("from now on", "nobody draws from it; an answer that is under way ends with what it began with")
     else:
         _say(found.terms, screen)
-    screen.said("told", f"{url}. Another enclave, or this one started anew, has not heard it: to end it for good, withdraw")
+    screen.said(
+        "told", f"your broker, which gives no key under other terms; {url}, which keeps to it from the next answer on"
+    )
     screen.result({"asset": manifest.digest, "drawing": found.terms and found.terms.to_json(), "number": found.number})
     return 0

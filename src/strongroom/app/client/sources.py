@@ -16,7 +16,7 @@ from strongroom.app.http import Client, anybody
 from strongroom.asset import Manifest, verify_manifest
 from strongroom.asset.manifest import SOURCE
 from strongroom.drawing import Drawing, Revision
-from strongroom.errors import NotFound, Usage
+from strongroom.errors import NotFound, Unreachable, Usage
 from strongroom.policy import Policy
 from strongroom.serving import Serving
 
@@ -97,10 +97,10 @@ def own_terms(room: Room, manifest: Manifest) -> Drawing:
 
 
 def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -> Revision:
-    """Say what holds of a source from now on, and bring it to an enclave that draws from it.
+    """Say what holds of a source from now on: to this party's own broker, and then to an enclave that draws from it.
 
-    What the enclave answers is nobody's word. That it keeps to what was said is its measured code's; what was drawn stands
-    in receipts.
+    The broker releases no key under other terms from now on, and renews no lease. What the enclave answers is nobody's word.
+    That it keeps to what was said is its measured code's; what was drawn stands in receipts.
 
     Args:
         room: the owner's.
@@ -116,8 +116,13 @@ def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -
     at = time.time()
     found = Revision(manifest.digest, int(at * 1000), int(at), terms)
     signed = found.sign(room.home.keys.signing)
-    with closing(Client(url, timeout=PATIENCE, context=anybody())) as client:
-        client.post("/v1/sources", signed.encode())
+    room.home.book.revise(found, signed)
+    try:
+        with closing(Client(url, timeout=PATIENCE, context=anybody())) as client:
+            client.post("/v1/sources", signed.encode())
+    except Unreachable as error:
+        hint = "Your broker knows: it renews no lease under other terms. Say it again once the enclave answers."
+        raise Unreachable(error.message, hint=hint) from error
     return found
 
 

@@ -21,6 +21,7 @@ from strongroom.broker import NONCE_SECONDS, Asked, Charged, Held, HeldShare, Ke
 from strongroom.budget.charge import Charge, Used, settled
 from strongroom.budget.document import BUDGET_TYPE, Budget, follows
 from strongroom.contract import Grant, Withdrawal
+from strongroom.drawing import Revision
 from strongroom.errors import Conflict
 from strongroom.guest import GuestRun
 from strongroom.guest import Taken as TakenRun
@@ -71,6 +72,7 @@ CREATE TABLE IF NOT EXISTS granted (contract TEXT, owner TEXT, nonce TEXT, runs 
     PRIMARY KEY (contract, owner, nonce)) STRICT;
 CREATE TABLE IF NOT EXISTS budgets (manifest TEXT, version INTEGER, envelope BLOB NOT NULL,
     PRIMARY KEY (manifest, version)) STRICT;
+CREATE TABLE IF NOT EXISTS revisions (manifest TEXT PRIMARY KEY, envelope BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS charges (contract TEXT, run_id TEXT, manifest TEXT, party TEXT NOT NULL, at INTEGER NOT NULL,
     charge BLOB NOT NULL, settled BLOB, PRIMARY KEY (contract, run_id, manifest)) STRICT;
 CREATE INDEX IF NOT EXISTS charges_of ON charges (manifest);
@@ -491,6 +493,26 @@ class SqliteBook:
             rows = [(manifest, budget.version, envelope.encode()) for manifest in budget.assets]
             c.executemany("INSERT INTO budgets VALUES (?, ?, ?)", rows)
             marks.changed(c, "budget", envelope.digest)
+
+    def revise(self, revision: Revision, envelope: Envelope) -> None:
+        """Put an owner's word about a source in force.
+
+        Args:
+            revision: verified.
+            envelope: as its owner signed it.
+
+        Raises:
+            StaleRevision: there is a newer one.
+        """
+        with self._db.write() as c:
+            row = c.execute("SELECT envelope FROM revisions WHERE manifest = ?", (revision.asset,)).fetchone()
+            revision.follows(Revision.peek(Envelope.parse(blob(row[0]))) if row else None)
+            c.execute("INSERT OR REPLACE INTO revisions VALUES (?, ?)", (revision.asset, envelope.encode()))
+
+    def revision(self, manifest: str) -> Envelope | None:
+        """What the owner said last of a source."""
+        rows = self._db.rows("SELECT envelope FROM revisions WHERE manifest = ?", manifest)
+        return next((Envelope.parse(blob(row[0])) for row in rows), None)
 
     def settle(self, contract: str, run_id: str, used: Used | None) -> None:
         """Lower what a run is charged to what its verified receipt says: once, and never upwards."""
