@@ -68,6 +68,7 @@ def _generate(parser: ArgumentParser) -> None:
         """
 strongroom lm generate "The Mayor shall" --model model.safetensors --store store --show-sources
 strongroom lm generate "The Mayor shall" --model model.safetensors --store store --budget law=20 --without books
+strongroom lm generate "The Mayor shall" --model model.safetensors --store store --page answer.html
 """,
     )
     parser.add_argument("prompt")
@@ -81,6 +82,7 @@ strongroom lm generate "The Mayor shall" --model model.safetensors --store store
         "--budget", action="append", default=[], metavar="NAME=TOKENS", help="as many whole tokens of a source at most"
     )
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="a source that is left out")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write a page, each token in its source's colour")
     parser.set_defaults(run=generate)
 
 
@@ -214,6 +216,12 @@ def generate(args: Namespace, screen: Screen) -> int:
     screen.line(args.prompt + answer.text)
     if args.show_sources:
         _show(answer, store, screen)
+    if args.page is not None:
+        from .drawn_page import page
+
+        owners = {name: source.manifest.about.owner for name, source in store.sources.items()}
+        args.page.write_bytes(page(args.prompt, answer, store.names, store.tokenizer.decode, owners))
+        screen.said("page", str(args.page))
     for name, grains in answer.drawn.items():
         screen.said(name, f"{grains / (1 << 20):.2f} tokens drawn")
     screen.result({"text": answer.text, **shown(answer), "seconds": round(took, 3)})

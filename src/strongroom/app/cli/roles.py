@@ -260,7 +260,7 @@ def extras(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="EXTRA",
-        help="what an enclave can do beside evaluations of tables, and is measured with: chat, data, evals, guards",
+        help="what an enclave can do beside evaluations of tables, and is measured with: chat, data, evals, guards, lm",
     )
 
 
