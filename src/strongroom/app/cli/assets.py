@@ -10,7 +10,7 @@ from strongroom import wire
 from strongroom.app.client import approvers
 from strongroom.app.client.draft import MAX_BYTES
 from strongroom.app.client.home import loads, private, read, reading
-from strongroom.app.client.prose import clauses
+from strongroom.app.client.prose import clauses, drawn
 from strongroom.app.client.room import Room, manifest_path, sealed_path
 from strongroom.asset import MANIFEST_TYPE, FileSource, Manifest, check_sealed
 from strongroom.contract import PROPOSAL_TYPE, Proposal
@@ -360,6 +360,9 @@ def _envelope(data: bytes, screen: Screen) -> object:
                 f"permits {kind}",
                 f"to {who}, groups from {rule.min_group}, {rule.decimals} decimal places, at most {rule.max_bytes:,} bytes",
             )
+        if (terms := manifest.drawing) is not None:
+            screen.said("may be drawn from", f"by {', '.join(sorted(terms.models))}")
+            screen.said("", drawn(terms.price, terms.token, terms.total))
         for quorum in manifest.approvers:
             screen.said("must approve", str(quorum))
         screen.said("mock", manifest.mock.digest if manifest.mock else "none")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from strongroom.app.client.prose import drawn
 from strongroom.drawing import GRAIN, MAX_TOTAL, Drawing, Price
 from strongroom.errors import Usage
 
@@ -126,9 +127,7 @@ def _weights(manifest: Manifest) -> str:
 
 def _say(drawing: Drawing, screen: Screen) -> None:
     screen.said("may draw", ", ".join(sorted(drawing.models)))
-    screen.said("price", f"{drawing.price.amount:,} {drawing.price.unit} for a thousand tokens drawn")
-    limit = "no limit" if drawing.total == MAX_TOTAL else f"{drawing.total / GRAIN:,.0f} tokens"
-    screen.said("at most", f"{100 * drawing.token / GRAIN:.0f} % of a token; of an answer {limit}")
+    screen.said("", drawn(drawing.price, drawing.token, drawing.total))
 
 
 def revise(args: Namespace, screen: Screen) -> int:
@@ -144,14 +143,15 @@ def revise(args: Namespace, screen: Screen) -> int:
     if args.out_now and terms != base:
         raise Usage("nobody draws from it: there are no terms to say")
     url = args.enclave_url or home(args).config.enclave
-    found = bring(here, manifest, None if args.out_now else terms, url=url)
+    found, heard = bring(here, manifest, None if args.out_now else terms, url=url)
     screen.said("revised", f"{manifest.owner}/{manifest.name}, number {found.number}")
     if found.terms is None:
         screen.said("from now on", "nobody draws from it; an answer that is under way ends with what it began with")
     else:
         _say(found.terms, screen)
-    screen.said(
-        "told", f"your broker, which gives no key under other terms; {url}, which keeps to it from the next answer on"
+    screen.said("told", "your broker, which gives no key under other terms")
+    screen.said("", f"{url}, which keeps to it from now on" if heard else f"{url} does not draw from it now")
+    screen.result(
+        {"asset": manifest.digest, "drawing": found.terms and found.terms.to_json(), "heard": heard, "number": found.number}
     )
-    screen.result({"asset": manifest.digest, "drawing": found.terms and found.terms.to_json(), "number": found.number})
     return 0

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from strongroom import wire
 from strongroom.asset import Manifest
+from strongroom.drawing import Drawing
 from strongroom.errors import (
     BadField,
     ManifestMismatch,
@@ -37,7 +38,7 @@ from strongroom.wire import Fields
 from . import figures
 from .display import aligned, rows_html, table_html, text_html, time_said
 from .home import read, write
-from .prose import policy_clauses
+from .prose import drawn, policy_clauses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -209,6 +210,7 @@ class Asset:
             "mock": mock,
             "who approves": f"{m.owner}, and every other party of a contract; each signs exactly what runs",
             **({"must approve": "; ".join(map(str, m.approvers))} if m.approvers else {}),
+            **({"may be drawn from": _drawing(m.drawing)} if m.drawing else {}),
             **self.terms.clauses,
         }
 
@@ -331,6 +333,10 @@ class Assets(Mapping[str, Asset]):
 
     def _repr_html_(self) -> str:
         return table_html(list(HEADER), self.rows()) if self._newest else f"<p>{self!r}</p>"
+
+
+def _drawing(terms: Drawing) -> str:
+    return f"by {', '.join(sorted(terms.models))}: {drawn(terms.price, terms.token, terms.total)}"
 
 
 HEADER = ("asset", "kind", "uses", "mock", "offered")

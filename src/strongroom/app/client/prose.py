@@ -16,6 +16,8 @@ from strongroom.attest.simulated import LABEL
 from strongroom.budget.charge import Charge, Event
 from strongroom.code import CodeBundle
 from strongroom.contract import Output, Proposal
+from strongroom.drawing import GRAIN, MAX_TOTAL, Price, agreed
+from strongroom.errors import StrongroomError
 from strongroom.observation import EVERYTHING, Observed
 from strongroom.policy import GUEST, MAX_DECIMALS, AnyParty, OutputRule, Policy, Serving
 from strongroom.schema import ANY_SCHEMA, Array, Boolean, Null, Numeric, Object, OrNull, Table, Tensors, Text
@@ -211,6 +213,23 @@ def _who(p: Proposal) -> Iterator[Clause]:
         )
 
 
+def _sources(p: Proposal) -> Iterator[Clause]:
+    """What a model may draw from each source, and for what."""
+    try:
+        found = agreed(p.program.parameters)
+    except StrongroomError:  # no key is released for what cannot be read
+        return
+    for role, one in sorted(found.items()):
+        yield Clause(f"drawn from {_shown(role)}", f"by {one.weights}: {drawn(one.price, one.token, one.total)}")
+
+
+def drawn(price: Price, token: int, total: int) -> str:
+    """A price and a budget, in words."""
+    limit = "any length" if total == MAX_TOTAL else f"{total / GRAIN:,.2f} tokens"
+    share = f"at most {100 * token / GRAIN:.2f} % of a token and {limit} of an answer"
+    return f"{price.amount:,} {price.unit} for a thousand tokens drawn; {share}"
+
+
 def _what(p: Proposal) -> Iterator[Clause]:
     yield Clause("program", f"{p.program.name}, which makes the use {p.program.use!r}, digest {p.program.digest}")
     if isinstance(progress := p.program.parameters.get("progress"), Mapping):  # of submitted code
@@ -219,6 +238,7 @@ def _what(p: Proposal) -> Iterator[Clause]:
         yield Clause(f"parameter {_shown(name)}", _spelled(json.dumps(value, ensure_ascii=False, sort_keys=True)))
     for asset in p.assets:
         yield Clause(f"asset {asset.role}", f"of {asset.owner}, manifest {asset.manifest}")
+    yield from _sources(p)
     for output in p.outputs:
         yield Clause(f"output {output.name}", _output(output))
     if p.for_guests:

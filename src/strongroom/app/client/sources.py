@@ -16,7 +16,7 @@ from strongroom.app.http import Client, anybody
 from strongroom.asset import Manifest, verify_manifest
 from strongroom.asset.manifest import SOURCE
 from strongroom.drawing import Drawing, Revision
-from strongroom.errors import NotFound, Unreachable, Usage
+from strongroom.errors import NotFound, RoomClosed, Unreachable, Usage
 from strongroom.policy import Policy
 from strongroom.serving import Serving
 
@@ -96,7 +96,7 @@ def own_terms(room: Room, manifest: Manifest) -> Drawing:
     return terms
 
 
-def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -> Revision:
+def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -> tuple[Revision, bool]:
     """Say what holds of a source from now on: to this party's own broker, and then to an enclave that draws from it.
 
     The broker releases no key under other terms from now on, and renews no lease. What the enclave answers is nobody's word.
@@ -108,9 +108,11 @@ def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -
         terms: from now on; ``None``: nobody may draw from it.
         url: of the enclave.
 
+    Returns:
+        what was said, and whether an enclave that draws from the source heard it: not, where none serves it there.
+
     Raises:
         Usage: it is no source of this party's. Unreachable: the enclave does not answer, and may not have heard it.
-        NotFound: it serves no contract with this source.
     """
     own_terms(room, manifest)
     at = time.time()
@@ -123,7 +125,9 @@ def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -
     except Unreachable as error:
         hint = "Your broker knows: it renews no lease under other terms. Say it again once the enclave answers."
         raise Unreachable(error.message, hint=hint) from error
-    return found
+    except (NotFound, RoomClosed):
+        return found, False
+    return found, True
 
 
 def sources_of(room: Room, contract: str) -> list[Manifest]:
