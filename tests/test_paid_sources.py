@@ -22,7 +22,15 @@ from strongroom.app.inference.sources import MOST, Draws, Revisions
 from strongroom.asset import About, AssetKey, seal, sign_manifest
 from strongroom.contract import AssetRef, ProgramRef
 from strongroom.drawing import GRAIN, Agreed, Drawing, Price, Revision
-from strongroom.errors import BadSignature, NotFound, NotPermitted, StaleRevision, StrongroomError, WeightsMismatch
+from strongroom.errors import (
+    BadSignature,
+    NotFound,
+    NotPermitted,
+    StaleRevision,
+    StrongroomError,
+    Unreachable,
+    WeightsMismatch,
+)
 from strongroom.inference.events import ModelWeights, RequestRefused, SourceUsed, UsageMetered
 from strongroom.inference.events import Usage as Tokens
 from strongroom.inference.expected import Agreed as Known
@@ -261,6 +269,40 @@ async def test_a_source_whose_owner_gives_no_key_is_left_out_and_the_room_goes_o
     assert world.engine.gone == {"law"}
     _, receipt = await world.ask_it()
     assert [world_name(world, one) for one in receipt.every(SourceUsed)] == ["encyclopedia"]
+
+
+@running
+async def test_a_broker_that_does_not_answer_loses_its_source_when_the_lease_ends_and_ends_no_room(world):
+    await world.open()
+    keeper, hospital = world.rooms.require(), world.world.brokers["hospital"]
+
+    def away() -> bytes:
+        raise Unreachable("it is off")
+
+    world.clock.wait(SERVE.lease_s - 600)
+    hospital.nonce = away
+    await world.lifecycle.step()
+    assert world.engine.open == set(NAMES)  # what is held is held until its lease ends
+    world.clock.wait(700)
+    await world.lifecycle.step()
+    assert world.rooms.require() is keeper
+    assert set(keeper.room.released()) == {"weights"}
+    assert world.engine.open == frozenset()
+    assert world.engine.gone == set(NAMES)
+    _, receipt = await world.ask_it()
+    assert receipt.every(SourceUsed) == ()
+
+
+@running
+async def test_no_room_is_opened_while_an_owners_broker_is_away(world):
+    hospital = world.world.brokers["hospital"]
+
+    def away() -> bytes:
+        raise Unreachable("it is off")
+
+    hospital.nonce = away
+    with pytest.raises(Unreachable):
+        await world.open()
 
 
 @running

@@ -17,8 +17,8 @@ from types import MappingProxyType
 
 from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
 from strongroom.attest.keyset import AttestationReport, TlsKey, report_data
-from strongroom.contract import Contract, RunRequest
-from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed, WrongEpoch
+from strongroom.contract import AssetRef, Contract, RunRequest
+from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed, Unreachable, WrongEpoch
 from strongroom.release import run_subject
 from strongroom.wire import Envelope
 
@@ -102,19 +102,17 @@ class Room:
             ReleaseRefused: an owner does not renew. Every key is erased, unless its owner is dealing shares anew; where the
                 role is one that can be dropped, that key alone is, and nothing is raised.
             RoomClosed: it was closed, be it while the owners were asked: nothing is held.
-            Unreachable, BadRelease: a broker does not answer, or not as one. What is held is held until its lease ends.
+            Unreachable, BadRelease: a broker does not answer, or not as one. What is held is held until its lease ends. Of a
+                role that can be dropped nothing is raised where its broker does not answer, once the room is open.
         """
         with self._asking:
             found = {}
             self._require_not_closed()
             try:
                 for ref in self.contract.proposal.assets:
-                    try:
-                        found[ref.role] = self._keyring.obtain(ref, *self._manifests[ref.role])
-                    except ReleaseRefused as error:
-                        if ref.role not in self._droppable or error.reason == WrongEpoch.code:
-                            raise
-                        self.around.progress("refused", f"{ref.role}: the room does without it")
+                    released = self._obtained(ref)
+                    if released is not None:
+                        found[ref.role] = released
             except ReleaseRefused as error:
                 if error.reason != WrongEpoch.code:  # its owner deals shares anew, and says nothing of the contract
                     self.close()
@@ -124,6 +122,29 @@ class Room:
                     self._held = found
         self._require_not_closed()
 
+    def _obtained(self, ref: AssetRef) -> Released | None:
+        """One key, for another lease; ``None`` where the room does without it. Raises as :meth:`renew`."""
+        try:
+            return self._keyring.obtain(ref, *self._manifests[ref.role])
+        except ReleaseRefused as error:
+            if ref.role not in self._droppable or error.reason == WrongEpoch.code:
+                raise
+            self.around.progress("refused", f"{ref.role}: the room does without it")
+            return None
+        except Unreachable:
+            with self._lock:
+                if ref.role not in self._droppable or not self._held:  # while it is opened, everybody is there
+                    raise
+                return self._held.get(ref.role)  # until its lease ends
+
+    def lapse(self, at: int) -> bool:
+        """Erase the keys of what can be dropped whose lease has ended; whether there was one."""
+        with self._lock:
+            over = [role for role in self._droppable & set(self._held) if (self._held[role].until or 0) < at]
+            for role in over:
+                del self._held[role]
+        return bool(over)
+
     def _require_not_closed(self) -> None:
         with self._lock:
             if self._closed:
@@ -131,9 +152,9 @@ class Room:
 
     @property
     def until(self) -> int:
-        """The last second at which every key may be held, Unix; 0 where none is."""
+        """The last second at which every key may be held that the room cannot do without, Unix; 0 where none is."""
         with self._lock:
-            return min((released.until or 0 for released in self._held.values()), default=0)
+            return min((held.until or 0 for role, held in self._held.items() if role not in self._droppable), default=0)
 
     def due(self, at: int) -> bool:
         """Whether it is time to renew: a third of the lease is left, or less."""
@@ -150,6 +171,7 @@ class Room:
     def released(self) -> MappingProxyType[str, Released]:
         """What is held, by role. Raises RoomClosed."""
         self.require_open(self.around.now())
+        self.lapse(self.around.now())
         with self._lock:
             return MappingProxyType(dict(self._held))
 

@@ -85,6 +85,8 @@ class Lifecycle:
         room, at = keeper.room, int(self._now())
         if not keeper.closed.is_set() and room.due(at) and self._may_try(keeper):
             await self._renew(keeper)
+        if room.lapse(int(self._now())):
+            self._rooms.draw(keeper)
         try:
             keeper.require_open(int(self._now()))
         except RoomClosed:
