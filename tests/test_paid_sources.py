@@ -24,6 +24,7 @@ from strongroom.contract import AssetRef, ProgramRef
 from strongroom.drawing import GRAIN, Agreed, Drawing, Price, Revision
 from strongroom.errors import (
     BadSignature,
+    EngineFailed,
     NotFound,
     NotPermitted,
     StaleRevision,
@@ -190,6 +191,20 @@ async def test_an_answer_says_what_it_drew_and_what_that_costs(world):
     assert law.weight == tokens * GRAIN // 2
     assert law.amount == law.weight * 25_000_000 // (1000 * GRAIN)
     assert Reading(b"", None, Expected(agreed=world.known()), NOW, None, (), read=receipt).usage().endswith("from 2 sources")
+
+
+@running
+async def test_a_stream_and_an_answer_that_breaks_off_are_metered_as_far_as_they_came(world):
+    await world.open()
+    reply = await world.ask(CHAT, {**HELLO, "stream": True})
+    assert reply.events[-1] == "[DONE]"
+    (law,) = (one for one in world.receipts.last.every(SourceUsed) if world_name(world, one) == "law")
+    assert law.tokens == world.receipts.last.one(UsageMetered).usage.completion
+    world.engine.fails, world.engine.after = EngineFailed("it broke"), 1
+    await world.ask(CHAT, {**HELLO, "stream": True})
+    broken = world.receipts.last
+    assert broken.refused is not None
+    assert [one.tokens for one in broken.every(SourceUsed)] == [1, 1]
 
 
 def world_name(world: SourcesWorld, used: SourceUsed) -> str:
