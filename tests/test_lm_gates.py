@@ -249,15 +249,16 @@ def test_writing_says_what_reading_windows_says(place: Path, writer: RetrievalLM
             {"law": Found(torch.from_numpy(tokens)[None], torch.from_numpy(scores)[None])},
         )
         one = Writer(writer.model, store, Allowance(), -1.0)
+        one._beside["law"].leave()  # it was asked, and there was nothing: so the first stretch of the windows has it
         one._forward(prompt[:32])
         one.look()
         one._forward(prompt[32:64])
         one.look()
         one._forward(prompt[64:96])
-        one._say()
-        wanted, pointer = one._said["law"]
-        own = float(one._logp[prompt[96]])
-        share = float(pointer[one._beside["law"]._at == prompt[96]].sum())
+        one._ask()
+        assert one._now is not None
+        wanted, own = one._wanted["law"], float(one._now.logp[prompt[96]])
+        share = one._beside["law"].lay(prompt[96])
     assert own == pytest.approx(float(reading.own[0, 95]), abs=1e-4)
     assert share == pytest.approx(float(reading.copies["law"][0, 95]), abs=1e-4)
     assert wanted / GRAIN == pytest.approx(float(reading.gates["law"][0, 95]), abs=2e-3)

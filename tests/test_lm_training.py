@@ -178,6 +178,37 @@ def test_a_killed_training_goes_on_to_the_same_model(place: Path, tmp_path: Path
     assert (folder / training.MODEL).read_bytes() == (tmp_path / "whole" / training.MODEL).read_bytes()
 
 
+def test_a_killed_training_leaves_no_process_behind(place: Path) -> None:
+    script = (
+        f"import sys, time; sys.path.insert(0, {str(HERE)!r})\n"
+        "from pathlib import Path\nimport test_lm_training as t\n"
+        "from strongroom.lm.batches import Ahead\nfrom strongroom.lm.datastore import Datastore\n"
+        "if __name__ == '__main__':\n"
+        "    place = Path(sys.argv[1])\n"
+        "    with Ahead(place, Datastore.open(place).version, t.PLAN, 0, 1000) as batches:\n"
+        "        next(iter(batches))\n"
+        "        print(batches._processes[0].pid, flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    file = place.parent / "ahead.py"
+    file.write_text(script)
+    with subprocess.Popen([sys.executable, file, place], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+    while running(worker):
+        time.sleep(0.05)
+
+
+def running(process: int) -> bool:
+    """Whether a process runs; one that nobody asked how it ended does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_another_training_or_another_version_is_refused(place: Path, tmp_path: Path) -> None:
     training.train(tmp_path, place, SHAPE, PLAN, settings(2))
     with pytest.raises(OtherTraining):

@@ -4,6 +4,7 @@
     python training/retrieval.py build       # a store: public text learns tokenizer, retriever and quantizer
     python training/retrieval.py train       # goes on where it was killed; --seed, --alike 200, --no-store for the others
     python training/retrieval.py evaluate    # bits a byte on what was held out, into a JSON file
+    python training/retrieval.py readers     # other ways to read the same neighbours, on what was held out
     python training/retrieval.py ship        # 16 bits a number, with the relevance that public text chose
 
 Books, encyclopedia and programs (the standard library of the Python that runs) are public and are learned from. Law and
@@ -19,11 +20,12 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC, OWNED = ("books", "encyclopedia", "programs"), ("law", "biology")
 HELD_OUT = {"books": 12, "biology": 12}  # one document of so many; of the others one of 20
-STEPS, WINDOWS = 620, 8
+STEPS, WINDOWS, NEIGHBOURS = 620, 8, 8
 FLOOR = (1 << 20) // 10  # grains; chosen on public text that was held out: random neighbours cost it under 0.003 bits a byte
 SHIPPED = ROOT / "src" / "strongroom" / "lm" / "model" / "retrieval.safetensors"
 
@@ -82,7 +84,8 @@ def build(args: argparse.Namespace) -> None:
 
     texts = args.work / "texts"
     tokenizer = None if args.tokenizer is None else Tokenizer.load(args.tokenizer)
-    Datastore.create(args.work / "store", Parts.train(sample(texts), tokenizer=tokenizer))
+    parts = Parts.train(sample(texts), tokenizer=tokenizer) if args.parts is None else Parts.load(args.parts)
+    Datastore.create(args.work / "store", parts)
     for name in PUBLIC + OWNED:
         made = source(
             args.work / "store", About(name, f"owner of {name}", "see corpora"), Texts.of([texts / f"{name}.jsonl"])
@@ -91,7 +94,8 @@ def build(args: argparse.Namespace) -> None:
 
 
 def folder(args: argparse.Namespace) -> Path:
-    return args.work / f"run-{args.seed}-{args.alike}{'-alone' if args.no_store else ''}"  # type: ignore[no-any-return]
+    kind = "-alone" if args.no_store else ""
+    return args.work / f"run-{args.seed}-{args.alike}-{args.neighbours}-{args.steps}{kind}"  # type: ignore[no-any-return]
 
 
 def train(args: argparse.Namespace) -> None:
@@ -102,15 +106,16 @@ def train(args: argparse.Namespace) -> None:
     from strongroom.lm.gates import Shape
 
     torch.set_num_threads(1)
-    plan = Plan(PUBLIC, seed=args.seed, windows=WINDOWS, alike=args.alike)
+    how = {"every": args.every, "neighbours": args.neighbours}
+    plan = Plan(PUBLIC, seed=args.seed, windows=WINDOWS, alike=args.alike, **how)
     settings = training.Settings(args.steps, store=not args.no_store, save=50, workers=args.workers, compiled=args.compiled)
     into = folder(args)
-    training.train(into, args.work / "store", Shape(), plan, settings, said=lambda said: print(said, flush=True))
+    store, shape = args.work / "store", Shape(**how)
+    training.train(into, store, shape, plan, settings, said=lambda said: print(said, flush=True), begin=args.begin)
     training.curve(into)
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    import numpy as np
     import torch
 
     from strongroom.lm import weights
@@ -120,13 +125,14 @@ def evaluate(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     path = args.model or folder(args) / "model.safetensors"
     model, about = weights.load(path)
+    model.shape = replace(model.shape, every=args.every, neighbours=args.neighbours)
     store = Datastore.open(args.work / "store")
+    store = store if args.among is None else store.only(args.among)
     about.fits(store.tokenizer.digest)
     relevance = about.relevance if args.relevance is None else args.relevance
     found = {}
     for name in args.only or (*OWNED, *PUBLIC):
-        lines = (args.work / "texts" / f"{name}-held-out.jsonl").open()
-        tokens = np.concatenate(store.tokenizer.encode_many([json.loads(line)["text"] for line in lines]))
+        tokens = held_out_tokens(args.work, name, store)
         measured = measure(
             model,
             store,
@@ -138,7 +144,77 @@ def evaluate(args: argparse.Namespace) -> None:
         )
         found[name] = measured.to_json()
         print(name, json.dumps(found[name]["ways"]["on"]), json.dumps(found[name]["ways"]["random"]), flush=True)
-        path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        (args.into or path.with_suffix(".json")).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def crossed(args: argparse.Namespace, path: Path) -> Any:
+    """Chunked cross-attention above the shipped decoder, whose own weights stay as they are, trained on public text."""
+    import torch
+
+    from strongroom.lm import weights
+    from strongroom.lm.batches import Plan, Supply
+    from strongroom.lm.datastore import Datastore
+    from strongroom.lm.gates import Found
+    from strongroom.lm.readers.cross import Cross
+
+    model, _ = weights.load(path)
+    model.requires_grad_(requires_grad=False)
+    reader = Cross(model, args.seed)
+    own = [weight for weight in reader.parameters() if weight.requires_grad]
+    adam = torch.optim.Adam(own, 2e-3)
+    shape = model.shape
+    plan = Plan(PUBLIC, seed=args.seed + 1, windows=WINDOWS // 2, every=shape.every, neighbours=shape.neighbours)
+    supply = Supply(Datastore.open(args.work / "store"), plan)
+    for step in range(args.steps):
+        batch = supply.batch(step)
+        found = {"a": Found(torch.from_numpy(batch.neighbours), torch.from_numpy(batch.scores))}
+        loss = -reader.logp(torch.from_numpy(batch.tokens), found).mean()
+        loss.backward()
+        for group in adam.param_groups:
+            group["lr"] = 2e-3 * min(1, (step + 1) / 20) * (1 - step / args.steps)
+        adam.step()
+        adam.zero_grad()
+        if step % 10 == 9:
+            print("cross", step + 1, round(float(loss.detach()), 4), flush=True)
+    return reader.eval()
+
+
+def readers(args: argparse.Namespace) -> None:
+    import torch
+
+    from strongroom.lm import weights
+    from strongroom.lm.datastore import Datastore
+    from strongroom.lm.evaluation import compare
+    from strongroom.lm.readers import Alone, Gates
+    from strongroom.lm.readers.context import Context
+    from strongroom.lm.readers.nearest import Nearest
+
+    torch.set_num_threads(1)
+    path = args.model or SHIPPED
+    model, about = weights.load(path)
+    ways = {
+        "off": Alone(model),
+        "gates": Gates(model),
+        "nearest": Nearest(model),
+        "context": Context(model),
+        "cross": crossed(args, path),
+    }
+    store = Datastore.open(args.work / "store")
+    about.fits(store.tokenizer.digest)
+    found = {}
+    for name in args.only or ("law",):
+        tokens = held_out_tokens(args.work, name, store)
+        measured = compare(ways, store.only([name]), model.shape, tokens, most=args.windows, seed=args.seed)
+        found[name] = {**measured.to_json(), "cross_steps": args.steps}
+        print(name, json.dumps(found[name]["ways"]), flush=True)
+    (args.into or args.work / "readers.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def held_out_tokens(work: Path, name: str, store: Any) -> Any:
+    import numpy as np
+
+    with (work / "texts" / f"{name}-held-out.jsonl").open() as lines:
+        return np.concatenate(store.tokenizer.encode_many([json.loads(line)["text"] for line in lines]))
 
 
 def ship(args: argparse.Namespace) -> None:
@@ -157,10 +233,14 @@ def ship(args: argparse.Namespace) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["split", "build", "train", "evaluate", "ship"])
+    parser.add_argument("verb", choices=["split", "build", "train", "evaluate", "readers", "ship"])
     parser.add_argument("--work", type=Path, default=ROOT / "work" / "retrieval")
     parser.add_argument("--corpora", type=Path, default=ROOT.parent / "shared" / "corpora")
     parser.add_argument("--tokenizer", type=Path, help="one that is there already")
+    parser.add_argument("--parts", type=Path, help="frozen parts that are there already, such as those that ship")
+    parser.add_argument("--begin", type=Path, help="a model whose weights training begins with")
+    parser.add_argument("--every", type=int, default=32, help="tokens that share a list of neighbours")
+    parser.add_argument("--neighbours", type=int, default=NEIGHBOURS, help="of a list")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--alike", type=int, default=1000)
@@ -169,11 +249,13 @@ def main() -> int:
     parser.add_argument("--relevance", type=int, help="in millionths of a score")
     parser.add_argument("--floor", type=int, help="in grains")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--only", nargs="*", help="held-out text to measure on")
+    parser.add_argument("--among", nargs="*", help="sources of the store")
+    parser.add_argument("--into", type=Path, help="the file of figures")
     parser.add_argument("--no-store", action="store_true")
     parser.add_argument("--compiled", action="store_true")
     args = parser.parse_args()
-    {"split": split, "build": build, "train": train, "evaluate": evaluate, "ship": ship}[args.verb](args)
+    {"split": split, "build": build, "train": train, "evaluate": evaluate, "readers": readers, "ship": ship}[args.verb](args)
     return 0
 
 

@@ -1689,7 +1689,7 @@ class BadModel(RetrievalError):
 
 class OtherTokenizer(RetrievalError):
     code = "retrieval.other_tokenizer"
-    hint = "Build the store with the frozen parts that the model was trained on: strongroom lm build --like STORE"
+    hint = "Build the store with the parts that the model was trained on: strongroom lm build --like STORE, or --shipped"
 
 
 class PromptBeyondContext(RetrievalError):

@@ -234,9 +234,24 @@ def _work(path: str, version: str, plan: Plan, kept: str | None, numbers: range,
             raise OtherTraining("the store was changed since the training began")  # noqa: TRY301 - told as all others are
         supply = Supply(store, plan, None if kept is None else Path(kept))
         for number in numbers:
-            out.put(supply.batch(number))
+            if not _put(out, supply.batch(number)):
+                return
     except Exception as error:  # noqa: BLE001 - whatever it is, who waits for the batch has to know
-        out.put(error)
+        _put(out, error)
+
+
+def _put(out: Any, what: Batch | Exception) -> bool:
+    """Hand something over, and wait for room; False where nobody is there any more: a killed training leaves no process."""
+    parent = multiprocessing.parent_process()
+    while True:
+        try:
+            out.put(what, timeout=_WAIT)
+        except queue.Full:
+            if parent is not None and not parent.is_alive():
+                out.cancel_join_thread()
+                return False
+        else:
+            return True
 
 
 class Ahead:

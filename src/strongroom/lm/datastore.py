@@ -262,9 +262,15 @@ class Datastore:
         return {name: self._neighbours(name, hits) for name, hits in found.items()}
 
     def search(
-        self, queries: NDArray[Any], k: int, without: NDArray[np.int64] | None = None, *, names: Sequence[str] | None = None
+        self,
+        queries: NDArray[Any],
+        k: int,
+        without: NDArray[np.int64] | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        among: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> dict[str, Hits]:
-        """As :meth:`nearest`, without the tokens."""
+        """As :meth:`nearest`, without the tokens; ``among``: which passages of a source may be found at all."""
         queries = np.asarray(queries)
         if queries.ndim != 2 or not 0 < queries.shape[1] <= CHUNK or k < 1:
             raise OtherParts(f"queries are rows of 1 to {CHUNK} tokens")
@@ -274,10 +280,13 @@ class Datastore:
         for name in self.names if names is None else sorted(names):
             source = self.source(name)
             out = None if without is None else _own(source, without)
-            found[name] = self._searched(source.index, vectors, lists, k, out)
+            some = None if among is None else among[name]
+            found[name] = self._searched(source.index, vectors, lists, k, out, some)
         return found
 
-    def _searched(self, index: Index, vectors: NDArray[np.float32], lists: Lists, k: int, out: Any) -> Hits:
+    def _searched(  # noqa: PLR0917
+        self, index: Index, vectors: NDArray[np.float32], lists: Lists, k: int, out: Any, among: NDArray[np.bool_] | None
+    ) -> Hits:
         """Search, and let go of what was read of the index before it is too much."""
         rows = max(
             1, RESIDENT // 2 // max(1, index.size // index.sizes.size * lists[1].shape[1])
@@ -286,7 +295,7 @@ class Datastore:
         for at in range(0, max(1, len(vectors)), rows):
             some = slice(at, at + rows)
             part = (lists[0][some], lists[1][some])
-            found.append(index.search(vectors[some], part, k, None if out is None else out[some]))
+            found.append(index.search(vectors[some], part, k, None if out is None else out[some], among))
             self._touch(index.touched(part[1]))
         return Hits(np.concatenate([hits.scores for hits in found]), np.concatenate([hits.passages for hits in found]))
 

@@ -28,10 +28,12 @@ from strongroom.errors import BadTraining
 from . import weights
 from .influence import GRAIN, MOST
 from .parts import CHUNK
+from .thinned import Thinned
 
 if TYPE_CHECKING:
     from .datastore import Datastore
-    from .gates import Found, Reading, RetrievalModel
+    from .gates import Found, Reading, RetrievalModel, Shape
+    from .readers import Reader
 
 LOW: Final = 8
 """Tokens in a row that a chunk of low overlap has in common with its neighbours at most."""
@@ -112,7 +114,7 @@ def windows(tokens: NDArray[Any], window: int, most: int, seed: int = 0) -> NDAr
 
 def measure(
     model: RetrievalModel,
-    store: Datastore,
+    store: Datastore | Thinned,
     tokens: NDArray[Any],
     *,
     relevance: float = -1.0,
@@ -126,7 +128,7 @@ def measure(
 
     Args:
         model: the model.
-        store: the store.
+        store: the store, or a part of it.
         tokens: the text, one document after the other.
         relevance: the score under which a source is not asked.
         floor: the grains under which a gate is shut.
@@ -169,6 +171,44 @@ def measure(
     )
 
 
+def compare(
+    readers: Mapping[str, Reader],
+    store: Datastore | Thinned,
+    shape: Shape,
+    tokens: NDArray[Any],
+    *,
+    relevance: float = -1.0,
+    most: int = 200,
+    seed: int = 0,
+    said: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Measured:
+    """Measure several readers on the same windows and the same neighbours.
+
+    Args:
+        readers: by name; that of the language model alone is called "off".
+        store: the store, or a part of it.
+        shape: of the models: how often neighbours are looked for, and how many.
+        tokens, relevance, most, seed, said: as of :func:`measure`.
+
+    Raises:
+        BadTraining: too little text.
+    """
+    torch = weights.library()
+    starts = windows(tokens, shape.context, most, seed)
+    ways: dict[str, list[Numbers]] = {name: [] for name in readers}
+    lows = []
+    for done, batch in enumerate(_batches(starts, 4)):
+        found, near = _look(store, tokens, batch, shape, relevance, None)
+        text = torch.from_numpy(_rows(tokens, batch, shape.context).astype(np.int32))
+        with torch.inference_mode():
+            for name, reader in readers.items():
+                ways[name].append(-reader.logp(text, found).double().numpy())
+        lows.append(_low(text[:, 1:].numpy(), near, shape.every))
+        said(min(4 * done + 4, len(starts)), len(starts))
+    lengths = store.tokenizer.byte_lengths[_rows(tokens, starts, shape.context)[:, 1:]]
+    return Measured({name: np.concatenate(parts) for name, parts in ways.items()}, lengths, np.concatenate(lows), {})
+
+
 def _batches(starts: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     for at in range(0, len(starts), size):
         yield starts[at : at + size]
@@ -179,7 +219,7 @@ def _rows(tokens: NDArray[Any], starts: NDArray[np.int64], window: int) -> NDArr
 
 
 def _look(  # noqa: PLR0917
-    store: Datastore,
+    store: Datastore | Thinned,
     tokens: NDArray[Any],
     starts: NDArray[np.int64],
     shape: Any,
@@ -205,15 +245,18 @@ def _look(  # noqa: PLR0917
     return found, np.concatenate([empty, *near], axis=2)
 
 
-def _random(store: Datastore, found: Mapping[str, Found], random: np.random.Generator) -> dict[str, Found]:
+def _random(store: Datastore | Thinned, found: Mapping[str, Found], random: np.random.Generator) -> dict[str, Found]:
     """Passages drawn at random, at the scores of those that were found."""
     from .gates import Found  # noqa: PLC0415
 
     torch = weights.library()
     drawn = {}
     for name, one in found.items():
-        source = store.source(name)
-        near, _ = source.neighbours(random.integers(0, source.manifest.chunks, tuple(one.scores.shape)))
+        source, shape = store.source(name), tuple(one.scores.shape)
+        if isinstance(store, Thinned):
+            near, _ = source.neighbours(store.drawn(name, random, shape))
+        else:
+            near, _ = source.neighbours(random.integers(0, source.manifest.chunks, shape))
         near = np.where((one.scores.numpy() > -1)[..., None], near.astype(np.int32), 0)
         drawn[name] = Found(torch.from_numpy(near.astype(np.int32)), one.scores)
     return drawn

@@ -22,7 +22,7 @@ others 2022 (RETRO, arXiv:2112.04426); copying after equal tokens, Olsson and ot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
@@ -42,10 +42,12 @@ LEVELS: Final = (1, 2, 3, 5, 8, 16)
 """Equal tokens before a place, word for word, at which its score rises."""
 DECAYS: Final = (0.8, 0.97)
 """What a token leaves of what was known of a source before it."""
-_STAKES: Final = (0.05, 0.5)
-_FEATURES: Final = 11 + len(DECAYS) * len(_STAKES)
+STAKES: Final = (0.05, 0.5)
+_FEATURES: Final = 11 + len(DECAYS) * len(STAKES)
 _GATE: Final = 32
-_NOTHING: Final = -30.0
+_AT_ONCE: Final = 1 << 18
+EPSILON: Final = torch.finfo(torch.float32).eps
+NOTHING: Final = -30.0
 FARTHEST: Final = -1.0
 """The score of a neighbour that is not there."""
 
@@ -192,7 +194,9 @@ def levels(before: Tensor, neighbours: Tensor) -> Tensor:
     five = three & earlier(two, 3)
     eight = five & earlier(three, 5)
     runs = (one, two, three, five, eight, eight & earlier(eight, 8))
-    found = torch.stack([run[:, 16:, :, :-1] for run in runs]).sum(0, dtype=torch.uint8)
+    found = one.new_zeros(len(one), one.shape[1] - 16, one.shape[2], PLACES, dtype=torch.uint8)
+    for run in runs:
+        found += run.view(torch.uint8)[:, 16:, :, :-1]
     return found.flatten(-2)
 
 
@@ -215,7 +219,7 @@ def _attend(  # noqa: PLR0917
     step = torch.cat([lifts.new_zeros(1), lifts.cumsum(0)])
     s = raw.float() + step[level.int()] + likely.float() * own
     s = s + (scores * near)[:, None, :, None].expand(-1, 1, k, places // k).reshape(-1, 1, places)
-    s = torch.where(open_[:, None], s, _NOTHING)
+    s = torch.where(open_[:, None], s, NOTHING)
     top = s.amax(-1, keepdim=True)
     e = (s - top).exp()
     z = e.sum(-1, keepdim=True)
@@ -236,21 +240,88 @@ class _Pointer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
-        raw, _lifts, _near, _own, scores, likely, level, _open, hit = given
-        a, seen = _attend(*given[:-1])
-        copied = (a * hit).sum(-1)
-        ctx.save_for_backward(a.to(raw.dtype), copied, scores, likely, level, hit)
+        raw, lifts, near, own, *rest, hit = given
+        scores, likely, level, _open = rest
+        kept, copied = torch.empty_like(raw), torch.empty(raw.shape[:2], device=raw.device)
+        seen = torch.empty((*raw.shape[:2], 5), device=raw.device)
+        for part in _rows(raw):
+            a, seen[part] = _attend(raw[part], lifts, near, own, *(one[part] for one in rest))
+            copied[part] = (a * hit[part]).sum(-1)
+            kept[part] = a
+        ctx.save_for_backward(kept, copied, scores, likely, level, hit)
         ctx.mark_non_differentiable(seen)
         return copied, seen
 
     @staticmethod
     def backward(ctx: Any, *by: Tensor) -> tuple[Tensor | None, ...]:
-        a, copied, scores, likely, level, hit = ctx.saved_tensors
-        ds = a.float() * (hit.float() - copied[..., None]) * by[0][..., None]
-        lifts = torch.stack([(ds * (level > i)).sum() for i in range(len(LEVELS))])
-        k = scores.shape[-1]
-        near = (ds.sum(1).view(-1, k, ds.shape[-1] // k).sum(-1) * scores).sum()
-        return ds.to(a.dtype), lifts, near, (ds * likely.float()).sum(), None, None, None, None, None
+        kept, copied, scores, likely, level, hit = ctx.saved_tensors
+        back, k = torch.empty_like(kept), scores.shape[-1]
+        at_level = torch.zeros(len(LEVELS) + 1, dtype=torch.float64, device=kept.device)
+        near, own = at_level[0].clone(), at_level[0].clone()
+        for part in _rows(kept):
+            ds = kept[part].float() * (hit[part].float() - copied[part][..., None]) * by[0][part][..., None]
+            at_level += torch.bincount(level[part].flatten(), ds.flatten(), len(at_level))
+            near += (ds.sum(1).view(-1, k, ds.shape[-1] // k).sum(-1) * scores[part]).sum()
+            own += (ds * likely[part]).sum()
+            back[part] = ds
+        lifts = at_level.flip(0).cumsum(0).flip(0)[1:]
+        return back, lifts.float(), near.float(), own.float(), None, None, None, None, None
+
+
+class _Keys(torch.autograd.Function):
+    """What places are known by: the sum of what each of four tokens has in a table of its own, made as long as others.
+
+    As ``rms_norm(concatenated embeddings @ around)``, without ever having them side by side.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, neighbours: Tensor, embedding: Tensor, around: Tensor, dtype: torch.dtype) -> Tensor:
+        keys, scale = keyed(table(embedding, around), neighbours, dtype)
+        padded = F.pad(neighbours, (2, 0), value=len(embedding))
+        ctx.save_for_backward(padded, embedding, around, keys, scale)
+        return keys
+
+    @staticmethod
+    def backward(ctx: Any, by: Tensor) -> tuple[Tensor | None, ...]:
+        padded, embedding, around, keys, scale = ctx.saved_tensors
+        back = torch.empty(keys.shape, device=keys.device)
+        for part in _rows(keys):
+            d, x = by[part].float(), keys[part].float()
+            back[part] = (d - x * (d * x).mean(-1, keepdim=True)).mul_(scale[part])
+        flat, width = back.view(-1, embedding.shape[1]), embedding.shape[1]
+        by_embedding, by_around = torch.zeros_like(embedding), torch.empty_like(around)
+        for at in range(4):
+            tokens = padded[:, :, at : at + PLACES].reshape(-1)
+            summed = torch.ops.aten.embedding_dense_backward(flat, tokens, len(embedding) + 1, -1, False)[:-1]
+            by_embedding += summed @ around[at * width : (at + 1) * width].T
+            by_around[at * width : (at + 1) * width] = embedding.T @ summed
+        return None, by_embedding, by_around, None
+
+
+def table(embedding: Tensor, around: Tensor) -> Tensor:
+    """What a token gives to a place, by where it stands, one after the other; the last row of each is of no token."""
+    return torch.cat([F.pad(embedding @ part, (0, 0, 0, 1)) for part in around.chunk(4)])
+
+
+def keyed(given: Tensor, neighbours: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Keys [n, k * PLACES, key] of neighbours by a :func:`table`, and what each was made shorter by."""
+    size, width = len(given) // 4, given.shape[1]
+    padded = F.pad(neighbours, (2, 0), value=size - 1).unfold(-1, 4, 1)[:, :, :PLACES]
+    keys = torch.empty(len(neighbours), neighbours.shape[1] * PLACES, width, dtype=dtype, device=given.device)
+    scale = torch.empty(*keys.shape[:2], 1, device=given.device)
+    where = torch.arange(0, len(given), size, device=given.device)
+    for part in _rows(keys):
+        x = F.embedding_bag((padded[part] + where).view(-1, 4), given, mode="sum").view(keys[part].shape)
+        scale[part] = torch.rsqrt(torch.linalg.vector_norm(x, dim=-1, keepdim=True).square() / width + EPSILON)
+        keys[part] = x.mul_(scale[part])
+    return keys, scale
+
+
+def _rows(scores: Tensor) -> Iterator[slice]:
+    """Rows at a time whose scores stay in the processor's cache."""
+    some = max(1, _AT_ONCE // (scores.shape[1] * scores.shape[2]))
+    for at in range(0, len(scores), some):
+        yield slice(at, at + some)
 
 
 class Gates(nn.Module):
@@ -272,17 +343,17 @@ class Gates(nn.Module):
     def keys(self, neighbours: Tensor, dtype: torch.dtype) -> Tensor:
         """Neighbours ``int[n, k, NEIGHBOUR]`` to what each place is known by, [n, k * PLACES, key]: three tokens before the
         place, and the one at it."""
-        e = F.embedding(neighbours, self.embedding).to(dtype)
-        p = F.pad(e, (0, 0, 2, 0))
-        near = torch.cat([p[..., 0:PLACES, :], p[..., 1 : PLACES + 1, :], p[..., 2 : PLACES + 2, :], e[..., 1:, :]], -1)
-        keys = near @ self.around.to(dtype)
-        return F.rms_norm(keys.float(), (self.shape.key,)).to(dtype).flatten(-3, -2)
+        found: Tensor = _Keys.apply(neighbours, self.embedding, self.around, dtype)  # type: ignore[no-untyped-call]
+        return found
+
+    def asked(self, hidden: Tensor) -> Tensor:
+        """Hidden [..., width] to what places are compared with, [..., key]."""
+        q = F.rms_norm(F.linear(hidden.float(), self.query.weight), (self.shape.key,))
+        return torch.mul(q, 4 * self.shape.key**-0.5)
 
     def raw(self, hidden: Tensor, keys: Tensor) -> Tensor:
         """Hidden [n, time, width] and keys [n, places, key] to scores [n, time, places]."""
-        q = F.linear(hidden.float(), self.query.weight)
-        q = F.rms_norm(q, (self.shape.key,)) * (4 * self.shape.key**-0.5)
-        return torch.bmm(q.to(keys.dtype), keys.mT)
+        return torch.bmm(self.asked(hidden).to(keys.dtype), keys.mT)
 
     def point(  # noqa: PLR0917
         self, hidden: Tensor, keys: Tensor, scores: Tensor, likely: Tensor, level: Tensor, open_: Tensor
@@ -318,7 +389,7 @@ class Gates(nn.Module):
 def stakes(copied: Tensor, logp: Tensor) -> Tensor:
     """What it would have been worth to have trusted a source a little, and by half: [..., 2], in nats."""
     ratio = (copied / (logp.exp() + 1e-4)).clamp(max=1000)
-    return torch.stack([((1 - share) + share * ratio).log() for share in _STAKES], -1).detach()
+    return torch.stack([((1 - share) + share * ratio).log() for share in STAKES], -1).detach()
 
 
 def record(worth: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,10 +28,9 @@ from .parts import CHUNK
 from .tokenizer import END
 
 if TYPE_CHECKING:
-    from .datastore import Datastore, Neighbours
+    from .datastore import Datastore
     from .gates import RetrievalModel
 
-_RUN: Final = 16
 _KEPT: Final = 2  # of the context a half is kept where it is full
 
 
@@ -85,81 +85,6 @@ class Answer:
     version: str
 
 
-class _Beside:
-    """One source while a text is read or written: its neighbours, and how well it did so far."""
-
-    def __init__(self, model: RetrievalModel) -> None:
-        self._torch, self._model = weights.library(), model
-        from . import gates  # noqa: PLC0415 - needs torch
-
-        self._gates = gates
-        self._worth: Any = self._torch.zeros(2 * len(gates.DECAYS))
-        self._found: Any = None
-        self._last: Any = None
-        reached = [sum(run >= level for level in gates.LEVELS) for run in range(_RUN + 2)]
-        self._levels = self._torch.tensor(reached, dtype=self._torch.uint8)
-
-    def look(self, tokens: NDArray[Any], scores: NDArray[Any], passages: NDArray[Any], before: Sequence[int]) -> None:
-        """New neighbours: ``[k, 128]``, ``[k]`` and ``[k]``; and the tokens that are behind."""
-        torch = self._torch
-        near = torch.from_numpy(tokens.astype(np.int64))[None]
-        self._found = near
-        self._passages = passages
-        self._scores = torch.from_numpy(np.maximum(scores, self._gates.FARTHEST).astype(np.float32))[None]
-        self._keys = self._model.gates.keys(near, torch.float32)
-        self._open = (near[..., 1:] > END).flatten(-2)
-        self._at = near[0, :, 1:].reshape(-1)
-        self._runs = torch.zeros(near.shape[1:], dtype=torch.int64)
-        for token in before[-_RUN - 1 :]:
-            self._step(token)
-
-    def leave(self) -> None:
-        """No neighbours: nothing is relevant."""
-        self._found = None
-
-    def _step(self, token: int) -> None:
-        earlier = self._torch.nn.functional.pad(self._runs[:, :-1], (1, 0))
-        same = (self._found[0] == token) & (self._found[0] > END)
-        self._runs = self._torch.where(same, (earlier + 1).clamp(max=_RUN + 1), 0)
-
-    def read(self, token: int) -> None:
-        """Go on by a token."""
-        if self._found is not None:
-            self._step(token)
-
-    def says(self, hidden: Any, logp: Any) -> tuple[int, Any] | None:
-        """The wanted weight in grains, and the pointer over places; None where there is nothing relevant."""
-        if self._found is None:
-            self._last = None
-            return None
-        gates = self._model.gates
-        level = self._levels[self._runs[:, :-1].reshape(-1)][None, None]
-        likely = logp[self._at][None, None]
-        a, seen = gates.point(hidden, self._keys, self._scores, likely, level, self._open)
-        gate = gates.let(hidden, seen, self._scores[:, None], logp.max()[None, None], self._worth[None, None])
-        self._last = a[0, 0]
-        return int(float(gate) * GRAIN), self._last
-
-    def learn(self, token: int, own: Any) -> None:
-        """How well it did on a token: ``own`` is the logarithm of the language model's probability of it."""
-        torch = self._torch
-        copied = torch.zeros(()) if self._last is None else self._last[self._at == token].sum()
-        worth = self._gates.stakes(copied, own)
-        keep = torch.tensor(self._gates.DECAYS)[:, None]
-        self._worth = (self._worth.view(-1, 2) * keep + (1 - keep) * worth).flatten()
-
-    def spread(self, size: int) -> Any:
-        """What it says, by token."""
-        return self._torch.zeros(size).index_add_(0, self._at, self._last)
-
-    def where(self, token: int) -> int:
-        """The passage in which the pointer looked most for a token; where it looked for none, the nearest."""
-        k = self._found.shape[1]
-        by = self._torch.where(self._at == token, self._last, 0.0).view(k, -1).sum(-1)
-        best = int(by.argmax()) if float(by.max()) > 0 else int(self._last.view(k, -1).sum(-1).argmax())
-        return int(self._passages[best])
-
-
 class Writer:
     """A text that goes on: what is read or written moves it by a token.
 
@@ -175,99 +100,96 @@ class Writer:
         self, model: RetrievalModel, store: Datastore | None, allowance: Allowance, relevance: float, floor: int = 0
     ) -> None:
         self._torch, self.model, self.store = weights.library(), model, store
+        from .beside import Beside, Fixed, Now  # noqa: PLC0415 - needs torch
+
         self._allowance, self._relevance, self._floor = allowance, relevance, floor
-        self._beside = {name: _Beside(model) for name in (store.names if store else [])}
         self._tokens: list[int] = []
+        self._fixed = Fixed(model)
+        names = store.names if store else []
+        self._beside: dict[str, Beside] = {name: Beside(self._fixed, self._tokens) for name in names}
         self._cache: Any = None
         self._since = 0
-        self._said: dict[str, tuple[int, Any]] = {}
-        self._logp: Any = None
+        self._wanted: dict[str, int] = {}
+        self._now: Now | None = None
+        self._made = Now
 
     def read(self, tokens: Sequence[int]) -> None:
         """Read tokens; neighbours are looked for every ``every`` of them, and at their end."""
         for at in range(0, len(tokens), self.model.shape.every):
-            if at:
-                self.look()
             self._forward(tokens[at : at + self.model.shape.every])
-        self.look()
-        self._say()
+            self.look()
 
     def _forward(self, tokens: Sequence[int]) -> None:
-        """Tokens that are known: what sources would have said of each is kept in their records."""
-        hidden = self._decode(tokens)
+        """Read tokens; what sources would have said of each but the first is kept in their records. What they say of the
+        next is asked for afterwards."""
+        hidden, logp = (one.numpy() for one in self._decode(tokens))
         for number, token in enumerate(tokens):
-            if self._logp is not None:
-                self._settle(token)
-            self._now(hidden[:, number : number + 1], token)
-            if number + 1 < len(tokens):
-                self._say()
+            if number:
+                self._ask()
+            self._settle(token)
+            self._tokens.append(token)
+            self._now = self._made(self._fixed, hidden[number], logp[number])
+        self._since += len(tokens)
 
-    def _decode(self, tokens: Sequence[int]) -> Any:
+    def _decode(self, tokens: Sequence[int]) -> tuple[Any, Any]:
+        """What the language model has of each token, [n, width], and the logarithms of what comes next, [n, vocabulary]."""
         context = self.model.shape.context
-        if len(self._tokens) and self._cache is not None and self._cache[0][0].shape[2] + len(tokens) > context:
+        if self._cache is not None and self._cache[0][0].shape[2] + len(tokens) > context:
             kept = self._tokens[-context // _KEPT :]
             _, self._cache = self.model.decoder(self._torch.tensor([kept]))
         hidden, self._cache = self.model.decoder(self._torch.tensor([list(tokens)]), past=self._cache)
-        return hidden
+        scores = self._torch.nn.functional.linear(hidden[0], self.model.decoder.embedding.weight)
+        return hidden[0], self._torch.log_softmax(scores, -1)
 
-    def _now(self, hidden: Any, token: int) -> None:
-        self._tokens.append(token)
-        self._since += 1
-        self._hidden = hidden
-        scores = self._torch.nn.functional.linear(hidden[0, 0], self.model.decoder.embedding.weight)
-        self._logp = self._torch.log_softmax(scores, -1)
-        for one in self._beside.values():
-            one.read(token)
-
-    def _say(self) -> None:
-        found = {name: one.says(self._hidden, self._logp) for name, one in self._beside.items()}
-        self._said = {name: said for name, said in found.items() if said is not None}
+    def _ask(self) -> None:
+        if self._now is not None:
+            found = {name: one.says(self._now) for name, one in self._beside.items()}
+            self._wanted = {name: grains for name, grains in found.items() if grains is not None}
 
     def _settle(self, token: int) -> None:
-        own = self._logp[token]
-        for one in self._beside.values():
-            one.learn(token, own)
+        if self._now is not None:
+            own = float(self._now.logp[token])
+            for one in self._beside.values():
+                one.learn(token, own)
 
     def look(self) -> None:
         """Look for neighbours of the last tokens."""
         self._since = 0
-        if self.store is None or not self._tokens:
+        if not self._beside or not self._tokens or self.store is None:
             return
         query = np.asarray(self._tokens[-CHUNK:], np.int64)[None]
         for name, near in self.store.nearest(query, self.model.shape.neighbours).items():
-            self._take(self._beside[name], near)
-        if self._logp is not None:
-            self._say()
+            if float(near.scores[0].max()) < self._relevance:
+                self._beside[name].leave()
+            else:
+                self._beside[name].look(near.tokens[0], near.scores[0], near.passages[0])
+        self._ask()
 
-    def _take(self, beside: _Beside, near: Neighbours) -> None:
-        if float(near.scores[0].max()) < self._relevance:
-            beside.leave()
-        else:
-            beside.look(near.tokens[0], near.scores[0], near.passages[0], self._tokens)
-
-    def distribution(self) -> tuple[Any, dict[str, int]]:
-        """The probabilities of the next token, ``float64[vocabulary]``, and the weights by source."""
-        given = self._allowance.weigh({name: grains for name, (grains, _) in self._said.items() if grains >= self._floor})
-        own = self._logp.exp().double()
+    def distribution(self) -> tuple[NDArray[np.float64], dict[str, int]]:
+        """The probabilities of the next token, ``float64[vocabulary]``, and the weights by source. Something was read."""
+        if self._now is None:
+            raise AssertionError("nothing was read yet")
+        given = self._allowance.weigh({name: grains for name, grains in self._wanted.items() if grains >= self._floor})
+        own = np.exp(self._now.logp.astype(np.float64))
         mixed = own * ((GRAIN - sum(given.values())) / GRAIN)
         for name, grains in given.items():
-            mixed = mixed + self._beside[name].spread(len(own)).double() * (grains / GRAIN)
+            mixed += self._beside[name].spread(len(own)) * (grains / GRAIN)
         return mixed, given
 
     def write(self, token: int, given: Mapping[str, int], logits: NDArray[np.float32] | None) -> Written:
         """Go on by a token that was drawn."""
+        if self._now is None:
+            raise AssertionError("nothing was read yet")
         draws = []
         for name, grains in given.items():
             one = self._beside[name]
-            share = float(self._said[name][1][one._at == token].sum())  # noqa: SLF001 - this module's own
-            draws.append(Draw(name, grains, one.where(token), int(share * GRAIN)))
-        written = Written(token, int(float(self._logp[token].exp()) * GRAIN), tuple(draws), logits)
-        self._settle(token)
-        self._now(self._decode([token]), token)
+            draws.append(Draw(name, grains, one.where(token), int(one.lay(token) * GRAIN)))
+        written = Written(token, int(math.exp(float(self._now.logp[token])) * GRAIN), tuple(draws), logits)
+        self._forward([token])
         if self._since >= self.model.shape.every:
             self.look()
         else:
-            self._say()
+            self._ask()
         return written
 
 
@@ -297,15 +219,19 @@ class RetrievalLM:
         temperature: float = 0.0,
         seed: int = 0,
         logits: bool = False,
+        said: Callable[[int, int], None] = lambda _done, _of: None,
     ) -> Answer:
-        """Write on from a prompt. Raises as :meth:`stream`."""
+        """Write on from a prompt; ``said`` is told how many tokens are written, of how many. Raises as :meth:`stream`."""
         allowance = Allowance(budgets)
         stream = self._stream(
             prompt, store, allowance, budgets, tokens=tokens, temperature=temperature, seed=seed, logits=logits
         )
-        written = tuple(stream)
+        written: list[Written] = []
+        for one in stream:
+            written.append(one)
+            said(len(written), tokens)
         drawn = {name: allowance.used.get(name, 0) for name in store.names}
-        return Answer(store.tokenizer.decode([one.token for one in written]), written, drawn, store.version)
+        return Answer(store.tokenizer.decode([one.token for one in written]), tuple(written), drawn, store.version)
 
     def stream(
         self,
@@ -376,8 +302,9 @@ class RetrievalLM:
             with torch.inference_mode():
                 mixed, given = writer.distribution()
                 mixed[: END + 1] = 0.0
-                token = _drawn(mixed.numpy(), temperature, random)
-                kept = mixed.log().float().numpy() if logits else None
+                token = _drawn(mixed, temperature, random)
+                with np.errstate(divide="ignore"):  # what is never written
+                    kept = np.log(mixed).astype(np.float32) if logits else None
                 written = writer.write(token, given, kept)
             yield written
 

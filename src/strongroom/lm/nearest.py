@@ -167,6 +167,7 @@ class Index:
         lists: Lists,
         k: int,
         leave_out: NDArray[np.int64] | None = None,
+        among: NDArray[np.bool_] | None = None,
     ) -> Hits:
         """The ``k`` best of each query, equal ones by number.
 
@@ -174,11 +175,14 @@ class Index:
             vectors: ``float32[n, dimensions]``.
             lists: of :meth:`Quantizer.lists_of`, which is the same for every source.
             leave_out: ``int64[n, 2]``, the first chunk that may not be found, and the first after it that may.
+            among: ``bool[chunks]``, those that may be found at all; None for all.
         """
+        chosen = None if among is None else self._faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))
+        params = None if chosen is None else self._faiss.SearchParametersIVF(sel=chosen, nprobe=lists[1].shape[1])
         if leave_out is None or not len(vectors) or int((leave_out[:, 1] - leave_out[:, 0]).max()) <= 0:
-            return _ordered(*self._search(vectors, lists, k), k)
+            return _ordered(*self._search(vectors, lists, k, params), k)
         wide = k + _SPARE
-        scores, passages = self._search(vectors, lists, wide)
+        scores, passages = self._search(vectors, lists, wide, params)
         out = (passages >= leave_out[:, :1]) & (passages < leave_out[:, 1:])
         scores, passages = np.where(out, -np.inf, scores).astype(np.float32), np.where(out, -1, passages)
         # Where so many were left out that there may be others behind them: once more, without them.
@@ -186,7 +190,9 @@ class Index:
         for first, end in np.unique(leave_out[short], axis=0):
             rows = short[(leave_out[short] == (first, end)).all(axis=1)]
             inner = self._faiss.IDSelectorRange(int(first), int(end))
-            params = self._faiss.SearchParametersIVF(sel=self._faiss.IDSelectorNot(inner), nprobe=lists[1].shape[1])
+            others = self._faiss.IDSelectorNot(inner)
+            both = others if chosen is None else self._faiss.IDSelectorAnd(others, chosen)
+            params = self._faiss.SearchParametersIVF(sel=both, nprobe=lists[1].shape[1])
             scores[rows], passages[rows] = self._search(vectors[rows], (lists[0][rows], lists[1][rows]), wide, params)
         return _ordered(scores, passages, k)
 

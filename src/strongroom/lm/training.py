@@ -15,6 +15,7 @@ Under ``torchrun`` each process takes its share of every batch, and gradients ar
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -30,12 +31,14 @@ from strongroom.errors import BadTraining, MissingExtra, OtherTraining
 from . import weights
 from .batches import Ahead, Batch, Plan
 from .datastore import Datastore
+from .disk import roomy
 from .influence import GRAIN, MOST
 
 if TYPE_CHECKING:
     from .gates import Shape
 
 _RUN, _CHECKPOINT, _LOSSES, _CURVE, MODEL = "run.json", "checkpoint", "losses.jsonl", "losses.png", "model.safetensors"
+_READING: Final = ("context", "every", "neighbours")  # sizes that no weight depends on
 _SLOT: Final = "a"  # while training a window has neighbours of one source
 
 
@@ -133,6 +136,7 @@ def train(
     often: int = 20,
     team: Team | None = None,
     kept: Path | None = None,
+    begin: Path | None = None,
 ) -> Path:
     """Train a model, or go on with it.
 
@@ -145,13 +149,15 @@ def train(
         said: told every ``often`` steps.
         team: which of several processes this is.
         kept: neighbours that were searched for beforehand (``batches.precompute``).
+        begin: a model's file whose weights are begun with. It may have been trained with other neighbours.
 
     Returns:
         the model's file.
 
     Raises:
         OtherTraining: what is in the folder is of another training, or of another version of the store.
-        BadTraining, NoSource, MissingExtra, and as ``Datastore.open``.
+        OtherTokenizer: ``begin`` was trained on another tokenizer than the store has.
+        BadTraining, BadModel, NoSource, MissingExtra, DiskFull, and as ``Datastore.open``.
     """
     torch = weights.library()
     if (shape.every, shape.neighbours) != (plan.every, plan.neighbours) or plan.window > shape.context:
@@ -161,8 +167,12 @@ def train(
     if shape.vocabulary < opened.tokenizer.size:
         raise BadTraining("the model's vocabulary is smaller than the tokenizer's")
     run = {"plan": asdict(plan), "settings": _lasting(settings), "shape": shape.as_dict(), "store": opened.version}
+    if begin is not None:
+        run["begin"] = f"sha256:{hashlib.sha256(begin.read_bytes()).hexdigest()}"
     _same(folder, run, team)
     course = _Course(folder, shape, plan, settings, team)
+    if begin is not None:
+        course.begin(begin, opened.tokenizer.digest)
     course.load()
     torch.manual_seed(plan.seed)
     ahead = Ahead(store, opened.version, plan, course.step, settings.steps, workers=settings.workers, kept=kept)
@@ -184,7 +194,8 @@ def train(
     path = folder / MODEL
     if team.rank == 0:
         about = weights.About(shape.as_dict(), opened.tokenizer.digest, 0)
-        weights.save(path, course.model, about, half=False)
+        with roomy():
+            weights.save(path, course.model, about, half=False)
     return path
 
 
@@ -211,6 +222,15 @@ class _Course:
         self._most = MOST / GRAIN
         self._losses: list[list[float]] = []
         self.step = 0
+
+    def begin(self, path: Path, tokenizer: str) -> None:
+        """Take a model's weights. Raises BadModel, OtherTokenizer; BadTraining: it is of other sizes."""
+        model, about = weights.load(path)
+        about.fits(tokenizer)
+        mine, theirs = self.model.shape.as_dict(), dict(about.shape)
+        if any(theirs[name] != size for name, size in mine.items() if name not in _READING):
+            raise BadTraining("the model that is begun with is of other sizes")
+        self.model.load_state_dict(model.state_dict())
 
     def learn(self, batch: Batch) -> None:
         """One step."""
@@ -244,7 +264,7 @@ class _Course:
         losses = self.torch.tensor(self._losses, dtype=self.torch.float64).reshape(-1, 3)
         data = encode(kept | {"losses": losses}, {"step": str(self.step)})
         beside = self.folder / f"{_CHECKPOINT}.part"
-        with beside.open("wb") as file:
+        with roomy(), beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

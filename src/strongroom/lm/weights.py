@@ -10,6 +10,8 @@ from typing import Any, Final
 from strongroom.errors import BadModel, MissingExtra, OtherTokenizer
 
 PURPOSE: Final = "strongroom.retrieval.v1"
+SHIPPED: Final = Path(__file__).parent / "model" / "retrieval.safetensors"
+"""The model that ships; beside it, in ``parts``, the frozen parts of stores that it reads."""
 _MEMBERS: Final = {"purpose", "shape", "tokenizer", "relevance", "floor"}
 
 
@@ -74,7 +76,7 @@ def load(path: Path) -> tuple[Any, About]:
     """Read a model, in ``float32``.
 
     Raises:
-        BadModel: it is none, or is damaged, or its sizes are others than it says. MissingExtra.
+        BadModel: it is none, or is damaged, or its sizes are others than it says. MissingExtra. FileNotFoundError.
     """
     torch = library()
     from safetensors import safe_open  # noqa: PLC0415
@@ -85,6 +87,8 @@ def load(path: Path) -> tuple[Any, About]:
         with safe_open(path, "pt") as file:
             said = json.loads((file.metadata() or {}).get("strongroom", "null"))
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise
     except Exception as error:  # the libraries raise nothing more precise
         raise BadModel("the model's file cannot be read") from error
     about = _about(said)

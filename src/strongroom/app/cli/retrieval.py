@@ -6,19 +6,26 @@ import json
 import os
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strongroom.errors import BadTraining, Usage
 
 from .place import example
-from .screen import Screen
+from .screen import QUIET_SECONDS, Screen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from strongroom.lm.datastore import Datastore
+    from strongroom.lm.evaluation import Measured
     from strongroom.lm.generation import Answer
     from strongroom.lm.influence import Budget
     from strongroom.lm.training import Said, Team
+
+
+NEIGHBOURS = 8
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
@@ -42,6 +49,9 @@ strongroom lm train books encyclopedia --store store --out run --steps 1000
     parser.add_argument("--window", type=int, default=512, help="tokens of one (512)")
     parser.add_argument("--width", type=int, default=192, help="of the model (192); a head has 64")
     parser.add_argument("--layers", type=int, default=3, help="of the model (3)")
+    parser.add_argument("--neighbours", type=int, default=NEIGHBOURS, help=f"of each source ({NEIGHBOURS})")
+    parser.add_argument("--every", type=int, default=32, help="tokens after which neighbours are looked for again (32)")
+    parser.add_argument("--begin", type=Path, metavar="MODEL", help="begin with its weights; a new training alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--alike", type=int, default=1000, metavar="N", help="leave out neighbours of which more than N in 1000 is copied"
@@ -55,10 +65,12 @@ strongroom lm train books encyclopedia --store store --out run --steps 1000
 def _eval(parser: ArgumentParser) -> None:
     example(parser, "strongroom lm eval held-out.jsonl --model run/model.safetensors --store store")
     parser.add_argument("text", nargs="+", type=Path, help="text that is in no source of the store")
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True)
+    _model(parser)
     parser.add_argument("--windows", type=int, default=100, help="to measure on, at most (100)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--shares", default="1,10", metavar="PERCENT", help='also with so much of the store alone (1,10); "" for none'
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of windows, of random passages and of shares (0)")
     parser.set_defaults(run=evaluate)
 
 
@@ -72,8 +84,7 @@ strongroom lm generate "The Mayor shall" --model model.safetensors --store store
 """,
     )
     parser.add_argument("prompt")
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--store", type=Path, required=True)
+    _model(parser)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token each time (0)")
     parser.add_argument("--seed", type=int, default=0)
@@ -86,6 +97,24 @@ strongroom lm generate "The Mayor shall" --model model.safetensors --store store
     parser.set_defaults(run=generate)
 
 
+def _model(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, help="a model's file; else the one that ships, with a store of its parts")
+    parser.add_argument("--store", type=Path, required=True)
+
+
+def _every_while(screen: Screen, what: str, unit: str) -> Callable[[int, int], None]:
+    """Says every two seconds how far something is."""
+    last = time.monotonic()
+
+    def said(done: int, of: int) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= QUIET_SECONDS:
+            last = now
+            screen.note(f"{what}: {done:,} of {of:,} {unit}")
+
+    return said
+
+
 # --- train ----------------------------------------------------------------------------------------------------------
 
 
@@ -96,11 +125,21 @@ def train(args: Namespace, screen: Screen) -> int:
     weights.library()
     from strongroom.lm.gates import Shape
 
-    if args.width % 64:
+    if args.width % 64 or args.width < 64:
         raise Usage("the width of a model is a multiple of 64")
     from strongroom.lm.datastore import Datastore
 
     store = Datastore.open(args.store)
+    plan = Plan(
+        tuple(args.source),
+        seed=args.seed,
+        windows=args.windows,
+        window=args.window,
+        every=args.every,
+        neighbours=args.neighbours,
+        alike=args.alike,
+    )
+    settings = training.Settings(args.steps, store=not args.no_store, half=not args.full, workers=args.workers)
     shape = Shape(
         vocabulary=store.tokenizer.size,
         width=args.width,
@@ -108,12 +147,14 @@ def train(args: Namespace, screen: Screen) -> int:
         feed_forward=args.width * 8 // 3,
         layers=args.layers,
         context=args.window,
+        every=args.every,
+        neighbours=args.neighbours,
     )
-    plan = Plan(tuple(args.source), seed=args.seed, windows=args.windows, window=args.window, alike=args.alike)
-    settings = training.Settings(args.steps, store=not args.no_store, half=not args.full, workers=args.workers)
     team = _team()
+    last: list[Said] = []
 
     def said(now: Said) -> None:
+        last[:] = [now]
         if team.rank == 0:
             screen.note(
                 f"step {now.step:,} of {args.steps:,}: {now.loss:.3f} nats a token, {now.own:.3f} without neighbours; "
@@ -121,13 +162,14 @@ def train(args: Namespace, screen: Screen) -> int:
             )
 
     began = time.monotonic()
-    path = training.train(args.out, args.store, shape, plan, settings, said=said, team=team)
+    path = training.train(args.out, args.store, shape, plan, settings, said=said, team=team, begin=args.begin)
     if team.rank == 0:
-        training.curve(args.out)
+        curve = training.curve(args.out)
         screen.said("model", str(path))
-        screen.result(
-            {"model": str(path), "curve": str(args.out / "losses.png"), "seconds": round(time.monotonic() - began, 1)}
-        )
+        screen.said("losses", str(curve))
+        now = {} if not last else {**asdict(last[0]), "speed": round(last[0].speed, 1), "waited": round(last[0].waited, 4)}
+        found = {"model": str(path), "curve": str(curve), "steps": args.steps, "last": now or None}
+        screen.result({**found, "seconds": round(time.monotonic() - began, 1)})
     return 0
 
 
@@ -151,30 +193,66 @@ def evaluate(args: Namespace, screen: Screen) -> int:
     from strongroom.lm import weights
     from strongroom.lm.datastore import Datastore
     from strongroom.lm.evaluation import measure
+    from strongroom.lm.thinned import Thinned
 
-    model, about = weights.load(args.model)
+    model, about = weights.load(args.model or weights.SHIPPED)
     store = Datastore.open(args.store)
     about.fits(store.tokenizer.digest)
-    with screen.progress("measuring", args.windows) as told:
-        found = measure(
+    if args.windows < 1:
+        raise Usage("there is at least one window to measure on")
+    shares = _shares(args.shares)
+    text = _tokens(args.text, store)
+
+    def measured(what: str, part: Datastore | Thinned) -> Measured:
+        return measure(
             model,
-            store,
-            _tokens(args.text, store),
+            part,
+            text,
             relevance=about.relevance / 1e6,
             floor=about.floor,
             most=args.windows,
             seed=args.seed,
-            said=lambda done, _of: told(done),
+            said=_every_while(screen, what, "windows"),
         )
-    shown = found.to_json()
+
+    shown = measured("measuring", store).to_json()
+    _table(shown["ways"], screen)
+    parts = {}
+    for share in shares:
+        thinned = Thinned.of(store, share, args.seed)
+        parts[f"{share / 10:g}"] = measured(f"measuring with {share / 10:g} % of the store", thinned).to_json()
+    if parts:
+        screen.line("")
+        _table({f"{share} % of the store": part["ways"]["on"] for share, part in parts.items()}, screen)
+    screen.line("")
+    rows = [
+        [name, f"{weight:.1%}", "" if shown["agreement"][name] is None else f"{shown['agreement'][name]:+.2f}"]
+        for name, weight in shown["gates"].items()
+    ]
+    screen.table(["source", "of a token", "credit goes with what leaving it out costs"], rows)
+    screen.said("low overlap", f"{shown['low_overlap_share']:.1%} of {shown['tokens']:,} tokens")
+    screen.result({"store": store.version, **shown, "shares": parts})
+    return 0
+
+
+def _shares(said: str) -> list[int]:
+    """Parts in a thousand. Raises Usage."""
+    words = [word for word in said.split(",") if word]
+    try:
+        found = [round(10 * float(word)) for word in words]
+    except (ValueError, OverflowError):
+        found = [0]
+    if any(not 0 < share <= 1000 for share in found):
+        raise Usage("a share of a store is a number of percent, 0.1 to 100", hint="For example: --shares 1,10")
+    return found
+
+
+def _table(ways: dict[str, Any], screen: Screen) -> None:
     rows = []
-    for way, one in shown["ways"].items():
+    for way, one in ways.items():
         low = "" if one["bits_low"] is None else f"{one['bits_low']:.3f}"
         rows.append([way, f"{one['bits']:.3f}", _interval(one["gain"]), low, _interval(one["gain_low"])])
     screen.table(["sources", "bits a byte", "better than off by", "low overlap", "better than off by"], rows)
-    screen.said("low overlap", f"{shown['low_overlap_share']:.1%} of {shown['tokens']:,} tokens")
-    screen.result({"store": store.version, **shown})
-    return 0
 
 
 def _interval(gain: list[float] | None) -> str:
@@ -184,9 +262,13 @@ def _interval(gain: list[float] | None) -> str:
 def _tokens(paths: list[Path], store: Datastore) -> Any:
     import numpy as np
 
-    from strongroom.lm.texts import Document, Texts
+    from strongroom.lm.texts import Passed, Texts
 
-    found = [store.tokenizer.encode(one.text) for one in Texts.of(paths).read() if isinstance(one, Document)]
+    found = []
+    for one in Texts.of(paths).read():
+        if isinstance(one, Passed):
+            raise one.error
+        found.append(store.tokenizer.encode(one.text))
     if not found:
         raise BadTraining("there is no text to measure on")
     return np.concatenate(found)
@@ -196,10 +278,13 @@ def _tokens(paths: list[Path], store: Datastore) -> Any:
 
 
 def generate(args: Namespace, screen: Screen) -> int:
+    from strongroom.lm import weights
     from strongroom.lm.datastore import Datastore
     from strongroom.lm.generation import RetrievalLM
 
-    model = RetrievalLM.load(args.model)
+    if args.tokens < 1 or not 0 <= args.temperature < 100 or args.seed < 0:
+        raise Usage("an answer has at least one token; temperature and seed are not below zero")
+    model = RetrievalLM.load(args.model or weights.SHIPPED)
     store = Datastore.open(args.store)
     for name in args.without:
         store = store.without(name)
@@ -211,6 +296,7 @@ def generate(args: Namespace, screen: Screen) -> int:
         tokens=args.tokens,
         temperature=args.temperature,
         seed=args.seed,
+        said=_every_while(screen, "writing", "tokens"),
     )
     took = time.monotonic() - began
     screen.line(args.prompt + answer.text)
@@ -224,6 +310,7 @@ def generate(args: Namespace, screen: Screen) -> int:
         screen.said("page", str(args.page))
     for name, grains in answer.drawn.items():
         screen.said(name, f"{grains / (1 << 20):.2f} tokens drawn")
+    screen.said("written", f"{len(answer.tokens):,} tokens, {len(answer.tokens) / max(took, 1e-9):,.0f} a second")
     screen.result({"text": answer.text, **shown(answer), "seconds": round(took, 3)})
     return 0
 
