@@ -33,7 +33,6 @@ def _build(parser: ArgumentParser) -> None:
         """
 strongroom lm build books.jsonl.xz encyclopedia.jsonl --public --out store --owner "Public domain" --licence CC0-1.0
 strongroom lm build law=statutes/ --out store --owner "City council" --licence LicenseRef-council --price 25 --unit EUR-micro
-strongroom lm build law=statutes/ --out store --shipped --owner "City council" --licence LicenseRef-council
 strongroom lm build law=statutes/ --out mine --like store --owner "City council" --licence LicenseRef-council
 """,
     )
@@ -167,17 +166,19 @@ def _texts(path: Path) -> Texts:
 
 
 def _parts(args: Namespace, texts: Sequence[Texts], screen: Screen) -> Parts:
-    from strongroom.lm import weights
     from strongroom.lm.datastore import PARTS
     from strongroom.lm.parts import Parts
 
-    if args.shipped or args.like is not None:
-        return Parts.load((weights.SHIPPED.parent if args.shipped else args.like) / PARTS)
+    if args.shipped:
+        from strongroom import lm
+
+        return Parts.load(Path(lm.__file__).parent / "model" / PARTS)
+    if args.like is not None:
+        return Parts.load(args.like / PARTS)
     if not args.public:
         raise Usage(
             "a new store needs frozen parts",
-            hint="If the text is public, they can be learned of it: --public. Else take those of a store, or of the model "
-            "that ships: --like STORE, --shipped",
+            hint="They can be learned of public text: --public. Else take those that ship, --shipped, or --like STORE",
         )
     screen.note("learning tokenizer, retriever and quantizer of public text: a minute or two")
     return Parts.train(_sample(texts), lists=args.lists)
