@@ -42,6 +42,7 @@ from strongroom.lm.texts import Texts
 SLOW = True
 ROUNDS = 7
 STEPS = 12
+TRAINED = 4  # neighbours while training, as `strongroom lm train` has it; the shipped model reads more
 NAMES = ("law", "biology", "books", "encyclopedia", "drawn")  # of the last there is no corpus
 PUBLIC = ("books", "encyclopedia")
 
@@ -117,9 +118,8 @@ def figures() -> list[dict[str, Any]]:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         store = place(Path(folder))
-        small = weights.load(weights.SHIPPED)[0].shape
-        how = {"every": small.every, "neighbours": small.neighbours}
-        for shape in (small, Shape(width=256, heads=4, feed_forward=683, layers=4, **how)):
+        small = Shape(neighbours=TRAINED)
+        for shape in (small, Shape(width=256, heads=4, feed_forward=683, layers=4, neighbours=TRAINED)):
             alone, with_store, parameters = training(store, shape)
             name = f"training with a store, {parameters / 1e6:.1f}M parameters, as a share of without"
             said = f"{with_store:,.0f} and {alone:,.0f} tokens a second, {shape.neighbours} neighbours, in turns"

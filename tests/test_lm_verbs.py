@@ -15,7 +15,22 @@ from stage import Said, call  # noqa: E402
 from strongroom.lm import weights  # noqa: E402
 from strongroom.lm.datastore import BUILDING, Datastore  # noqa: E402
 
-SMALL = ("--width", "64", "--layers", "1", "--window", "64", "--windows", "2", "--neighbours", "2", "--workers", "0")
+SMALL = (
+    "--width",
+    "64",
+    "--layers",
+    "1",
+    "--window",
+    "64",
+    "--windows",
+    "2",
+    "--neighbours",
+    "2",
+    "--read",
+    "2",
+    "--workers",
+    "0",
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +71,10 @@ def test_a_training_says_how_it_goes_and_draws_its_curve(place: Path) -> None:
 
 def test_a_training_begins_with_a_models_weights_and_other_neighbours(place: Path) -> None:
     first = str(place / "run" / "model.safetensors")
-    said = train(place, "more", "--begin", first, "--neighbours", "3", steps=1)
+    said = train(place, "more", "--begin", first, "--neighbours", "3", "--read", "5", steps=1)
     assert said.status == 0, said.err
     model, about = weights.load(place / "more" / "model.safetensors")
-    assert about.shape["neighbours"] == 3
+    assert about.shape["neighbours"] == 5
     before, _ = weights.load(Path(first))
     near = [torch.allclose(a, b, atol=0.1) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
     assert all(near)

@@ -156,8 +156,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def crossed(args: argparse.Namespace, path: Path) -> Any:
-    """Chunked cross-attention above the shipped decoder, whose own weights stay as they are, trained on public text with four
-    neighbours."""
+    """Chunked cross-attention above the shipped decoder, whose own weights stay as they are; trained on public text."""
     import torch
 
     from strongroom.lm import weights

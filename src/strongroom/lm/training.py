@@ -137,6 +137,7 @@ def train(
     team: Team | None = None,
     kept: Path | None = None,
     begin: Path | None = None,
+    read: int | None = None,
 ) -> Path:
     """Train a model, or go on with it.
 
@@ -150,6 +151,7 @@ def train(
         team: which of several processes this is.
         kept: neighbours that were searched for beforehand (``batches.precompute``).
         begin: a model's file whose weights are begun with. It may have been trained with other neighbours.
+        read: neighbours that the finished model reads with, None for as many as in training: more win more, and cost more.
 
     Returns:
         the model's file.
@@ -193,7 +195,7 @@ def train(
                 course.save()
     path = folder / MODEL
     if team.rank == 0:
-        about = weights.About(shape.as_dict(), opened.tokenizer.digest, 0)
+        about = weights.About({**shape.as_dict(), "neighbours": read or shape.neighbours}, opened.tokenizer.digest, 0)
         with roomy():
             weights.save(path, course.model, about, half=False)
     return path

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from strongroom.lm.training import Said, Team
 
 
-NEIGHBOURS = 8
+NEIGHBOURS, READ = 4, 16
 
 
 def declare(verb: str, parser: ArgumentParser) -> None:
@@ -50,6 +50,13 @@ strongroom lm train books encyclopedia --store store --out run --steps 1000
     parser.add_argument("--width", type=int, default=192, help="of the model (192); a head has 64")
     parser.add_argument("--layers", type=int, default=3, help="of the model (3)")
     parser.add_argument("--neighbours", type=int, default=NEIGHBOURS, help=f"of each source ({NEIGHBOURS})")
+    parser.add_argument(
+        "--read",
+        type=int,
+        default=READ,
+        metavar="N",
+        help=f"neighbours of each source that the finished model reads ({READ})",
+    )
     parser.add_argument("--every", type=int, default=32, help="tokens after which neighbours are looked for again (32)")
     parser.add_argument("--begin", type=Path, metavar="MODEL", help="begin with its weights; a new training alone")
     parser.add_argument("--seed", type=int, default=0)
@@ -125,8 +132,8 @@ def train(args: Namespace, screen: Screen) -> int:
     weights.library()
     from strongroom.lm.gates import Shape
 
-    if args.width % 64 or args.width < 64:
-        raise Usage("the width of a model is a multiple of 64")
+    if args.width % 64 or args.width < 64 or args.read < 1:
+        raise Usage("the width of a model is a multiple of 64, and it reads at least one neighbour")
     from strongroom.lm.datastore import Datastore
 
     store = Datastore.open(args.store)
@@ -162,7 +169,9 @@ def train(args: Namespace, screen: Screen) -> int:
             )
 
     began = time.monotonic()
-    path = training.train(args.out, args.store, shape, plan, settings, said=said, team=team, begin=args.begin)
+    path = training.train(
+        args.out, args.store, shape, plan, settings, said=said, team=team, begin=args.begin, read=args.read
+    )
     if team.rank == 0:
         curve = training.curve(args.out)
         screen.said("model", str(path))
