@@ -37,7 +37,8 @@ Floats = NDArray[np.float32]
 
 
 def _array(tensor: Tensor) -> Floats:
-    return tensor.detach().float().numpy()
+    found: Floats = tensor.detach().float().numpy()
+    return found
 
 
 class Fixed:
