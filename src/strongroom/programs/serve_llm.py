@@ -47,7 +47,7 @@ ENGINES: Final[Mapping[str, tuple[str, ...]]] = {
 RETRIEVAL: Final = "retrieval"
 """The engine that draws from sources."""
 
-HEAVY: Final = frozenset({"strongroom.lm.gates", "strongroom.lm.readout"})
+HEAVY: Final = frozenset({"strongroom.lm.beside", "strongroom.lm.gates", "strongroom.lm.readout"})
 """Modules of this program that cannot be read without an engine's library: no process is made ready with them without it."""
 
 SIDECARS: Final = ("sidecar", "vllm")
