@@ -50,7 +50,7 @@ PUBLIC = ("books", "encyclopedia")
 def place(folder: Path) -> Path:
     """A store of five sources with the parts that ship."""
     store = folder / "store"
-    Datastore.create(store, Parts.load(weights.SHIPPED.parent / "parts"))
+    Datastore.create(store, Parts.load(weights.shipped().parent / "parts"))
     for name in NAMES:
         lines = "".join(json.dumps({"id": str(i), "text": text}) + "\n" for i, text in enumerate(texts(name, 2_000_000)))
         (folder / f"{name}.jsonl").write_text(lines)
@@ -101,7 +101,7 @@ def waiting(store: Path, shape: Shape) -> float:
 def writing(store: Path) -> tuple[float, float, float]:
     """Tokens a second without and with five sources, and by how many milliseconds the first token comes later."""
     full = Datastore.open(store)
-    model = RetrievalLM.load(weights.SHIPPED)
+    model = RetrievalLM.load(weights.shipped())
     prompt = full.tokenizer.decode(np.asarray(full.source("law").document(0)[:64]))
     some = (full.only([]), full)
     first = seconds([partial(model.generate, prompt, store=one, tokens=1) for one in some])

@@ -19,6 +19,7 @@ from strongroom.lm.gates import LEVELS, Found, RetrievalModel, Shape, hits, leve
 from strongroom.lm.generation import Answer, RetrievalLM  # noqa: E402
 from strongroom.lm.influence import GRAIN, MOST, Budget  # noqa: E402
 from strongroom.lm.readout import read  # noqa: E402
+from strongroom.lm.tokenizer import END  # noqa: E402
 
 SMALL = Shape(vocabulary=400, width=16, heads=2, feed_forward=32, layers=2, context=96, key=8, every=32, neighbours=2)
 
@@ -217,6 +218,51 @@ def test_removing_a_source_moves_a_token_by_no_more_than_its_weight(place: Path,
         assert left.logits is not None
         moved = np.abs(np.exp(whole.logits.astype(float)) - np.exp(left.logits.astype(float))).sum() / 2
         assert 0 < moved <= (draw.weight + 2) / GRAIN + 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 1.0, 2.0])
+def test_no_temperature_lifts_a_source_above_its_weight(place: Path, writer: RetrievalLM, temperature: float) -> None:
+    """What tokens are drawn from, at any temperature, and not only what it was before."""
+    store = Datastore.open(place)
+    budgets = {name: Budget(token=GRAIN // 10) for name in store.names}
+    ask = {"prompt": "the Council shall permit the tax board", "tokens": 1, "logits": True, "temperature": temperature}
+    (whole,) = writer.generate(store=store, budgets=budgets, **ask).tokens
+    assert len(whole.draws) == 3
+    for draw in whole.draws:
+        others = {name: budget for name, budget in budgets.items() if name != draw.source}
+        (left,) = writer.generate(store=store.without(draw.source), budgets=others, **ask).tokens
+        drawn_from = [np.exp(one.logits.astype(float)) for one in (whole, left) if one.logits is not None]
+        assert [round(float(p.sum()), 5) for p in drawn_from] == [
+            1,
+            1,
+        ]
+        assert not any(p[: END + 1].any() for p in drawn_from)
+        assert np.abs(drawn_from[0] - drawn_from[1]).sum() / 2 <= (draw.weight + 2) / GRAIN + 1e-6
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 1e-3])
+def test_a_small_temperature_takes_the_likeliest_of_a_part(place: Path, writer: RetrievalLM, temperature: float) -> None:
+    store = Datastore.open(place).only([])
+    ask = {"prompt": "the Council shall", "tokens": 6}
+    cold = writer.generate(store=store, temperature=temperature, **ask)
+    assert [one.token for one in cold.tokens] == [one.token for one in writer.generate(store=store, **ask).tokens]
+
+
+@pytest.mark.parametrize("temperature", [-1.0, float("nan"), float("inf")])
+def test_what_is_no_temperature_is_refused(place: Path, writer: RetrievalLM, temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        writer.generate("the Council", store=Datastore.open(place), tokens=1, temperature=temperature)
+
+
+def test_a_source_is_not_metered_where_there_is_nothing_to_point_at(writer: RetrievalLM) -> None:
+    """Neighbours of one token each: the pointer would lie on what is never written."""
+    from strongroom.lm.beside import Beside, Fixed
+
+    found = Beside(Fixed(writer.model), [5, 6, 7])
+    tokens = np.zeros((2, 128), np.uint16)
+    tokens[:, 0] = 9
+    found.look(tokens, np.array([0.9, 0.8], np.float32), np.array([0, 1]))
+    assert not found._relevant
 
 
 def test_a_source_that_is_not_relevant_gets_exactly_nothing(place: Path, writer: RetrievalLM) -> None:

@@ -75,7 +75,7 @@ def test_what_no_policy_can_hold(words: tuple[str, ...]) -> None:
 def test_models_are_called_by_owner_and_name_with_the_engine_of_their_kind() -> None:
     class Manifest:
         def __init__(self, name: str, media_type: str) -> None:
-            self.owner, self.name, self.media_type = "lab", name, media_type
+            self.owner, self.name, self.media_type, self.drawing = "lab", name, media_type, None
 
     assets: Any = {"two": Manifest("b", "application/x-tar"), "one": Manifest("a.gguf", "application/vnd.gguf")}
     assert models_of(assets) == [

@@ -97,7 +97,10 @@ class Beside:
         self._asked, self._relevant = True, False
 
     def look(self, tokens: NDArray[Any], scores: NDArray[Any], passages: NDArray[Any]) -> None:
-        """New neighbours: ``[k, 128]``, ``[k]`` and ``[k]``."""
+        """New neighbours: ``[k, 128]``, ``[k]`` and ``[k]``. Where none has a second token there is nothing to point at."""
+        if not (tokens[:, 1:] > END).any():
+            self.leave()
+            return
         self._asked = True
         self._passages = passages
         self._scores = np.maximum(scores, FARTHEST).astype(np.float32)

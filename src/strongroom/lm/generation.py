@@ -165,15 +165,29 @@ class Writer:
                 self._beside[name].look(near.tokens[0], near.scores[0], near.passages[0])
         self._ask()
 
-    def distribution(self) -> tuple[NDArray[np.float64], dict[str, int]]:
-        """The probabilities of the next token, ``float64[vocabulary]``, and the weights by source. Something was read."""
+    def distribution(self, temperature: float = 1.0) -> tuple[NDArray[np.float64], dict[str, int]]:
+        """The probabilities of the next token, ``float64[vocabulary]``, and the weights by source. Something was read.
+
+        What is never written (``PAD``, ``END``) is taken out of each part, and the temperature is each part's, before they
+        are mixed: so a part has its weight and no more, whatever the temperature is.
+
+        Args:
+            temperature: above 0.
+        """
         if self._now is None:
             raise AssertionError("nothing was read yet")
         given = self._allowance.weigh({name: grains for name, grains in self._wanted.items() if grains >= self._floor})
-        own = np.exp(self._now.logp.astype(np.float64))
+        own = _warmed(self._now.logp.astype(np.float64), temperature)
         mixed = own * ((GRAIN - sum(given.values())) / GRAIN)
         for name, grains in given.items():
-            mixed += self._beside[name].spread(len(own)) * (grains / GRAIN)
+            spread = self._beside[name].spread(len(own))
+            if temperature == 1:
+                spread[: END + 1] = 0.0
+                spread /= spread.sum()
+            else:
+                with np.errstate(divide="ignore"):  # where it does not point
+                    spread = _warmed(np.log(spread), temperature)
+            mixed += spread * (grains / GRAIN)
         return mixed, given
 
     def write(self, token: int, given: Mapping[str, int], logits: NDArray[np.float32] | None) -> Written:
@@ -250,12 +264,13 @@ class RetrievalLM:
             store: where to look, and whose tokenizer is used; one without sources is the language model alone.
             budgets: what sources may have; one that is not named has no limit of its own.
             tokens: how many to write.
-            temperature: 0 takes the likeliest token each time.
+            temperature: of each part of the mixture, before they are mixed; 0 takes the likeliest token of the mixture each
+                time, of which ``docs/influence.md`` promises nothing.
             seed: of what is drawn where the temperature is not 0.
 
         Raises:
             OtherTokenizer: the store's is not the model's. PromptBeyondContext. NoSource: a budget is of no source of the
-                store.
+                store. ValueError: a temperature below 0, or none.
         """
         return self._stream(
             prompt, store, Allowance(budgets), budgets, tokens=tokens, temperature=temperature, seed=seed, logits=False
@@ -274,6 +289,8 @@ class RetrievalLM:
         logits: bool,
     ) -> Iterator[Written]:
         self.about.fits(store.tokenizer.digest)
+        if not 0 <= temperature < math.inf:
+            raise ValueError("a temperature is a number that is not below 0")
         for name in budgets or {}:
             if name not in store.names:
                 raise NoSource("a budget is of a source that the store does not have")
@@ -300,17 +317,23 @@ class RetrievalLM:
             writer.read(begun)
         for _ in range(tokens):
             with torch.inference_mode():
-                mixed, given = writer.distribution()
-                mixed[: END + 1] = 0.0
-                token = _drawn(mixed, temperature, random)
+                mixed, given = writer.distribution(temperature or 1.0)
+                token = _drawn(mixed, random) if temperature else int(mixed.argmax())
                 with np.errstate(divide="ignore"):  # what is never written
                     kept = np.log(mixed).astype(np.float32) if logits else None
                 written = writer.write(token, given, kept)
             yield written
 
 
-def _drawn(p: NDArray[np.float64], temperature: float, random: np.random.Generator) -> int:
-    if temperature <= 0:
-        return int(p.argmax())
-    p = np.power(p, 1 / temperature)
-    return int(np.searchsorted(np.cumsum(p), random.random() * p.sum(), side="right").clip(0, len(p) - 1))
+def _warmed(logp: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """One part's probabilities at a temperature, of tokens that can be written."""
+    scores = logp / temperature
+    scores[: END + 1] = -np.inf
+    p: NDArray[np.float64] = np.exp(scores - scores.max())
+    p /= p.sum()
+    return p
+
+
+def _drawn(p: NDArray[np.float64], random: np.random.Generator) -> int:
+    sums = np.cumsum(p)
+    return int(np.searchsorted(sums, random.random() * sums[-1], side="right").clip(0, len(p) - 1))

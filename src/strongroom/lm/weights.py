@@ -10,9 +10,15 @@ from typing import Any, Final
 from strongroom.errors import BadModel, MissingExtra, OtherTokenizer
 
 PURPOSE: Final = "strongroom.retrieval.v1"
-SHIPPED: Final = Path(__file__).parent / "model" / "retrieval.safetensors"
-"""The model that ships; beside it, in ``parts``, the frozen parts of stores that it reads."""
 _MEMBERS: Final = {"purpose", "shape", "tokenizer", "relevance", "floor"}
+
+
+def shipped() -> Path:
+    """The model that ships; beside it, in ``parts``, the frozen parts of stores that it reads.
+
+    Not in a confined child, whose modules have no files.
+    """
+    return Path(__file__).parent / "model" / "retrieval.safetensors"
 
 
 def library() -> Any:

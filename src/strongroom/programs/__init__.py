@@ -105,7 +105,18 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
         *(  # what retrieves
             f"lm/{file}.py"
             for file in (
-                *("datastore", "disk", "document", "gates", "generation", "influence", "nearest", "packed", "parts"),
+                *(
+                    "beside",
+                    "datastore",
+                    "disk",
+                    "document",
+                    "gates",
+                    "generation",
+                    "influence",
+                    "nearest",
+                    "packed",
+                    "parts",
+                ),
                 *("readout", "retrieval", "retriever", "sentences", "source", "tokenizer", "weights"),
             )
         ),

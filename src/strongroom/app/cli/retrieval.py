@@ -204,7 +204,7 @@ def evaluate(args: Namespace, screen: Screen) -> int:
     from strongroom.lm.evaluation import measure
     from strongroom.lm.thinned import Thinned
 
-    model, about = weights.load(args.model or weights.SHIPPED)
+    model, about = weights.load(args.model or weights.shipped())
     store = Datastore.open(args.store)
     about.fits(store.tokenizer.digest)
     if args.windows < 1:
@@ -293,7 +293,7 @@ def generate(args: Namespace, screen: Screen) -> int:
 
     if args.tokens < 1 or not 0 <= args.temperature < 100 or args.seed < 0:
         raise Usage("an answer has at least one token; temperature and seed are not below zero")
-    model = RetrievalLM.load(args.model or weights.SHIPPED)
+    model = RetrievalLM.load(args.model or weights.shipped())
     store = Datastore.open(args.store)
     for name in args.without:
         store = store.without(name)
