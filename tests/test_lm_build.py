@@ -37,8 +37,9 @@ from strongroom.errors import (
     StoreBusy,
 )
 from strongroom.lm import texts as reading
-from strongroom.lm.build import alone, build, finish
+from strongroom.lm.build import build, finish
 from strongroom.lm.datastore import Datastore
+from strongroom.lm.locks import alone
 from strongroom.lm.part import Part, Progress
 from strongroom.lm.texts import Document, Passed, Texts
 
@@ -204,7 +205,7 @@ def test_two_that_build_the_same_source(place: Path, tmp_path: Path) -> None:
 import sys
 from dataclasses import replace
 from pathlib import Path
-from strongroom.lm.build import alone
+from strongroom.lm.locks import alone
 with alone(Path(sys.argv[1])):
     print("ready", flush=True)
     sys.stdin.read()

@@ -1601,6 +1601,13 @@ class NoSource(DatastoreError):
     hint = "See what is there: strongroom lm sources STORE"
 
 
+class NotRemoved(DatastoreError):
+    """Files of a source that is dropped already, and that the system does not let go."""
+
+    code = "datastore.not_removed"
+    hint = "The source is dropped, but files of it are left in building/. Look whose they are, and drop it once more."
+
+
 class BadSourceName(DatastoreError):
     code = "datastore.bad_name"
     hint = "A source's name has 1 to 64 lowercase letters, digits, dots, dashes and underscores, and begins with a letter."

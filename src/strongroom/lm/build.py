@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from strongroom.errors import EmptySource, SourceTwice, StoreBusy
+from strongroom.errors import EmptySource, NotRemoved, SourceTwice
 
 from .datastore import BUILDING, PARTS, Head, add, manifests
 from .disk import durable, put, remove, roomy
+from .locks import alone, emptied
 from .part import RUN, Part, Progress, Runs
 from .parts import CHUNK, Parts
 from .source import About, Checked, File, Manifest, check
@@ -28,34 +27,7 @@ from .texts import Texts
 _PIECE: Final = 1 << 20
 _OFFSETS: Final = 1 << 16  # documents worked on at once
 
-_HELD: Final[set[str]] = set()
-_HELD_LOCK: Final = threading.Lock()
-
 Told = Callable[[Progress], None]
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """While nobody else builds there. Raises StoreBusy."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place = str(folder.resolve())
-    with _HELD_LOCK:  # the lock of a file is its process's, and not its thread's
-        if place in _HELD:
-            raise StoreBusy("the same source is being built already")
-        _HELD.add(place)
-    try:
-        file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.lockf(file, os.F_TLOCK, 0)
-        except OSError:
-            os.close(file)
-            raise StoreBusy("the same source is being built by another process") from None
-        try:
-            yield
-        finally:
-            os.close(file)
-    finally:
-        _HELD.discard(place)
 
 
 def build(
@@ -118,11 +90,8 @@ def made(
         pieces = read(folder, parts)
         found = finish(pieces, about, parts, folder / "whole")
         add(store, found, replace=replace)
-        for piece in pieces:
-            remove(piece)
-        with suppress(OSError):
-            (folder / "lock").unlink()
-            folder.rmdir()
+        if not emptied(folder):
+            raise NotRemoved("the source is in the store, but what it was built of could not be removed")
     return found.manifest
 
 

@@ -16,14 +16,12 @@ byte, and give the same results, bit for bit.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,84 +32,45 @@ from strongroom.errors import (
     DigestMismatch,
     HalfBuilt,
     NoSource,
-    NotAStore,
     OtherParts,
     SourceTwice,
     StoreTruncated,
 )
 
-from . import document
 from .disk import put, remove, roomy
-from .document import Members
+from .head import BUILDING, HEAD, LISTS, MAX_SOURCES, PARTS, PURPOSE, SOURCES, Head, changing, state, turn
+from .leavings import aside, set_aside, swept
 from .nearest import Hits, Index, Lists, library
 from .parts import CHUNK, Parts
 from .retriever import Retriever
 from .source import Checked, Manifest, Source, document_key, read_manifest
 from .tokenizer import Tokenizer, Tokens
 
-PURPOSE: Final = "strongroom.datastore.v1"
-HEAD, PARTS, SOURCES, BUILDING, LISTS = "store.json", "parts", "sources", "building", "lists"
-MAX_SOURCES: Final = 10_000
+__all__ = (
+    "BUILDING",
+    "HEAD",
+    "LISTS",
+    "MAX_SOURCES",
+    "PARTS",
+    "PURPOSE",
+    "SOURCES",
+    "Datastore",
+    "Head",
+    "Neighbours",
+    "add",
+    "become",
+    "changing",
+    "drop",
+    "listing",
+    "manifests",
+    "reclaimed",
+)
+
 RESIDENT: Final = 256 << 20
 """Bytes of files after which what was read of them no longer counts as this process's memory."""
 _AROUND: Final = 1 << 17  # bytes that a system maps where a passage is read: around its tokens, and around its offsets
-_TURN: Final = threading.Lock()
 _TRIES: Final = 100  # a head that changes again and again while it is read
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Which sources are in a store.
-
-    Attributes:
-        parts: digest of the frozen parts.
-        sources: name -> digest of the manifest; in the order of their names.
-    """
-
-    parts: str
-    sources: Mapping[str, str]
-
-    def encode(self) -> bytes:
-        listed = [{"manifest": self.sources[name], "name": name} for name in sorted(self.sources)]
-        return document.encode({"parts": self.parts, "purpose": PURPOSE, "sources": listed})
-
-    @property
-    def digest(self) -> str:
-        return document.digest(self.encode())
-
-    @classmethod
-    def parse(cls, data: bytes) -> Head:
-        """Raises BadManifest, StoreVersion, BadSourceName, SourceTwice."""
-        said = Members.parse(data, HEAD, PURPOSE)
-        parts, listed = said.digest("parts"), said.take("sources", list)
-        said.end()
-        found: dict[str, str] = {}
-        if len(listed) > MAX_SOURCES:
-            raise BadManifest(f"{HEAD} has more than {MAX_SOURCES:,} sources")
-        for value in listed:
-            one = Members(value, f"{HEAD}: a source")
-            name = document.named(one.take("name", str))
-            if name in found:
-                raise SourceTwice(f"{HEAD} has the source {name} twice")
-            found[name] = one.digest("manifest")
-            one.end()
-        if list(found) != sorted(found):
-            raise BadManifest(f"{HEAD}: sources do not stand in the order of their names")
-        return cls(parts, found)
-
-    @classmethod
-    def read(cls, store: Path) -> Head:
-        """Raises NotAStore, HalfBuilt, and as of :meth:`parse`."""
-        try:
-            return cls.parse((store / HEAD).read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            if (store / BUILDING).is_dir() or (store / PARTS).is_dir():
-                raise HalfBuilt("the store's first build did not come to its end") from None
-            raise NotAStore("there is no datastore in that folder") from None
-
-    def folder(self, name: str) -> str:
-        """The name of a source's folder."""
-        return f"{name}-{self.sources[name][7:39]}"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -152,17 +111,24 @@ class Datastore:
         """Make an empty store.
 
         Raises:
-            SourceTwice: there is a store already. DiskFull.
+            SourceTwice: there is a store already, or somebody made one meanwhile. HalfBuilt: there are sources without a
+            head. DiskFull.
         """
-        store = Path(path)
-        if (store / HEAD).exists():
-            raise SourceTwice("there is a store in that folder already", hint="Add to it, or name another folder.")
+        store, head = Path(path), Head(parts.digest, {})
+        _free(store)  # a lock is made in stores alone
         with roomy():
-            parts.save(store / PARTS)
-            for name in (SOURCES, BUILDING):
-                (store / name).mkdir(parents=True, exist_ok=True)
-            put(store / HEAD, Head(parts.digest, {}).encode())
-        return cls(parts, {}, Head(parts.digest, {}))
+            store.mkdir(parents=True, exist_ok=True)
+            with turn(store):
+                _free(store)
+                for name in (SOURCES, BUILDING):
+                    (store / name).mkdir(exist_ok=True)
+                beside = store / BUILDING / "frozen"
+                remove(beside)
+                parts.save(beside)
+                remove(store / PARTS)  # of a first build that did not come to its end
+                beside.rename(store / PARTS)
+                put(store / HEAD, head.encode())
+        return cls(parts, {}, head)
 
     @classmethod
     def open(cls, path: Path | str, *, threads: int = 1) -> Datastore:
@@ -180,18 +146,17 @@ class Datastore:
         """
         store = Path(path)
         library().omp_set_num_threads(threads)
-        parts: Parts | None = None
-        for _ in range(_TRIES):
-            head = Head.read(store)
-            parts = parts or Parts.load(store / PARTS)
+        frozen: list[Parts] = []
+
+        def read(head: Head) -> dict[str, Source]:
+            parts = frozen[0] if frozen else Parts.load(store / PARTS)
+            frozen[:] = [parts]
             if parts.digest != head.parts:
                 raise OtherParts("the store's head names other frozen parts than those beside it")
-            try:
-                return cls(parts, {name: _open(store, head, name, parts) for name in head.sources}, head)
-            except (OSError, NoSource, HalfBuilt, StoreTruncated, DigestMismatch):
-                if Head.read(store) == head:  # it is damaged; else somebody dropped a source meanwhile
-                    raise
-        raise StoreTruncated("the store changes faster than it can be read")
+            return {name: _open(store, head, name, parts) for name in head.sources}
+
+        head, sources = _settled(store, read)
+        return cls(frozen[0], sources, head)
 
     # --- what is in it ----------------------------------------------------------------------------------------------
 
@@ -334,37 +299,51 @@ def _open(store: Path, head: Head, name: str, parts: Parts) -> Source:
     return Source(folder, manifest, parts)
 
 
-def manifests(path: Path | str) -> dict[str, Manifest]:
-    """The sources of a store, without opening their files. Raises as :meth:`Datastore.open`."""
-    store = Path(path)
+def _free(store: Path) -> None:
+    """Raises SourceTwice, HalfBuilt: a store cannot be made in a folder."""
+    if (store / HEAD).exists():
+        raise SourceTwice("there is a store in that folder already", hint="Add to it, or name another folder.")
+    if (store / SOURCES).is_dir() and any((store / SOURCES).iterdir()):
+        raise HalfBuilt("there are sources in that folder, and no head that names them", hint="Name another folder.")
+
+
+def _settled(store: Path, read: Callable[[Head], _T]) -> tuple[Head, _T]:
+    """What is read of one head. Where something is not there, and the head is another now, it is read anew.
+
+    So it is, once, where the head is the same: what was dropped and added again meanwhile was not there for a moment.
+    """
+    failed: tuple[int, ...] | None = None
     for _ in range(_TRIES):
+        before = state(store)
         head = Head.read(store)
         try:
-            found = {name: read_manifest(store / SOURCES / head.folder(name)) for name in head.sources}
-        except (NoSource, HalfBuilt):
-            if Head.read(store) == head:
+            return head, read(head)
+        except (OSError, NoSource, HalfBuilt, StoreTruncated, DigestMismatch):
+            if before == failed and state(store) == before:  # it is damaged
                 raise
-            continue
-        if any(manifest.digest != head.sources[name] for name, manifest in found.items()):
-            raise DigestMismatch(f"a manifest is not the one that {HEAD} names")
-        return found
+            failed = before
     raise StoreTruncated("the store changes faster than it can be read")
 
 
+def listing(path: Path | str) -> tuple[Head, dict[str, Manifest]]:
+    """The head of a store and the sources that it names, without opening their files. Raises as :meth:`Datastore.open`."""
+    store = Path(path)
+
+    def read(head: Head) -> dict[str, Manifest]:
+        found = {name: read_manifest(store / SOURCES / head.folder(name)) for name in head.sources}
+        if any(manifest.digest != head.sources[name] for name, manifest in found.items()):
+            raise DigestMismatch(f"a manifest is not the one that {HEAD} names")
+        return found
+
+    return _settled(store, read)
+
+
+def manifests(path: Path | str) -> dict[str, Manifest]:
+    """The sources of a store, as of :func:`listing`."""
+    return listing(path)[1]
+
+
 # --- changing -------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def changing(store: Path) -> Iterator[Head]:
-    """The head, while nobody else changes it. Raises as ``Head.read``."""
-    Head.read(store)  # a lock is made in stores alone
-    with _TURN:  # the lock of a file is its process's, and not its thread's
-        file = os.open(store / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.lockf(file, os.F_LOCK, 0)  # ends with the process, however that ends
-            yield Head.read(store)
-        finally:
-            os.close(file)
 
 
 def add(path: Path | str, source: Checked, *, replace: bool = False, reclaim: bool = True) -> Head:
@@ -377,7 +356,8 @@ def add(path: Path | str, source: Checked, *, replace: bool = False, reclaim: bo
         reclaim: remove the files of what it takes the place of.
 
     Raises:
-        SourceTwice, OtherParts, DigestMismatch, DiskFull.
+        SourceTwice, BadSourceName, OtherParts, DigestMismatch, DiskFull. NotRemoved: it is added, but files of what it
+        takes the place of are left.
     """
     store, manifest = Path(path), source.manifest
     name = manifest.about.name
@@ -386,16 +366,18 @@ def add(path: Path | str, source: Checked, *, replace: bool = False, reclaim: bo
             raise SourceTwice(f"the store has a source {name} already")
         if manifest.parts != head.parts:
             raise OtherParts(f"{name} was built with another tokenizer, retriever or quantizer")
-        if any(document_key(name, 0) == document_key(other, 0) for other in head.sources if other != name):
-            raise BadSourceName(f"{name} cannot be told from another source of the store", hint="Give it another name.")
-        if len(head.sources) >= MAX_SOURCES:
+        new = Head(head.parts, {**head.sources, name: manifest.digest})
+        _told_apart(new)
+        if len(new.sources) > MAX_SOURCES:
             raise BadManifest(f"a store has at most {MAX_SOURCES:,} sources")
         source.unchanged()
-        new = Head(head.parts, {**head.sources, name: manifest.digest})
         if new != head:
             _place(store, source, new)
             put(store / HEAD, new.encode())
-        _set_aside(store, new)
+        with suppress(OSError):  # reclaimed() does it again, and says so
+            if new == head:
+                aside(store, source.folder)
+            set_aside(store, new)
     if reclaim:
         reclaimed(store)
     return new
@@ -410,12 +392,13 @@ def become(path: Path | str, head: Head, sources: Sequence[Checked]) -> Head:
         sources: those that are not here yet, in folders below the store's ``building``, which are moved.
 
     Raises:
-        OtherParts, DigestMismatch, NoSource: one is neither here nor among them. DiskFull.
+        OtherParts, BadSourceName, DigestMismatch, NoSource: one is neither here nor among them. DiskFull, NotRemoved.
     """
     store = Path(path)
     with roomy(), changing(store) as old:
         if head.parts != old.parts:
             raise OtherParts("the other store is of other frozen parts")
+        _told_apart(head)
         for source in sources:
             source.unchanged()
             if head.sources.get(source.manifest.about.name) != source.manifest.digest:
@@ -424,63 +407,75 @@ def become(path: Path | str, head: Head, sources: Sequence[Checked]) -> Head:
         if any(name not in brought and old.sources.get(name) != digest for name, digest in head.sources.items()):
             raise NoSource("a source of the other store was not brought")
         for source in sources:
-            _place(store, source, head)
+            if old.sources.get(source.manifest.about.name) == source.manifest.digest:  # somebody brought it meanwhile
+                aside(store, source.folder)
+            else:
+                _place(store, source, head)
         put(store / HEAD, head.encode())
-        _set_aside(store, head)
+        with suppress(OSError):
+            set_aside(store, head)
     reclaimed(store)
     return head
 
 
+def _told_apart(head: Head) -> None:
+    """Raises BadSourceName: documents of two sources have the same keys."""
+    keys: dict[int, str] = {}
+    for name in head.sources:
+        if keys.setdefault(document_key(name, 0), name) != name:
+            raise BadSourceName(f"{name} cannot be told from another source of the store", hint="Give it another name.")
+
+
 def _place(store: Path, source: Checked, head: Head) -> None:
     target = store / SOURCES / head.folder(source.manifest.about.name)
-    if target.exists():  # of a change that did not come to its end
-        target.rename(store / BUILDING / f"dropped-{os.getpid()}-{target.name}")
+    if target.exists():  # of a change that did not come to its end; the head does not name it
+        aside(store, target)
     source.folder.rename(target)
 
 
-def drop(path: Path | str, name: str, *, reclaim: bool = True) -> Head:
-    """Take a source out of a store, and remove its files.
+def drop(path: Path | str, *names: str, reclaim: bool = True) -> Head:
+    """Take sources out of a store in one change, and remove their files.
 
-    Readers that have it open keep it until they close it; whoever opens the store from now on does not see it.
+    Readers that have them open keep them until they close them; whoever opens the store from now on does not see them.
+    Whether they are in the store or not: what a drop or a build of them that was interrupted left is removed too.
 
     Args:
         path: the store.
-        name: of the source.
-        reclaim: remove its files too, which takes longer for a large one; else :func:`reclaimed` does later.
+        names: of the sources.
+        reclaim: remove their files too, which takes longer for large ones; else :func:`reclaimed` does later.
 
     Raises:
-        NoSource, DiskFull.
+        NoSource: one of them is not there; none is dropped then. DiskFull. NotRemoved: they are dropped, but files are left.
     """
     store = Path(path)
-    with roomy(), changing(store) as head:
-        if name not in head.sources:
-            raise NoSource("the store has no source of that name")
-        new = Head(head.parts, {other: digest for other, digest in head.sources.items() if other != name})
-        put(store / HEAD, new.encode())
-        _set_aside(store, new)
-    if reclaim:
-        reclaimed(store)
+    try:
+        with roomy(), changing(store) as head:
+            new = _less(head, names)
+            put(store / HEAD, new.encode())
+            with suppress(OSError):  # reclaimed() does it again, and says so
+                set_aside(store, new)
+    finally:
+        if reclaim:
+            reclaimed(store, names)
     return new
 
 
-def reclaimed(path: Path | str) -> None:
-    """Remove the files of sources that were dropped or replaced."""
-    store = Path(path)
-    for folder in (store / BUILDING).iterdir():
-        if folder.name.startswith("dropped-"):
-            remove(folder)
-    if (store / LISTS).is_dir():
-        head = Head.read(store)
-        kept = {head.folder(name) for name in head.sources}
-        for folder in (store / LISTS).iterdir():
-            if folder.name not in kept:
-                remove(folder)
+def _less(head: Head, names: Sequence[str]) -> Head:
+    """Raises NoSource."""
+    for name in names:
+        if name not in head.sources:
+            raise NoSource(f"the store has no source {name}" if name.isprintable() else "the store has no such source")
+    return Head(head.parts, {name: digest for name, digest in head.sources.items() if name not in names})
 
 
-def _set_aside(store: Path, head: Head) -> None:
-    """Move folders of sources that the head does not name out of the way. Under the lock, so that none is being added."""
-    named = {head.folder(name) for name in head.sources}
-    for folder in (store / SOURCES).iterdir():
-        if folder.name not in named:
-            with suppress(OSError):
-                folder.rename(store / BUILDING / f"dropped-{os.getpid()}-{folder.name}")
+def reclaimed(path: Path | str, names: Sequence[str] = ()) -> None:
+    """Remove the files of sources that were dropped or replaced, also where that was interrupted before.
+
+    Args:
+        path: the store.
+        names: of dropped sources, of which no build is to go on either.
+
+    Raises:
+        NotRemoved. And as of ``Head.read``.
+    """
+    swept(Path(path), names)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from strongroom.errors import DiskFull
+from strongroom.errors import BadManifest, DiskFull, StoreTruncated
 
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -54,13 +55,39 @@ def put(path: Path, data: bytes) -> None:
     durable(path.parent)
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder and what is in it, as far as that is possible; links are not followed."""
+def small(path: Path, most: int) -> bytes:
+    """A file that is read as a whole: a plain one, of at most so many bytes, and by no link.
+
+    Raises:
+        StoreTruncated: it is a link, a pipe or a device. BadManifest: it is larger. OSError, where it cannot be read.
+    """
+    try:
+        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise StoreTruncated(f"{path.name} is no plain file") from None
+        raise
+    with os.fdopen(found, "rb") as file:
+        said = os.fstat(found)
+        if not stat.S_ISREG(said.st_mode):
+            raise StoreTruncated(f"{path.name} is no plain file")
+        data = file.read(most + 1) if said.st_size <= most else b""
+    if said.st_size > most or len(data) > most:
+        raise BadManifest(f"{path.name} is larger than any file of its kind")
+    return data
+
+
+def remove(folder: Path) -> bool:
+    """Remove a folder and what is in it, or a file, as far as that is possible; links are not followed.
+
+    Returns:
+        whether all of it is gone.
+    """
     with suppress(OSError):
-        if not folder.is_symlink():
-            for inside in folder.iterdir():
-                if inside.is_dir() and not inside.is_symlink():
-                    remove(inside)
-                else:
-                    inside.unlink()
+        if folder.is_dir() and not folder.is_symlink():
+            for inside in list(folder.iterdir()):
+                remove(inside)
             folder.rmdir()
+        else:
+            folder.unlink(missing_ok=True)
+    return not os.path.lexists(folder)

@@ -27,9 +27,14 @@ def encode(value: Mapping[str, Any]) -> bytes:
     return rfc8785.dumps(dict(value))
 
 
+def is_name(name: str) -> bool:
+    """Whether a source can be called so."""
+    return _NAME.match(name) is not None
+
+
 def named(name: str) -> str:
     """A source's name, which is a folder's too. Raises BadSourceName."""
-    if not _NAME.match(name):
+    if not is_name(name):
         raise BadSourceName("that is no name of a source")
     return name
 

@@ -9,18 +9,19 @@ when one is dropped its list goes with it: the others are merged, and nothing is
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from strongroom.errors import HalfBuilt
+
 from .datastore import LISTS, Datastore
-from .disk import roomy
+from .kept import keeping
 from .nearest import Hits
 
 BLOCK: Final = 4096
@@ -70,21 +71,23 @@ def listed(
         folder: where lists are kept, such as the store's own ``lists``: there they go when their source is dropped.
         names: of these sources alone.
         said: told of which source how many queries were asked; of what was kept nothing.
-        made: a folder with pieces of lists that others have made: ``SOURCE-FIRST.part``, of :func:`table`.
+        made: a folder with pieces of lists that others have made: ``SOURCE/FIRST.part``, of :func:`table`.
 
     Returns:
         by source, mapped from files.
+
+    Raises:
+        NoSource, DiskFull. HalfBuilt: pieces are not of all queries.
     """
     name = queries.digest
     found = {}
     for source in store.names if names is None else sorted(names):
-        manifest = store.source(source).manifest
-        path = Path(folder) / manifest.folder / f"{name}.npy"
-        if (kept := _read(path, len(queries.tokens), queries.k)) is None:
-            _write(path, queries, _tables(store, source, queries, said, made))
-            kept = _read(path, len(queries.tokens), queries.k)
+        one = store.source(source)
+        path = Path(folder) / one.manifest.folder / f"{name}.npy"
+        kept = _read(path, len(queries.tokens), queries.k)
         if kept is None:
-            raise AssertionError("a list is not what was written")
+            with keeping(path, one) as file:
+                kept = _written(file, queries, _tables(store, source, queries, said, made))
         found[source] = kept
     return found
 
@@ -115,7 +118,7 @@ def _tables(
     store: Datastore, name: str, queries: Queries, said: Callable[[str, int], None], made: Path | None
 ) -> Iterator[bytes]:
     if made is not None:
-        for piece in sorted(made.glob(f"{name}-*.part")):
+        for piece in sorted((made / name).glob("*.part")):
             yield piece.read_bytes()
         return
     for at in range(0, len(queries.tokens), BLOCK):
@@ -124,19 +127,20 @@ def _tables(
         said(name, min(at + BLOCK, len(queries.tokens)))
 
 
-def _write(path: Path, queries: Queries, pieces: Iterator[bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    with roomy(), beside.open("wb") as file:
-        shape = (len(queries.tokens), queries.k)
-        np.lib.format.write_array_header_2_0(
-            file, {"descr": np.lib.format.dtype_to_descr(_RECORD), "fortran_order": False, "shape": shape}
-        )
-        for piece in pieces:
-            file.write(piece)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+def _written(file: IO[bytes], queries: Queries, pieces: Iterator[bytes]) -> Hits:
+    """Raises HalfBuilt: they are not of as many queries."""
+    shape = (len(queries.tokens), queries.k)
+    np.lib.format.write_array_header_2_0(
+        file, {"descr": np.lib.format.dtype_to_descr(_RECORD), "fortran_order": False, "shape": shape}
+    )
+    begin = file.tell()
+    for piece in pieces:
+        file.write(piece)
+    if file.tell() - begin != shape[0] * shape[1] * _RECORD.itemsize:
+        raise HalfBuilt("what was found is not of as many queries as were asked", hint="Ask again.")
+    file.flush()
+    table: Any = np.memmap(file, _RECORD, "r", begin, shape)
+    return Hits(table["score"], table["passage"])
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Final
 
 from strongroom.errors import HalfBuilt, NoSource, NotAStore, SourceTwice
 
-from .build import alone
 from .datastore import BUILDING, HEAD, PARTS, SOURCES, Head
 from .disk import durable, remove, roomy
+from .locks import alone, emptied
 from .parts import Parts
 from .source import Checked, Said, check, lengths, read_manifest
 
@@ -65,7 +65,7 @@ def brought(store: Path, folder: Path, said: Said = lambda _done: None) -> Itera
                 raise HalfBuilt("the source was changed while it was copied")
             yield check(place / "whole", parts, lambda read: said(manifest.size + read))
         finally:
-            remove(place)
+            emptied(place)
 
 
 def _copied(folder: Path, place: Path, names: Sequence[str], said: Said) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 from strongroom.errors import BadManifest, DigestMismatch, NotAStore, StoreTruncated
 
 from . import document
+from .disk import small
 from .document import Members
 from .nearest import Quantizer
 from .retriever import Retriever, TfIdf, chunked
@@ -40,6 +41,7 @@ PROBES: Final = 16
 FILES: Final = ("parts.json", "tokenizer.json", "retriever.safetensors", "quantizer.safetensors")
 _RETRIEVERS: Final = {TfIdf.kind: TfIdf, Sentences.kind: Sentences}
 _BATCH: Final = 16  # texts tokenized at once
+_MAX_FILE: Final = 2 << 30
 _CHUNKS_A_LIST: Final = 39  # fewer than that of public text for a list, and there are fewer lists
 
 
@@ -150,4 +152,4 @@ class Parts:
 
 
 def _read(path: Path) -> bytes:
-    return path.read_bytes()
+    return small(path, document.MAX_BYTES if path.name == FILES[0] else _MAX_FILE)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from strongroom.errors import BadManifest, DigestMismatch, HalfBuilt, NoSource, OtherParts, StoreTruncated
 
 from . import document
+from .disk import small
 from .document import Members
 from .nearest import Index
 from .parts import CHUNK, NEIGHBOUR, Parts
@@ -204,7 +205,7 @@ def read_manifest(folder: Path) -> Manifest:
             ``Manifest.parse``.
     """
     try:
-        data = (folder / "manifest.json").read_bytes()
+        data = small(folder / "manifest.json", document.MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir():
             raise HalfBuilt(f"{folder.name} has no manifest: its building did not come to an end") from None
@@ -351,7 +352,7 @@ class Checked:
 
 def seen(folder: Path, manifest: Manifest) -> dict[str, tuple[int, ...]]:
     found = {name: (folder / name).lstat() for name in manifest.files}
-    return {name: (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found.items()}
+    return {name: (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for name, one in found.items()}
 
 
 def check(folder: Path, parts: Parts, said: Said = lambda _done: None) -> Checked:

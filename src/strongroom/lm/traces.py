@@ -6,7 +6,6 @@ lies. Words are compared as tokens: a trace can end up to a token before the let
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from strongroom.errors import MissingExtra
 
 from .datastore import Datastore
-from .disk import roomy
+from .kept import keeping
 from .source import Source
 from .tokenizer import Tokens
 
@@ -89,11 +88,10 @@ def _array(source: Source, first: int, end: int, folder: Path) -> NDArray[np.int
         except ImportError:
             raise MissingExtra("traces need pydivsufsort", hint="pip install 'strongroom[store]'") from None
         made: Any = divsufsort(np.ascontiguousarray(source.tokens[first:end]))
-        with roomy():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}-{os.getpid()}")
-            beside.write_bytes(np.asarray(made, "<i4").tobytes())
-            beside.replace(path)
+        with keeping(path, source) as file:
+            file.write(np.asarray(made, "<i4").tobytes())
+            file.flush()
+            return np.memmap(file, "<i4", "r").view(np.ndarray)
     return np.memmap(path, "<i4", "r").view(np.ndarray)
 
 
@@ -107,11 +105,16 @@ def _longest(source: Source, array: NDArray[np.int32], first: int, end: int, tex
         else:
             high = middle
     best = (0, 0)
-    for place in range(max(0, low - 2), min(len(array), low + 2)):
-        at = first + int(array[place])
-        of = int(np.searchsorted(source.documents, np.uint64(at), side="right"))
-        length = _common(source.tokens[at : min(end, int(source.documents[of]))], text)
-        best = max(best, (length, at), key=lambda found: found[0])
+    # Suffixes stand beside the text in the order of how much they have in common with it, uncut by the ends of documents: so
+    # from where that is no more than the best within a document, there is none that is longer.
+    for places in (range(low, len(array)), range(low - 1, -1, -1)):
+        for place in places:
+            at = first + int(array[place])
+            uncut = _common(source.tokens[at:end], text)
+            if uncut <= best[0]:
+                break
+            of = int(np.searchsorted(source.documents, np.uint64(at), side="right"))
+            best = max(best, (min(uncut, int(source.documents[of]) - at), at), key=lambda found: found[0])
     return best
 
 

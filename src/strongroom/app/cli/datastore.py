@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strongroom.errors import MissingExtra, NotAStore, SourceTwice, Usage
+from strongroom.errors import HalfBuilt, MissingExtra, NotAStore, SourceTwice, Usage
 
 from .place import example
 from .screen import QUIET_SECONDS, Screen
@@ -126,7 +126,7 @@ def build(args: Namespace, screen: Screen) -> int:
     texts = [_texts(path) for _, path in wanted]
     try:
         Head.read(args.out)
-    except NotAStore:
+    except (NotAStore, HalfBuilt):
         Datastore.create(args.out, _parts(args, texts, screen))
     found = []
     for about, text in zip(abouts, texts, strict=True):
@@ -254,25 +254,27 @@ def drop(args: Namespace, screen: Screen) -> int:
     from strongroom.lm import datastore
 
     _extra()
-    dropped = []
-    for name in args.name:
+    names = list(dict.fromkeys(args.name))
+    try:
         began = time.monotonic()
-        head = datastore.drop(args.store, name, reclaim=False)
+        head = datastore.drop(args.store, *names, reclaim=False)
         took = 1000 * (time.monotonic() - began)
-        dropped.append({"name": name, "milliseconds": round(took, 3)})
-        screen.said(name, f"dropped in {took:,.1f} ms; readers that have the store open keep it until they open it anew")
-    datastore.reclaimed(args.store)
+        for name in names:
+            screen.said(name, f"dropped in {took:,.1f} ms; readers that have the store open keep it until they open it anew")
+    finally:  # also what a drop or a build left that was interrupted
+        datastore.reclaimed(args.store, names)
+    dropped = [{"name": name, "milliseconds": round(took, 3)} for name in names]
     screen.result({"dropped": dropped, "version": head.digest})
     return 0
 
 
 def sources(args: Namespace, screen: Screen) -> int:
-    from strongroom.lm.datastore import PARTS, SOURCES, Head, manifests
+    from strongroom.lm.datastore import PARTS, SOURCES, listing
     from strongroom.lm.parts import Parts
     from strongroom.lm.source import check
 
-    found = manifests(args.store)
-    version = Head.read(args.store).digest
+    head, found = listing(args.store)
+    version = head.digest
     if args.check:
         _extra()
         parts = Parts.load(args.store / PARTS)

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from strongroom.errors import BadAnswer, Conflict, MissingExtra, NotAStore, Unauthorised, Unreachable, Usage
 from strongroom.lm import document
-from strongroom.lm.build import alone
 from strongroom.lm.datastore import BUILDING, HEAD, PARTS, SOURCES, Datastore, Head, become, manifests
 from strongroom.lm.disk import remove, roomy
+from strongroom.lm.locks import alone, emptied
 from strongroom.lm.parts import FILES as PARTS_FILES
 from strongroom.lm.parts import Parts
 from strongroom.lm.source import Checked, check, lengths, read_manifest
@@ -175,7 +175,7 @@ class Bucket:
             new = [name for name, digest in head.sources.items() if digest not in there]
             with ExitStack() as stack:
                 place = folder / BUILDING / "fetched"
-                stack.callback(remove, place)
+                stack.callback(emptied, place)
                 return become(folder, head, [self._source(place, head, name, parts, count) for name in new]).digest
 
     def _parts(self, place: Path, head: Head, count: _Count) -> Parts:

@@ -126,6 +126,8 @@ class Cluster:
         with roomy(), _beside(folder) as place:
             np.save(place / "tokens.npy", np.asarray(queries.tokens, np.uint16))
             np.save(place / "without.npy", np.asarray(queries.without if queries.without is not None else [], np.int64))
+            for name in opened.names:
+                (place / name).mkdir()
             cuts = np.linspace(0, len(queries.tokens), max(1, min(pieces, len(queries.tokens))) + 1).astype(int).tolist()
             rows = [
                 {
@@ -190,6 +192,6 @@ def asked(row: Row) -> Row:
         without = np.load(place / "without.npy", mmap_mode="r")
         keys = without[row["first"] : row["end"]] if len(without) else None
         found = table(store, row["source"], tokens, row["k"], keys)
-        (place / f"{row['source']}-{row['first']:012}.part").write_bytes(found)
+        (place / row["source"] / f"{row['first']:012}.part").write_bytes(found)
 
     return _result(row["number"], work)
