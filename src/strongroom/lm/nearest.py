@@ -29,6 +29,8 @@ Lists: TypeAlias = tuple[NDArray[np.float32], NDArray[np.int64]]
 ENTRY: Final = np.dtype("<i8").itemsize
 _DONT_NEED: Final = 4  # MADV_DONTNEED
 _SPARE: Final = 16  # asked for more than wanted where some are to be left out
+_WIDER: Final = 8  # times as many where equal ones are behind the last
+_AT_ONCE: Final = 1 << 22  # results held at once
 _NO_BLAS: Final = 1 << 30  # rows from which faiss multiplies matrices, whose sums depend on how many there are
 
 
@@ -178,23 +180,36 @@ class Index:
             among: ``bool[chunks]``, those that may be found at all; None for all.
         """
         chosen = None if among is None else self._faiss.IDSelectorBitmap(np.packbits(among, bitorder="little"))
-        params = None if chosen is None else self._faiss.SearchParametersIVF(sel=chosen, nprobe=lists[1].shape[1])
-        if leave_out is None or not len(vectors) or int((leave_out[:, 1] - leave_out[:, 0]).max()) <= 0:
-            return _ordered(*self._search(vectors, lists, k, params), k)
-        wide = k + _SPARE
-        scores, passages = self._search(vectors, lists, wide, params)
-        out = (passages >= leave_out[:, :1]) & (passages < leave_out[:, 1:])
-        scores, passages = np.where(out, -np.inf, scores).astype(np.float32), np.where(out, -1, passages)
-        # Where so many were left out that there may be others behind them: once more, without them.
-        short = np.flatnonzero(out.any(axis=1) & ((passages >= 0).sum(axis=1) < k))
-        for first, end in np.unique(leave_out[short], axis=0):
-            rows = short[(leave_out[short] == (first, end)).all(axis=1)]
-            inner = self._faiss.IDSelectorRange(int(first), int(end))
-            others = self._faiss.IDSelectorNot(inner)
-            both = others if chosen is None else self._faiss.IDSelectorAnd(others, chosen)
-            params = self._faiss.SearchParametersIVF(sel=both, nprobe=lists[1].shape[1])
-            scores[rows], passages[rows] = self._search(vectors[rows], (lists[0][rows], lists[1][rows]), wide, params)
-        return _ordered(scores, passages, k)
+        every = None if chosen is None else self._faiss.SearchParametersIVF(sel=chosen, nprobe=lists[1].shape[1])
+        out = np.zeros((len(vectors), 2), np.int64) if leave_out is None else leave_out
+        leaves = out[:, 1] > out[:, 0]
+        scores, passages = np.full((len(vectors), k), -np.inf, np.float32), np.full((len(vectors), k), -1, np.int64)
+        todo = [(np.flatnonzero(~leaves), k + 1, every), (np.flatnonzero(leaves), k + _SPARE, every)]
+        while todo:  # each row by itself decides how far it is searched, so that no other row shows in what it finds
+            rows, wide, params = todo.pop()
+            step = max(1, _AT_ONCE // wide)
+            if len(rows) > step:
+                todo += [(rows[at : at + step], wide, params) for at in range(0, len(rows), step)]
+                continue
+            found, numbers = self._search(vectors[rows], (lists[0][rows], lists[1][rows]), wide, params)
+            last, whole = found.min(axis=1, initial=np.inf), (numbers < 0).any(axis=1)
+            left = (numbers >= out[rows, :1]) & (numbers < out[rows, 1:])
+            best = _ordered(np.where(left, -np.inf, found).astype(np.float32), np.where(left, -1, numbers), k)
+            scores[rows], passages[rows] = best.scores, best.passages
+            # Of those that score like the last that was found, others may be behind it, with smaller numbers.
+            more = rows[~whole & (best.scores[:, -1] <= last)]
+            todo += [
+                (more[(out[more] == pair).all(axis=1)], _WIDER * wide, self._but(pair, lists[1].shape[1], chosen))
+                for pair in np.unique(out[more], axis=0)
+            ]
+        return Hits(scores, passages)
+
+    def _but(self, pair: NDArray[np.int64], probes: int, chosen: Any) -> Any:
+        """How faiss is told to pass over some chunks, and over all that are not ``chosen``."""
+        selector = self._faiss.IDSelectorNot(self._faiss.IDSelectorRange(int(pair[0]), int(pair[1])))
+        if chosen is not None:
+            selector = self._faiss.IDSelectorAnd(selector, chosen)
+        return self._faiss.SearchParametersIVF(sel=selector, nprobe=probes)
 
     def _search(
         self, vectors: NDArray[np.float32], lists: tuple[NDArray[np.float32], NDArray[np.int64]], k: int, params: Any = None
