@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,22 @@ def test_addresses_with_nothing_behind_them(bucket: Bucket, endpoint: str, place
         gone.fetch(tmp_path / "here")
     with pytest.raises(StrongroomError):
         Bucket.at("s3://no-such-bucket-here/x", endpoint=endpoint).push(place)
+
+
+def test_what_a_killed_push_left_is_removed_and_what_is_half_there_is_brought_again(
+    bucket: Bucket, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.push(place)
+    law, cells = (Datastore.open(place).source(name).manifest.folder for name in ("law", "cells"))
+    drop(place, "law")
+    with monkeypatch.context() as patched:
+        patched.setattr(Bucket, "_sweep" if hasattr(Bucket, "_sweep") else "_remove", lambda *_: None)  # it is killed here
+        bucket.push(place)
+    assert any(name.startswith(f"sources/{law}/") for name in names(bucket))
+    bucket.client.delete_object(Bucket=bucket.bucket, Key=f"{bucket.prefix}/sources/{cells}/tokens.u16")
+    bucket.push(place)  # what was put there of late can be of somebody who is about to name it
+    assert f"sources/{cells}/tokens.u16" in names(bucket)
+    monkeypatch.setattr("strongroom.app.stores.bucket._LATE", timedelta(-1))
+    bucket.push(place)
+    assert names(bucket) == set(lm_case.tree(place)) - {"lock"}
+    assert bucket.fetch(tmp_path / "here") == Datastore.open(place).version

@@ -198,15 +198,20 @@ def test_dropping_what_is_not_there(one: Path) -> None:
 READER = """
 import sys
 from pathlib import Path
+import numpy as np
 from strongroom.lm.datastore import Datastore
-from strongroom.lm.datastore import Head
-seen = set()
+seen = {}
 print("ready", flush=True)
 while not Path(sys.argv[2]).exists():
     store = Datastore.open(sys.argv[1])
     for source in store.sources.values():
         source.passage(source.manifest.chunks - 1)
-    seen.add(tuple(store.names))
+    hits = store.search(np.full((1, 8), 9), 3)
+    what = store.version, {name: (one.passages.tolist(), one.scores.tobytes()) for name, one in hits.items()}
+    if len(seen) < len({**seen, tuple(store.names): what}):
+        print("one", flush=True)
+    assert seen.setdefault(tuple(store.names), what) == what
+    assert list(hits) == store.names
 print(sorted(seen))
 """
 
@@ -225,6 +230,7 @@ def test_a_reader_never_sees_a_mixture_while_another_process_drops_and_adds(tmp_
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "ready\n"
+        assert reader.stdout.readline() == "one\n"
         for _ in range(15):
             # Both are there for a moment, and never none or half of one.
             with brought(place, found(tmp_path / "kept-cells")) as checked:
@@ -233,8 +239,15 @@ def test_a_reader_never_sees_a_mixture_while_another_process_drops_and_adds(tmp_
             with brought(place, found(tmp_path / "kept-law")) as checked:
                 add(place, checked)
             drop(place, "cells")
+        with brought(place, found(tmp_path / "kept-cells")) as checked:
+            add(place, checked)
+        states = 1
+        while states < 2:  # it has seen another than at first
+            line = reader.stdout.readline()
+            assert line, "the reader ended"
+            states += line == "one\n"
         end.touch()
-        said = reader.stdout.read()
+        said = reader.stdout.read().splitlines()[-1]
     assert reader.returncode == 0
     assert set(map(tuple, json.loads(said.replace("(", "[").replace(",)", "]").replace(")", "]").replace("'", '"')))) <= {
         ("law",),

@@ -20,7 +20,7 @@ from typing import Final
 
 import numpy as np
 
-from strongroom.errors import BadManifest, DigestMismatch, NotAStore, StoreTruncated
+from strongroom.errors import BadManifest, DigestMismatch, EmptySource, NotAStore, StoreTruncated
 
 from . import document
 from .disk import small
@@ -79,8 +79,13 @@ class Parts:
             probes: lists that are searched for a query, at most all.
             retriever: ``tfidf-svd``, or ``sentences``.
             tokenizer: one that is there already.
+
+        Raises:
+            EmptySource: there is none.
         """
-        texts = list(texts)
+        texts = [text for text in texts if text]
+        if not texts:
+            raise EmptySource("there is no public text to learn from")
         tokenizer = tokenizer or Tokenizer.train(texts, size)
         batches = (texts[at : at + _BATCH] for at in range(0, len(texts), _BATCH))  # the library's answers are large
         chunks = np.concatenate([chunked(tokenizer.encode_many(batch), CHUNK) for batch in batches])

@@ -37,7 +37,10 @@ from .tokenizer import END, PAD, Tokens
 PURPOSE: Final = "strongroom.source.v1"
 FILES: Final = ("documents.u64", "ids.u64", "ids.utf8", "index.faiss", "passages.u64", "tokens.u16")
 MAX_DOCUMENTS: Final = 1 << 40
+MAX_ID: Final = 1024
+"""Characters of a document's id."""
 _PIECE: Final = 1 << 20
+_VECTORS: Final = 1 << 14  # looked at at once
 
 Said = Callable[[int], None]
 
@@ -383,6 +386,7 @@ def check(folder: Path, parts: Parts, said: Said = lambda _done: None) -> Checke
     source = Source(folder, manifest, parts)
     _ascends(source.documents, manifest.tokens, "documents.u64")
     _ascends(source._ids, manifest.files["ids.utf8"].size, "ids.u64")  # noqa: SLF001 - this module's own
+    _texts(source)
     _chunks(source)
     _tokens(source)
     _numbers(source)
@@ -391,8 +395,8 @@ def check(folder: Path, parts: Parts, said: Said = lambda _done: None) -> Checke
     return found
 
 
-def _blocks(count: int) -> list[slice]:
-    return [slice(at, min(at + _PIECE, count)) for at in range(0, count, _PIECE)]
+def _blocks(count: int, size: int = _PIECE) -> list[slice]:
+    return [slice(at, min(at + size, count)) for at in range(0, count, size)]
 
 
 def _ascends(offsets: NDArray[np.uint64], end: int, name: str) -> None:
@@ -401,6 +405,21 @@ def _ascends(offsets: NDArray[np.uint64], end: int, name: str) -> None:
         wrong = wrong or bool((offsets[block.start + 1 : block.stop + 1] < offsets[block]).any())
     if wrong:
         raise BadManifest(f"{name}: offsets do not ascend from nothing to the end")
+
+
+def _texts(source: Source) -> None:
+    """Every id is a line of text by itself. Raises BadManifest."""
+    ids, offsets = source._id_bytes, source._ids  # noqa: SLF001 - this module's own
+    for block in _blocks(source.manifest.documents, _VECTORS):
+        bounds = offsets[block.start : block.stop + 1].astype(np.int64)
+        wrong = bool((np.diff(bounds) < 1).any()) or bool((np.diff(bounds) > 4 * MAX_ID).any())
+        wrong = wrong or bool((ids[bounds[:-1]] & 0xC0 == 0x80).any())  # it begins within a letter
+        try:
+            wrong = wrong or not bytes(ids[bounds[0] : bounds[-1]]).decode().isprintable()
+        except UnicodeDecodeError:
+            wrong = True
+        if wrong:
+            raise BadManifest("ids.utf8: an id is no line of text")
 
 
 def _chunks(source: Source) -> None:
@@ -435,9 +454,10 @@ def _numbers(source: Source) -> None:
         at += size * (width + 8)
         if int(numbers.min()) < 0 or int(numbers.max()) >= len(there) or not (np.diff(numbers) > 0).all():
             raise BadManifest("index.faiss: numbers of chunks are not in their order")
-        squares = np.square(vectors).sum(axis=1)
-        if not bool(((squares < 1e-6) | (np.abs(squares - 1) < 1e-3)).all()):
-            raise BadManifest("index.faiss: a vector is not of length 1")
+        for block in _blocks(size, _VECTORS):
+            squares = np.square(vectors[block]).sum(axis=1)
+            if not bool(((squares < 1e-6) | (np.abs(squares - 1) < 1e-3)).all()):
+                raise BadManifest("index.faiss: a vector is not of length 1")
         there[numbers] = True
     if not there.all():
         raise BadManifest("index.faiss: a chunk is not in it")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -93,13 +94,13 @@ class Texts:
             if path.is_dir():
                 inside = sorted(one for one in path.rglob("*") if one.is_file() and _kind(one) is not None)
                 files += inside
-                names += [str(one.relative_to(path)) for one in inside]
+                names += [_name(str(one.relative_to(path))) for one in inside]
             else:
                 path.stat()
                 if _kind(path) is None:
                     raise NotATextFile(f"{path.name} is of no kind that documents are read from")
                 files.append(path)
-                names.append(path.name)
+                names.append(_name(path.name))
         if not files:
             raise EmptySource("there is no file with documents")
         return cls(files, names)
@@ -110,9 +111,9 @@ class Texts:
         return sum(path.stat().st_size for path in self.files)
 
     def state(self) -> list[list[int]]:
-        """What the system tells of each file: changed where it was changed."""
-        found = [path.stat() for path in self.files]
-        return [[one.st_size, one.st_mtime_ns] for one in found]
+        """What the system tells of each file, and a number of its path: changed where it was changed, or is another."""
+        found = [(path.stat(), zlib.crc32(os.fsencode(path.resolve()))) for path in self.files]
+        return [[one.st_size, one.st_mtime_ns, number] for one, number in found]
 
     def read(self, place: Place = Place(), end: Place | None = None) -> Iterator[Found]:
         """The documents from a place on, as far as another, of :meth:`places`, or to the last.
@@ -197,7 +198,7 @@ class Texts:
                 text = data.decode("utf-8")
             except UnicodeDecodeError:
                 raise NotUtf8(f"{name} is not UTF-8") from None
-            yield Document(name[-_MAX_ID:], _text(text, name), after)
+            yield Document(_id(name[-_MAX_ID:], "", name), _text(text, name), after)
         except DatastoreError as error:
             yield Passed(error, after)
 
@@ -211,6 +212,8 @@ class Texts:
         try:
             with parquet.ParquetFile(self.files[place.file]) as file:
                 columns = [column for column in ("id", "text") if column in file.schema_arrow.names]
+                if max(map(file.schema_arrow.names.count, ("id", "text"))) > 1:
+                    raise NotATextFile(f'{name} has two columns "id" or "text"')
                 if "text" not in columns or not _textual(file.schema_arrow.field("text").type):
                     raise NotATextFile(f'{name} has no column "text" with text in it')
                 count = 0
@@ -218,14 +221,20 @@ class Texts:
                     if count + len(batch) <= place.documents:
                         count += len(batch)
                         continue
-                    for row in batch.to_pylist():
+                    for number in range(len(batch)):
                         count += 1
                         if count > place.documents:
-                            yield _from_row(row, name, count, Place(place.file, count))
-        except pa.ArrowInvalid:
+                            yield _from_row(batch.slice(number, 1), name, count, Place(place.file, count))
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError):  # what it says of a damaged page has no number
             raise NotATextFile(f"{name} is no Parquet file, or damaged") from None
-        except UnicodeDecodeError:
-            raise NotUtf8(f"{name}: a text is not UTF-8") from None
+
+
+def _name(name: str) -> str:
+    """How a file is called in ids and messages: a line of text, whatever bytes its name on the disk has."""
+    readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in readable)
 
 
 def _within(path: Path, number: int, first: int, each: int) -> list[Place]:
@@ -251,9 +260,13 @@ def _textual(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _from_row(row: dict[str, Any], name: str, count: int, after: Place) -> Found:
+def _from_row(batch: Any, name: str, count: int, after: Place) -> Found:
     where = f"{name}, row {count}"
     try:
+        try:
+            row = batch.to_pylist()[0]
+        except UnicodeDecodeError:
+            raise NotUtf8(f"{where}: not UTF-8") from None
         text = row["text"]
         if text is None:
             raise EmptyDocument(f"{where}: the document is empty")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,12 +25,13 @@ from strongroom.lm.disk import remove, roomy
 from strongroom.lm.locks import alone, emptied
 from strongroom.lm.parts import FILES as PARTS_FILES
 from strongroom.lm.parts import Parts
-from strongroom.lm.source import Checked, check, lengths, read_manifest
+from strongroom.lm.source import Checked, Source, check, lengths, read_manifest
 
 _GONE: Final = {"404", "NoSuchKey", "NoSuchBucket"}
 _CHANGED: Final = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _DENIED: Final = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _TRIES: Final = 5
+_LATE: Final = timedelta(days=1)
 _RETRIES: Final = {"total_max_attempts": 3, "mode": "standard"}
 
 Said = Callable[[int], None]
@@ -81,13 +83,19 @@ class Bucket:
                 raise BadAnswer("an object in the bucket is larger than anything of its name is")
             return found["Body"].read(), found["ETag"]
 
-    def _there(self, name: str) -> bool:
-        try:
-            with _said():
-                self.client.head_object(Bucket=self.bucket, Key=self._key(name))
-        except _Missing:
-            return False
-        return True
+    def _whole(self, place: str, source: Source) -> bool:
+        """Whether every file of a source is there, each of its length."""
+        sizes = {name: file.size for name, file in source.manifest.files.items()}
+        sizes["manifest.json"] = len(source.manifest.encode())
+        return sizes.items() <= {name: size for name, size, _ in self._listed(f"{place}/")}.items()
+
+    def _listed(self, place: str) -> Iterator[tuple[str, int, datetime]]:
+        """What is below a place: its name there, its bytes, and when it was put there."""
+        start = self._key(place)
+        with _said():
+            for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start):
+                for one in page.get("Contents", ()):
+                    yield one["Key"].removeprefix(start), one["Size"], one["LastModified"]
 
     def head(self) -> tuple[Head, str]:
         """What is in the store, and the tag of its head. Raises NotAStore, BadManifest, StoreVersion."""
@@ -120,15 +128,16 @@ class Bucket:
             self._up(folder / PARTS, PARTS, reversed(PARTS_FILES), count)
         for source in store.sources.values():
             place = f"{SOURCES}/{source.manifest.folder}"
-            if not self._there(f"{place}/manifest.json"):
+            if not self._whole(place, source):
                 self._up(source.folder, place, [*source.manifest.files, "manifest.json"], count)
         condition = {"IfMatch": tag} if before is not None else {"IfNoneMatch": "*"}
         with _said():
             self.client.put_object(Bucket=self.bucket, Key=self._key(HEAD), Body=store.head.encode(), **condition)
-        for name in set(before.sources) if before is not None else ():
-            assert before is not None
-            if before.sources[name] not in store.head.sources.values():
-                self._remove(f"{SOURCES}/{before.folder(name)}")
+        for source in store.sources.values():  # who removed it before our head was there did so after we looked
+            place = f"{SOURCES}/{source.manifest.folder}"
+            if not self._whole(place, source):
+                self._up(source.folder, place, [*source.manifest.files, "manifest.json"], count)
+        self._sweep(before.folders if before is not None else set())
         return store.version
 
     def _up(self, folder: Path, place: str, names: Any, count: _Count) -> None:
@@ -136,12 +145,27 @@ class Bucket:
             with _said():
                 self.client.upload_file(str(folder / name), self.bucket, self._key(f"{place}/{name}"), Callback=count)
 
-    def _remove(self, place: str) -> None:
+    def _sweep(self, dropped: set[str]) -> None:
+        """Remove what no head names: what the head before named, and what somebody left who was interrupted.
+
+        What was put there of late can be somebody's who is about to name it; the bucket's own clock says what that is.
+        """
+        found: dict[str, datetime] = {}
+        for name, _, when in self._listed(f"{SOURCES}/"):
+            folder = name.partition("/")[0]
+            found[folder] = max(when, found.get(folder, when))
         with _said():
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._key(place) + "/")
-            for page in pages:
-                for one in page.get("Contents", ()):
-                    self.client.delete_object(Bucket=self.bucket, Key=one["Key"])
+            now = self.client.head_object(Bucket=self.bucket, Key=self._key(HEAD))["LastModified"]
+        for folder, when in found.items():
+            if (folder in dropped or now - when > _LATE) and folder not in self.head()[0].folders:
+                self._remove(f"{SOURCES}/{folder}/")
+
+    def _remove(self, place: str) -> None:
+        """The manifest first: without it there is no source, whatever else is left."""
+        names = [name for name, _, _ in self._listed(place)]
+        for name in sorted(names, key=lambda name: name != "manifest.json"):
+            with _said():
+                self.client.delete_object(Bucket=self.bucket, Key=self._key(f"{place}{name}"))
 
     # --- down -------------------------------------------------------------------------------------------------------
 
