@@ -139,6 +139,28 @@ def test_runs_and_parts_do_not_show_in_what_is_built(tmp_path: Path) -> None:
     assert lm_case.tree(whole.folder) == source
 
 
+LITTLE = """
+import resource, sys
+from pathlib import Path
+import lm_case
+from strongroom.lm.build import build
+from strongroom.lm.texts import Texts
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+import strongroom.lm.part as part
+part._BATCH = 1
+print(build(sys.argv[1], lm_case.about("law"), Texts.of([Path(sys.argv[2])]), run=1).digest)
+"""
+
+
+def test_more_runs_than_files_that_can_be_open(tmp_path: Path) -> None:
+    file = lm_case.lines(tmp_path / "a.jsonl", lm_case.texts("law", 60, words=20))
+    expected = build(lm_case.store(tmp_path / "one"), lm_case.about("law"), Texts.of([file])).digest
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", LITTLE, str(lm_case.store(tmp_path / "two")), str(file)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == expected, ran.stderr
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

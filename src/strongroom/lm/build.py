@@ -105,24 +105,20 @@ def finish(pieces: Sequence[Path], about: About, parts: Parts, folder: Path) -> 
     folder.mkdir(parents=True)
     runs = []
     first = 0
-    try:
-        for piece in pieces:
-            runs.append(Runs(piece, first, parts.quantizer.lists, parts.quantizer.dimensions))
-            first += runs[-1].progress.chunks
-        total = [run.progress for run in runs]
-        if not sum(one.documents for one in total):
-            raise EmptySource("no document is in it")
-        files = {
-            "tokens.u16": _write(folder / "tokens.u16", _joined(pieces, "tokens.u16")),
-            "ids.utf8": _write(folder / "ids.utf8", _joined(pieces, "ids.utf8")),
-            "documents.u64": _write(folder / "documents.u64", _offsets(pieces, "lengths.u64", 1)),
-            "passages.u64": _write(folder / "passages.u64", _offsets(pieces, "lengths.u64", CHUNK)),
-            "ids.u64": _write(folder / "ids.u64", _offsets(pieces, "id-lengths.u64", 1)),
-            "index.faiss": _write(folder / "index.faiss", _index(runs, parts)),
-        }
-    finally:
-        for run in runs:
-            run.close()
+    for piece in pieces:
+        runs.append(Runs(piece, first, parts.quantizer.lists, parts.quantizer.dimensions))
+        first += runs[-1].progress.chunks
+    total = [run.progress for run in runs]
+    if not sum(one.documents for one in total):
+        raise EmptySource("no document is in it")
+    files = {
+        "tokens.u16": _write(folder / "tokens.u16", _joined(pieces, "tokens.u16")),
+        "ids.utf8": _write(folder / "ids.utf8", _joined(pieces, "ids.utf8")),
+        "documents.u64": _write(folder / "documents.u64", _offsets(pieces, "lengths.u64", 1)),
+        "passages.u64": _write(folder / "passages.u64", _offsets(pieces, "lengths.u64", CHUNK)),
+        "ids.u64": _write(folder / "ids.u64", _offsets(pieces, "id-lengths.u64", 1)),
+        "index.faiss": _write(folder / "index.faiss", _index(runs, parts)),
+    }
     manifest = Manifest(
         about,
         parts.digest,

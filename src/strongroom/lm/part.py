@@ -253,7 +253,8 @@ class Runs:
         runs = [_run(folder, number) for number in range(progress.runs)]
         found = [np.frombuffer(run("sizes").read_bytes(), "<i8") for run in runs]
         self._sizes = np.stack(found) if found else np.zeros((0, lists), np.int64)
-        self._files = [(run("vectors").open("rb"), run("numbers").open("rb")) for run in runs]
+        self._files = [(run("vectors"), run("numbers")) for run in runs]
+        self._behind = np.zeros(len(runs), np.int64)  # vectors of each run that were taken
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -261,12 +262,17 @@ class Runs:
 
     def take(self, number: int) -> Iterator[tuple[bytes, NDArray[np.int64]]]:
         """A list's vectors and their chunks' numbers, run by run. Lists are asked for in order, each once."""
-        for (vectors, numbers), sizes in zip(self._files, self._sizes, strict=True):
-            size = int(sizes[number])
+        for run, (vectors, numbers) in enumerate(self._files):  # opened for each list anew: there can be thousands
+            size, behind = int(self._sizes[run, number]), int(self._behind[run])
+            self._behind[run] += size
             if size:
-                yield vectors.read(size * self._width), np.frombuffer(numbers.read(8 * size), "<i8") + self._first
+                yield (
+                    _read(vectors, behind * self._width, size * self._width),
+                    np.frombuffer(_read(numbers, 8 * behind, 8 * size), "<i8") + self._first,
+                )
 
-    def close(self) -> None:
-        for pair in self._files:
-            for file in pair:
-                file.close()
+
+def _read(path: Path, at: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(at)
+        return file.read(size)
