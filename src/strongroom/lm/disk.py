@@ -12,6 +12,7 @@ from typing import Final
 
 from strongroom.errors import BadManifest, DiskFull, StoreTruncated
 
+_DESCRIPTORS: Final = Path("/proc/self/fd")
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -56,13 +57,15 @@ def put(path: Path, data: bytes) -> None:
 
 
 def small(path: Path, most: int) -> bytes:
-    """A file that is read as a whole: a plain one, of at most so many bytes, and by no link.
+    """A file that is read as a whole: a plain one, of at most so many bytes, and by no link but one to a descriptor of this
+    process, by which memory files are named.
 
     Raises:
         StoreTruncated: it is a link, a pipe or a device. BadManifest: it is larger. OSError, where it cannot be read.
     """
+    follow = 0 if path.parent == _DESCRIPTORS else os.O_NOFOLLOW
     try:
-        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        found = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise StoreTruncated(f"{path.name} is no plain file") from None

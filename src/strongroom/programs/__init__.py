@@ -66,6 +66,10 @@ CLAIMS: Final[Mapping[str, type[ProgramError]]] = {
 }
 """The failures that a program may claim. Those of time, size and protocol are for the parent alone to find."""
 
+_RETRIEVES: Final = (
+    *("beside", "datastore", "disk", "document", "gates", "generation", "head", "influence", "leavings", "locks", "nearest"),
+    *("packed", "parts", "readout", "retrieval", "retriever", "sentences", "source", "tokenizer", "weights"),
+)
 _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "code": (
         *(
@@ -102,24 +106,7 @@ _SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
             f"lm/{file}.py"
             for file in ("__init__", "engine", "folder", "gguf", "llama", "request", "seated", "transformers")
         ),
-        *(  # what retrieves
-            f"lm/{file}.py"
-            for file in (
-                *(
-                    "beside",
-                    "datastore",
-                    "disk",
-                    "document",
-                    "gates",
-                    "generation",
-                    "influence",
-                    "nearest",
-                    "packed",
-                    "parts",
-                ),
-                *("readout", "retrieval", "retriever", "sentences", "source", "tokenizer", "weights"),
-            )
-        ),
+        *(f"lm/{file}.py" for file in _RETRIEVES),
     ),
 }
 _FRAME: Final = (
