@@ -54,10 +54,29 @@ def put_back(shared: Shared, *names: str) -> None:
         book.marks.confirm(None, shared.world.clock())
 
 
+def put_back_empty(shared: Shared, *names: str) -> dict[str, Envelope]:
+    """Their books are as before they were dealt anything, and confirmed. What they had been dealt, as it came."""
+    dealt = {}
+    for name in names:
+        book = shared.keepers[name].book
+        dealt[name] = book.share(shared.manifest.digest).deal.sign(OWNER.signing)
+        with book._db.write() as c:
+            for table in ("runs", "slots", "given", "shares", "words", "over", "counted"):
+                c.execute(f"DELETE FROM {table}")
+        book.marks.confirm(None, shared.world.clock())
+    return dealt
+
+
+def take_again(shared: Shared, name: str, deal: Envelope) -> None:
+    """Anybody can send it: it is the owner's, whoever brings it."""
+    keeper = shared.keepers[name]
+    take(deal, here=keeper.here, book=keeper.book)
+
+
 def renew(shared: Shared, names: tuple[str, ...], *, recalled: tuple[str, ...] = NAMES[:3]) -> Any:
     """Deal anew, out of what these brokers gave back."""
     found = shared.recall(recalled)
-    more = {"taken": found.taken, "withdrawn": found.withdrawn, "over": found.over}
+    more = {"taken": found.taken, "withdrawn": found.withdrawn, "over": found.over, "heard": found.heard}
     shared.deal(names, shared.enrolment.threshold, shared.enrolment.epoch + 1, **more)
     shared.say(Says.APPROVED, names)
     return found
@@ -110,6 +129,47 @@ def test_once_enough_others_counted_a_restored_broker_counts_in_full_again(share
     assert renew(shared, NAMES[:3]).restored == {}
 
 
+def test_a_deal_that_comes_again_does_not_say_that_a_restored_broker_knows_what_it_gave(shared: Shared) -> None:
+    """Slot 1 has opened by ada and ben. Ada's book is from before its share came, and somebody sends the share again."""
+    first = shared.enclave()
+    released = first.ask_share("ada", 1)
+    assert [code(found) for found in (released, first.ask_share("ben", 1))] == ["", ""]
+    again = put_back_empty(shared, "ada")["ada"]
+    take_again(shared, "ada", again)
+    ada = shared.keepers["ada"]
+    order = Recall(shared.manifest.digest, "hospital", 1).sign(OWNER.signing)
+    answer = give_back(order, here=ada.here, book=ada.book)
+    found = papers(shared)
+    assert found.release(released.envelope, broker_key("ada").public)
+    found.account(answer, shared.enrolment, 1)
+    assert found.lies() == []  # it does not account for what it lost
+    assert renew(shared, ("cy", "dee", "eve"), recalled=("ada", "cy")).over == NOW
+    other = shared.enclave("other", OTHER_RUN)
+    assert [code(other.ask_share(name, 1)) for name in ("cy", "dee", "eve")] == [BookRestored.code] * 3
+
+
+def test_a_deal_that_heard_of_one_restore_says_nothing_of_the_next(shared: Shared) -> None:
+    """The share came with the owner's word that it knows of the first; it was given by, and forgotten again."""
+    put_back(shared, "ada")
+    renew(shared, NAMES[:3])
+    anew(shared)
+    first = shared.enclave()
+    assert [code(first.ask_share(name, 1)) for name in ("ada", "ben")] == ["", ""]
+    shared.world.clock.now += 1
+    again = put_back_empty(shared, "ada")["ada"]
+    take_again(shared, "ada", again)
+    assert renew(shared, ("cy", "dee", "eve"), recalled=("ada", "cy")).over == shared.world.clock()
+    other = shared.enclave("other", OTHER_RUN)
+    assert [code(other.ask_share(name, 1)) for name in ("cy", "dee", "eve")] == [BookRestored.code] * 3
+
+
+def test_a_restored_broker_whose_share_came_again_counts_in_full_once_its_owner_knows(shared: Shared) -> None:
+    again = put_back_empty(shared, "ada")["ada"]
+    take_again(shared, "ada", again)
+    assert set(renew(shared, NAMES[:3]).restored) == {"ada"}
+    assert renew(shared, NAMES[:3]).restored == {}
+
+
 def test_a_withdrawal_that_a_new_broker_was_never_told_holds_there(shared: Shared) -> None:
     """The lab told ada and ben; the owner knows nothing, deals to others, and says that it approved."""
     found = Withdrawal(shared.contract.digest, "lab", NOW, "")
@@ -125,7 +185,7 @@ def test_a_withdrawal_that_a_new_broker_was_never_told_holds_there(shared: Share
 def test_another_owners_deal_ends_no_contract_of_mine(shared: Shared) -> None:
     ada = shared.keepers["ada"]
     with ada.book.transaction() as page:
-        page.learn(shared.manifest.digest, "lab", [Withdrawn(shared.contract.digest, "hospital")], 0)
+        page.learn(shared.manifest.digest, "lab", [Withdrawn(shared.contract.digest, "hospital")], 0, 0)
     assert code(shared.enclave().ask_share("ada", 1)) == ""
 
 
@@ -207,7 +267,10 @@ def test_an_older_broker_among_newer_ones_takes_gives_and_accounts(shared: Share
     assert [code(other.ask_share(name, 2)) for name in NAMES[:3]] == ["", "", ""]
 
 
-@pytest.mark.parametrize("more", [{"withdrawn": (Withdrawn(wire.digest(b"c"), "lab"),)}, {"over": NOW}])
+@pytest.mark.parametrize(
+    "more",
+    [{"withdrawn": (Withdrawn(wire.digest(b"c"), "lab"),)}, {"over": NOW}, {"heard": {broker_key("ada").public.keyid: NOW}}],
+)
 def test_an_older_broker_takes_no_deal_that_says_what_it_would_not_heed(shared: Shared, more: dict[str, Any]) -> None:
     """It keeps to the epoch before, which was recalled: it is as a dead one until it is updated."""
     old = Older(shared.world, "ada", shared.keepers["ada"].book)
@@ -231,6 +294,7 @@ def test_an_owner_of_the_version_before_names_the_broker_that_says_more(shared: 
     [
         {"withdrawn": []},
         {"over": 0},
+        {"restored": 0},
         {"withdrawn": [{"contract": wire.digest(b"c"), "party": "lab"}] * 2},
         {"withdrawn": [{"contract": wire.digest(b"c"), "party": "lab", "more": 1}]},
     ],

@@ -10,6 +10,7 @@ How they come by them is the attacker's choice.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -73,6 +74,7 @@ class Liar:
         s.withdrawn.clear()
         s.told.clear()
         s.over.clear()
+        s.counted.clear()
         return True
 
 
@@ -212,20 +214,30 @@ class Sharing(RuleBasedStateMachine):
             kept.append(deepcopy(self.shared.keepers[name].book._state))
             del kept[1:-1]
 
-    @rule(which=st.integers(0, 9), older=st.booleans())
+    @rule(which=st.integers(0, 9), older=st.sampled_from([0, -1, None]))
     @precondition(lambda self: any(self.backups.values()))
-    def put_back(self, which: int, older: bool) -> None:
+    def put_back(self, which: int, older: int | None) -> None:
         """It is put back, which its mark tells, and its owner confirms. What it forgot it gave to nobody else."""
         name = sorted(self.backups)[which % len(self.backups)]
-        kept = self.backups[name]
-        self.shared.keepers[name].book.put_back(kept[0] if older else kept[-1], self.shared.world.clock())
+        book = type(self.shared.keepers[name].book)(Entropy("new"))._state if older is None else self.backups[name][older]
+        self.shared.world.clock.now += 1
+        self.shared.keepers[name].book.put_back(book, self.shared.world.clock())
+
+    @rule(which=st.integers(0, 99))
+    def deal_again(self, which: int) -> None:
+        """Somebody brings a broker what it was dealt once more."""
+        name, deal = self.shared.sent[which % len(self.shared.sent)]
+        keeper = self.shared.keepers[name]
+        if name not in self.liars and name not in self.dead:
+            with suppress(StrongroomError):
+                take(deal, here=keeper.here, book=keeper.book)
 
     @rule(count=st.integers(1, 5), sure=st.integers(0, 2))
     def put_back_together(self, count: int, sure: int) -> None:
         """The first of them, as after a fire."""
         for holder in self.shared.enrolment.holders[: count if sure == 2 else 0]:
             if holder.name in self.backups and holder.name not in self.dead:
-                self.put_back(sorted(self.backups).index(holder.name), True)
+                self.put_back(sorted(self.backups).index(holder.name), 0)
 
     # --- the owner ---
 
@@ -276,7 +288,9 @@ class Sharing(RuleBasedStateMachine):
         names = names[:n]
         if len(names) < n or len(set(names) & set(self.liars)) > self.most_liars(t, n):
             return  # more liars than the law allows
-        made = self.shared.dealt(names, t, before.epoch + 1, taken=found.taken, withdrawn=found.withdrawn, over=found.over)
+        made = self.shared.dealt(
+            names, t, before.epoch + 1, taken=found.taken, withdrawn=found.withdrawn, over=found.over, heard=found.heard
+        )
         self.shared.enrolment = self.enrolments[before.epoch + 1] = self.shared.verify(made.enrolment)
         self.deals = dict(zip(names, made.deals, strict=True))
         self.dead &= set(names[: n - t])  # nobody is dead that must not be
@@ -319,6 +333,7 @@ class Sharing(RuleBasedStateMachine):
             shared.keepers[name] = Keeper(shared.world, name, self.book(name))
         keeper = shared.keepers[name]
         deal = self.deals.pop(name)
+        shared.sent.append((name, deal))
         take(deal, here=keeper.here, book=keeper.book)
         self.papers.deal(deal)
         if name in self.liars:

@@ -67,6 +67,7 @@ class Shared:
         self.keepers = {name: Keeper(self.world, name, book(name)) for name in names}
         self.entropy = Entropy("the hospital deals")
         self.contract = sign_all(self.world.proposal(**{"limits": Limits(runs, 300, 1 << 30), **changes}))
+        self.sent: list[tuple[str, Envelope]] = []  # every deal that was brought to a broker
         self.deal(names, threshold, 1)
         self.say(Says.APPROVED)
 
@@ -88,6 +89,7 @@ class Shared:
         for name, envelope in zip(names, found.deals, strict=True):
             if name not in self.keepers:
                 self.keepers[name] = Keeper(self.world, name, self._book(name))
+            self.sent.append((name, envelope))
             take(envelope, here=self.keepers[name].here, book=self.keepers[name].book)
         self.published = found.enrolment
         self.enrolment = self.verify(found.enrolment)

@@ -169,6 +169,7 @@ class _State:
     told: set[tuple[str, str, str, str]] = field(default_factory=set)
     concerns: set[tuple[str, str]] = field(default_factory=set)
     over: dict[str, int] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
 
 
 class MemoryBook:
@@ -255,13 +256,17 @@ class MemoryBook:
             place = (t.contract, manifest, t.slot)
             s.slots[place] = merged(s.slots.get(place, t.keyset), t.keyset)
 
-    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int) -> None:
+    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int, restored: int) -> None:
         s = self._state
         s.told |= {(w.contract, w.party, owner, manifest) for w in withdrawn}
         s.over[manifest] = max(over, s.over.get(manifest, 0)) if over else 0
+        if restored:
+            s.counted[manifest] = restored
 
     def uncounted(self, manifest: str) -> int:
-        return self._state.over.get(manifest, 0)
+        s = self._state
+        own = s.over.get("", 0)
+        return max(s.over.get(manifest, 0), own if s.counted.get(manifest) != own else 0)
 
     def withdrawn(self, manifest: str, owner: str) -> list[Withdrawn]:
         s = self._state
@@ -277,7 +282,8 @@ class MemoryBook:
             s.approved.clear()
             s.words = {w for w in s.words if w[2] is not Says.APPROVED}
             s.shares = {m: replace(held, recalled=True) for m, held in s.shares.items()}
-            s.over |= dict.fromkeys(["", *s.shares], at)
+            s.over[""] = at
+            s.counted.clear()
 
     def recall(self, manifest: str) -> None:
         self._state.shares[manifest] = replace(self._state.shares[manifest], recalled=True)

@@ -215,6 +215,10 @@ def deal_cases() -> dict[str, dict[str, Any]]:
     add("ok-over", "contracts that had begun are over; software from before refuses it", "ok", {"over": NOW})
     add("withdrawn-empty", "a member that says nothing", "wire.bad_field", {"withdrawn": []})
     add("withdrawn-twice", "one withdrawal twice", "wire.bad_field", {"withdrawn": [left, left]})
+    add(
+        "ok-restored", "the owner knows that the book was put back; software from before refuses it", "ok", {"restored": NOW}
+    )
+    add("restored-0", "a time that says nothing", "wire.bad_field", {"restored": 0})
     add("over-0", "a time that says nothing", "wire.bad_field", {"over": 0})
     return cases
 

@@ -17,7 +17,7 @@ from .asset import AssetKey, Manifest, verify_manifest
 from .errors import StrongroomError, TooFewShares, WrongEpoch
 from .holding import MAX_WITHDRAWN, TOO_MANY, Deal, Recalled, Taken, Withdrawn, together
 from .party import DecryptionKey, PartyKeys
-from .threshold import Enrolment, HolderCard, Share, combine, split
+from .threshold import Enrolment, Holder, HolderCard, Share, combine, split
 from .wire import Envelope
 
 
@@ -45,6 +45,7 @@ def deal(
     taken: tuple[Taken, ...] = (),
     withdrawn: tuple[Withdrawn, ...] = (),
     over: int = 0,
+    heard: Mapping[str, int] | None = None,
     entropy: Callable[[int], bytes],
 ) -> Dealt:
     """Share an asset's key over brokers.
@@ -56,7 +57,7 @@ def deal(
         epoch: 1, or one more than the newest that anybody was dealt.
         threshold: how many shares open it.
         cards: the brokers, in the order of their shares.
-        taken, withdrawn, over: what :func:`collect` found.
+        taken, withdrawn, over, heard: what :func:`collect` found.
         entropy: n fresh random bytes.
 
     Raises:
@@ -73,11 +74,14 @@ def deal(
         entropy=entropy,
     )
     signed = enrolment.sign(keys.signing)
+    known = heard or {}
     deals = tuple(
-        Deal.make(signed, manifest, share, card, taken, withdrawn=withdrawn, over=over).sign(keys.signing)
-        for share, card in zip(shares, cards, strict=True)
+        Deal.make(
+            signed, manifest, share, c, taken, withdrawn=withdrawn, over=over, restored=known.get(c.broker_key.keyid, 0)
+        )
+        for share, c in zip(shares, cards, strict=True)
     )
-    return Dealt(signed, deals)
+    return Dealt(signed, tuple(d.sign(keys.signing) for d in deals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Collected:
         over: 0; or, where fewer than ``t`` brokers know all that they gave, contracts that had begun then, Unix seconds, are
             over at every broker of the next epoch.
         restored: holder's name -> when it lost count, Unix seconds.
+        heard: the same by the id of the broker's key, for :func:`deal`.
         bad: holder's name -> what is wrong with its answer.
     """
 
@@ -99,6 +104,7 @@ class Collected:
     withdrawn: tuple[Withdrawn, ...]
     over: int
     restored: Mapping[str, int]
+    heard: Mapping[str, int]
     bad: Mapping[str, StrongroomError]
 
 
@@ -121,7 +127,7 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
     shares: list[Share] = []
     accounts: list[tuple[Taken, ...]] = []
     withdrawn: set[Withdrawn] = set()
-    restored: dict[str, int] = {}
+    lost: dict[Holder, int] = {}
     bad: dict[str, StrongroomError] = {}
     for index, envelope in sorted(answers.items()):
         try:
@@ -133,7 +139,7 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
             accounts.append(found.taken)
             withdrawn.update(found.withdrawn)
             if found.restored:
-                restored[enrolment.holder(index).name] = found.restored
+                lost[enrolment.holder(index)] = found.restored
     if len(shares) < enrolment.threshold:
         said = "; ".join(f"{name}: {error}" for name, error in bad.items())
         missing = ", ".join(h.name for i, h in enumerate(enrolment.holders, 1) if i not in answers)
@@ -144,5 +150,13 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
         )
     if len(withdrawn) > MAX_WITHDRAWN:
         raise WrongEpoch(f"{len(withdrawn)} withdrawals are known, more than a dealing can hold", hint=TOO_MANY)
-    over = max(restored.values(), default=0) if len(shares) - len(restored) < enrolment.threshold else 0
-    return Collected(combine(enrolment, shares, manifest), together(accounts), tuple(sorted(withdrawn)), over, restored, bad)
+    over = max(lost.values(), default=0) if len(shares) - len(lost) < enrolment.threshold else 0
+    return Collected(
+        key=combine(enrolment, shares, manifest),
+        taken=together(accounts),
+        withdrawn=tuple(sorted(withdrawn)),
+        over=over,
+        restored={h.name: at for h, at in lost.items()},
+        heard={h.broker_key.keyid: at for h, at in lost.items()},
+        bad=bad,
+    )

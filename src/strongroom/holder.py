@@ -33,10 +33,11 @@ class HolderPage(Protocol):
         A slot of which the book says something else is nobody's from now on.
         """
 
-    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int) -> None:
+    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int, restored: int) -> None:
         """Keep what the owner says with a deal: who withdrew, and that contracts that had begun at ``over`` are over.
 
-        What the book did not know of this asset (:meth:`uncounted`) is known with it, but for those.
+        What the book did not know of this asset (:meth:`uncounted`) is known with it, but for those, where ``restored`` is
+        when it was put back: a deal that does not say so may have come before, and what was given under it be forgotten.
         """
 
     def withdrawn(self, manifest: str, owner: str) -> Sequence[Withdrawn]:
@@ -45,7 +46,8 @@ class HolderPage(Protocol):
     def uncounted(self, manifest: str) -> int:
         """Of contracts that had begun then, Unix seconds, :meth:`taken` may leave something out; 0: of none.
 
-        It is so after the book was put back from a backup, until the owner deals anew; and where a deal says so.
+        It is so after the book was put back from a backup, until the owner deals anew and says that it knows; and where a
+        deal says so.
         """
 
     def recall(self, manifest: str) -> None:
@@ -103,7 +105,7 @@ def take(envelope: Envelope, *, here: Owner, book: HolderBook) -> Enrolment:
             if known.epoch >= enrolment.epoch:
                 raise WrongEpoch(f"a share of epoch {known.epoch} is here already")
         page.deal(enrolment.manifest, HeldShare(owner.name, deal), deal.taken)
-        page.learn(enrolment.manifest, owner.name, deal.withdrawn, deal.over)  # with the share, or not at all
+        page.learn(enrolment.manifest, owner.name, deal.withdrawn, deal.over, deal.restored)  # with the share
     return enrolment
 
 

@@ -146,6 +146,7 @@ class Deal:
         taken: what was given in earlier epochs, sorted.
         withdrawn: which parties withdrew from which contracts, as brokers of the epoch before knew, sorted.
         over: contracts that had begun then, Unix seconds, are over: nobody knows all that was given under them. 0: none.
+        restored: what this broker's account of the epoch before said of itself: it counts in full from here. 0: nothing.
     """
 
     enrolment: Envelope
@@ -155,6 +156,7 @@ class Deal:
     taken: tuple[Taken, ...] = ()
     withdrawn: tuple[Withdrawn, ...] = ()
     over: int = 0
+    restored: int = 0
 
     @classmethod
     def make(
@@ -167,16 +169,17 @@ class Deal:
         *,
         withdrawn: tuple[Withdrawn, ...] = (),
         over: int = 0,
+        restored: int = 0,
     ) -> Deal:
         """For the broker of this card."""
         info = _binding(DEAL_PURPOSE, enrolment=enrolment.digest, index=share.index, broker=card.broker_key.keyid)
         encrypted = card.share_key.encrypt(share.encode(), info=info)
-        return cls(enrolment, manifest, share.index, encrypted, taken, withdrawn, over)
+        return cls(enrolment, manifest, share.index, encrypted, taken, withdrawn, over, restored)
 
     def encode(self) -> bytes:
         return wire.encode(
             {
-                **_said(self.withdrawn, over=self.over),
+                **_said(self.withdrawn, over=self.over, restored=self.restored),
                 "enrolment": self.enrolment.to_json(),
                 "index": self.index,
                 "manifest": self.manifest.to_json(),
@@ -202,6 +205,7 @@ class Deal:
             taken=_taken(f),
             withdrawn=_withdrawn(f),
             over=f.integer("over", low=1) if f.has("over") else 0,
+            restored=f.integer("restored", low=1) if f.has("restored") else 0,
         )
         f.end()
         return found

@@ -292,6 +292,7 @@ def renew(
         taken=collected.taken,
         withdrawn=collected.withdrawn,
         over=collected.over,
+        heard=collected.heard,
         entropy=secrets.token_bytes,
     )
     _save(home, Sharing(sharing.manifest, dealt, cards, tuple(sorted(c.name for c in cards))))

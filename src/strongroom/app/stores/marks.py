@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from .sqlite import Database
 
 # heads: of every number. put_back: one row in a book that came from a backup and that nobody confirmed. over: see Over; the
-# row '' is of the whole book. frozen: the newest version of a budget when the book was put back. told: withdrawals that an
-# owner told of. concerns: assets of withdrawn contracts.
+# row '' is of the whole book. counted: when that was, as far as an owner said with a deal that it knows. frozen: the newest
+# version of a budget when the book was put back. told: withdrawals that an owner told of. concerns: assets of withdrawn
+# contracts.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS heads (number INTEGER PRIMARY KEY, head TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS put_back (one INTEGER PRIMARY KEY CHECK (one = 1)) STRICT;
 CREATE TABLE IF NOT EXISTS over (manifest TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS counted (manifest TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS frozen (manifest TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS told (contract TEXT, party TEXT, owner TEXT, manifest TEXT,
     PRIMARY KEY (contract, party, owner, manifest)) STRICT;
@@ -65,16 +67,24 @@ class Over:
         return 0 if found is None else integer(found)
 
     def uncounted(self, manifest: str) -> int:
-        row = self._c.execute("SELECT at FROM over WHERE manifest = ?", (manifest,)).fetchone()
-        return integer(row[0]) if row else 0
+        found = self._c.execute(
+            "SELECT coalesce(max(at), 0) FROM over WHERE manifest = ? OR manifest = '' AND NOT EXISTS"
+            " (SELECT 1 FROM counted WHERE counted.manifest = ? AND counted.at = over.at)",
+            (manifest, manifest),
+        ).fetchone()
+        return integer(found[0])
 
-    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int) -> None:
+    def learn(self, manifest: str, owner: str, withdrawn: Sequence[Withdrawn], over: int, restored: int) -> None:
         rows = [(w.contract, w.party, owner, manifest) for w in withdrawn]
         self._c.executemany("INSERT OR IGNORE INTO told VALUES (?, ?, ?, ?)", rows)
         if over:
-            self._c.execute("INSERT OR REPLACE INTO over VALUES (?, max(?, ?))", (manifest, over, self.uncounted(manifest)))
+            self._c.execute(
+                "INSERT INTO over VALUES (?, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", (manifest, over)
+            )
         else:
             self._c.execute("DELETE FROM over WHERE manifest = ?", (manifest,))
+        if restored:  # in the deal, since when the book was put back: of another time it says nothing
+            self._c.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", (manifest, restored))
 
     def told(self, contract: str, owner: str) -> frozenset[str]:
         """Who withdrew from a contract, as this owner said."""
@@ -215,7 +225,8 @@ class Marks:
             c.execute("DELETE FROM approved")
             c.execute("DELETE FROM words WHERE says = 'approved'")
             c.execute("UPDATE shares SET recalled = 1")
-            c.executemany("INSERT OR REPLACE INTO over VALUES (?, ?)", [(m, at) for m in ("", *found.shares)])
+            c.execute("INSERT OR REPLACE INTO over VALUES ('', ?)", (at,))
+            c.execute("DELETE FROM counted")
             c.execute("INSERT OR REPLACE INTO frozen SELECT manifest, max(version) FROM budgets GROUP BY manifest")
             if mark is not None:  # what the book knows of these numbers is another story
                 c.execute("DELETE FROM heads WHERE number >= ?", (mark.number,))
