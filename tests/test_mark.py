@@ -714,8 +714,13 @@ def test_a_clock_that_was_put_back_too_ends_no_less(kept: Kept) -> None:
     later = sign_all(kept.world.proposal(title="Later", created_at=NOW + 400, not_before=NOW + 400))
     kept.world.clock.now -= 500
     kept.put(copied)
+    with pytest.raises(Conflict):  # what would end here has not begun
+        confirm(kept)
+    with pytest.raises(BookRestored):
+        kept.ask(later)
+    kept.world.clock.now += 200
     assert confirm(kept).at >= NOW + 500
-    kept.world.clock.now += 500
+    kept.world.clock.now += 300
     kept.book.approve(later.digest, NOW)
     with pytest.raises(ReleaseRefused, match="refused") as refused:
         kept.ask(later)

@@ -144,7 +144,7 @@ class Town:
         cards = tuple(holder_card(n) for n in names)
         dealt = self.shared.dealt(names, 2, epoch + 10)
         for name, envelope in zip(names, dealt.deals, strict=True):
-            take(envelope, here=self.shared.keepers[name].here, book=self.shared.keepers[name].book)
+            take(envelope, here=self.shared.keepers[name].here, book=self.shared.keepers[name].book, at=NOW)
         self.shared.enrolment = self.shared.verify(dealt.enrolment)
         sharing._save(self.home, sharing.Sharing(self.shared.envelope, dealt, cards, ()))
 

@@ -14,7 +14,7 @@ from strongroom.app.stores.book import SqliteBook
 from strongroom.broker import Refusal, Release
 from strongroom.contract import Contract, Withdrawal
 from strongroom.dealing import collect
-from strongroom.errors import BadField, BadShare, BookRestored, StrongroomError
+from strongroom.errors import BadField, BadShare, BookRestored, StrongroomError, TooFewShares
 from strongroom.holder import give_back, hear, take
 from strongroom.holding import DEAL_PURPOSE, RECALLED_PURPOSE, Deal, Recall, Recalled, Says, Taken, Withdrawn, Word
 from strongroom.proof import Papers
@@ -70,7 +70,7 @@ def put_back_empty(shared: Shared, *names: str) -> dict[str, Envelope]:
 def take_again(shared: Shared, name: str, deal: Envelope) -> None:
     """Anybody can send it: it is the owner's, whoever brings it."""
     keeper = shared.keepers[name]
-    take(deal, here=keeper.here, book=keeper.book)
+    take(deal, here=keeper.here, book=keeper.book, at=shared.world.clock())
 
 
 def renew(shared: Shared, names: tuple[str, ...], *, recalled: tuple[str, ...] = NAMES[:3]) -> Any:
@@ -141,7 +141,7 @@ def test_a_deal_that_comes_again_does_not_say_that_a_restored_broker_knows_what_
     answer = give_back(order, here=ada.here, book=ada.book)
     found = papers(shared)
     assert found.release(released.envelope, broker_key("ada").public)
-    found.account(answer, shared.enrolment, 1)
+    found.account(answer, shared.enrolment, 1, NOW)
     assert found.lies() == []  # it does not account for what it lost
     assert renew(shared, ("cy", "dee", "eve"), recalled=("ada", "cy")).over == NOW
     other = shared.enclave("other", OTHER_RUN)
@@ -168,6 +168,57 @@ def test_a_restored_broker_whose_share_came_again_counts_in_full_once_its_owner_
     take_again(shared, "ada", again)
     assert set(renew(shared, NAMES[:3]).restored) == {"ada"}
     assert renew(shared, NAMES[:3]).restored == {}
+
+
+def false_account(shared: Shared, restored: int) -> dict[int, Envelope]:
+    """The answers of all three, of which ada's is as given."""
+    order = Recall(shared.manifest.digest, "hospital", 1).sign(OWNER.signing)
+    keepers = list(shared.keepers.values())
+    answers = {i: give_back(order, here=k.here, book=k.book) for i, k in enumerate(keepers[1:], 2)}
+    return {1: account(shared, (), restored=restored), **answers}
+
+
+@pytest.mark.parametrize(("restored", "bad"), [(1 << 50, True), (NOW + 301, True), (NOW + 300, False), (NOW, False)])
+def test_a_false_time_in_one_account_ends_no_contract(shared: Shared, restored: int, bad: bool) -> None:
+    found = collect(shared.enrolment, shared.manifest, false_account(shared, restored), OWNER.decryption, NOW)
+    assert found.over == 0
+    assert set(found.bad) == ({"ada"} if bad else set())
+    assert set(found.restored) == (set() if bad else {"ada"})
+
+
+def test_a_false_time_in_one_of_just_enough_accounts_ends_nothing_that_is_to_come(shared: Shared) -> None:
+    answers = false_account(shared, 1 << 50)
+    del answers[3]
+    with pytest.raises(TooFewShares, match=r"ada.*recalled\.restored"):
+        collect(shared.enrolment, shared.manifest, answers, OWNER.decryption, NOW)
+
+
+def test_what_enough_others_know_is_not_over_because_one_lost_more(shared: Shared) -> None:
+    """Each says that it lost something; of what began after the earlier two times two of them know all."""
+    order = Recall(shared.manifest.digest, "hospital", 1).sign(OWNER.signing)
+    answers = {1: account(shared, (), restored=NOW)}
+    for index, name, at in ((2, "ben", NOW - 50), (3, "cy", NOW - 90)):
+        with shared.keepers[name].book.transaction() as page:
+            page.learn(shared.manifest.digest, "hospital", (), at, 0)
+        answers[index] = give_back(order, here=shared.keepers[name].here, book=shared.keepers[name].book)
+    found = collect(shared.enrolment, shared.manifest, answers, OWNER.decryption, NOW)
+    assert (found.over, len(found.restored)) == (NOW - 50, 3)
+
+
+def test_a_deal_that_ends_what_is_to_come_is_not_taken(shared: Shared) -> None:
+    shared.recall(NAMES[:3])
+    ada = shared.keepers["ada"]
+    deal = shared.dealt(NAMES[:3], 2, 2, over=NOW + 301).deals[0]
+    with pytest.raises(BadField):
+        take(deal, here=ada.here, book=ada.book, at=NOW)
+    take(deal, here=ada.here, book=ada.book, at=NOW + 1)  # its clock was behind
+
+
+def test_an_account_that_lost_what_is_to_come_excuses_nobody(shared: Shared) -> None:
+    found, released = papers(shared), gave(shared, "ada", A)
+    assert found.release(released, broker_key("ada").public)
+    with pytest.raises(BadField):
+        found.account(account(shared, (), restored=1 << 50), shared.enrolment, 1, NOW)
 
 
 def test_a_withdrawal_that_a_new_broker_was_never_told_holds_there(shared: Shared) -> None:
@@ -233,7 +284,7 @@ class Older(Keeper):
 
     def take(self, envelope: Envelope) -> None:
         older_deal(envelope.payload)
-        take(envelope, here=self.here, book=self.book)
+        take(envelope, here=self.here, book=self.book, at=self.world.clock())
 
     def give_back(self, order: Envelope) -> Envelope:
         """It knows withdrawals, and has no way to say so."""
@@ -256,11 +307,11 @@ def test_an_older_broker_among_newer_ones_takes_gives_and_accounts(shared: Share
     }
     for answer in answers.values():
         older_account(answer.payload)
-    found = collect(shared.enrolment, shared.manifest, answers, OWNER.decryption)
+    found = collect(shared.enrolment, shared.manifest, answers, OWNER.decryption, NOW)
     dealt = shared.dealt(NAMES[:3], 2, 2, taken=found.taken, withdrawn=found.withdrawn, over=found.over)
     old.take(dealt.deals[0])
     for name, envelope in zip(NAMES[1:3], dealt.deals[1:], strict=True):
-        take(envelope, here=shared.keepers[name].here, book=shared.keepers[name].book)
+        take(envelope, here=shared.keepers[name].here, book=shared.keepers[name].book, at=shared.world.clock())
     shared.enrolment = shared.verify(dealt.enrolment)
     other = shared.enclave("other", OTHER_RUN)
     assert [code(other.ask_share(name, 1)) for name in NAMES[:3]] == ["broker.slot_taken"] * 3
@@ -354,12 +405,12 @@ def twice(s: Shared, p: Papers) -> None:
 
 def unaccounted(s: Shared, p: Papers) -> None:
     p.release(gave(s, "ada", A), broker_key("ada").public)
-    p.account(account(s, ()), s.enrolment, 1)
+    p.account(account(s, ()), s.enrolment, 1, NOW)
 
 
 def accounted_to_another(s: Shared, p: Papers) -> None:
     p.release(gave(s, "ada", A), broker_key("ada").public)
-    p.account(account(s, (of(s, B),)), s.enrolment, 1)
+    p.account(account(s, (of(s, B),)), s.enrolment, 1, NOW)
 
 
 def against_a_deal(s: Shared, p: Papers) -> None:
@@ -371,10 +422,10 @@ def forgot_a_deal(s: Shared, p: Papers) -> None:
     s.deal(NAMES[:3], 2, 2, taken=(of(s, B),))
     made = s.dealt(NAMES[:3], 2, 3, taken=(of(s, B),))
     for name, envelope in zip(NAMES[:3], made.deals, strict=True):
-        take(envelope, here=s.keepers[name].here, book=s.keepers[name].book)
+        take(envelope, here=s.keepers[name].here, book=s.keepers[name].book, at=s.world.clock())
     s.enrolment = s.verify(made.enrolment)
     p.deal(made.deals[0])
-    p.account(account(s, ()), s.enrolment, 1)
+    p.account(account(s, ()), s.enrolment, 1, NOW)
 
 
 @pytest.mark.parametrize("case", [twice, unaccounted, accounted_to_another, against_a_deal, forgot_a_deal])
@@ -394,22 +445,22 @@ def same_again(s: Shared, p: Papers) -> None:
 
 def accounted(s: Shared, p: Papers) -> None:
     p.release(gave(s, "ada", A), broker_key("ada").public)
-    p.account(account(s, (of(s, A),)), s.enrolment, 1)
+    p.account(account(s, (of(s, A),)), s.enrolment, 1, NOW)
 
 
 def spoiled(s: Shared, p: Papers) -> None:
     p.release(gave(s, "ada", A), broker_key("ada").public)
-    p.account(account(s, (of(s, None),)), s.enrolment, 1)
+    p.account(account(s, (of(s, None),)), s.enrolment, 1, NOW)
 
 
 def lost(s: Shared, p: Papers) -> None:
     p.release(gave(s, "ada", A), broker_key("ada").public)
-    p.account(account(s, (), restored=NOW), s.enrolment, 1)
+    p.account(account(s, (), restored=NOW), s.enrolment, 1, NOW)
 
 
 def later(s: Shared, p: Papers) -> None:
     p.release(gave(s, "ada", A, epoch=2), broker_key("ada").public)
-    p.account(account(s, ()), s.enrolment, 1)
+    p.account(account(s, ()), s.enrolment, 1, NOW)
 
 
 def restored_in_between(s: Shared, p: Papers) -> None:
@@ -421,7 +472,7 @@ def restored_in_between(s: Shared, p: Papers) -> None:
     for epoch in (1, 2):
         order = Recall(s.manifest.digest, "hospital", epoch).sign(OWNER.signing)
         ada = s.keepers["ada"]
-        p.account(give_back(order, here=ada.here, book=ada.book), s.enrolment, 1)
+        p.account(give_back(order, here=ada.here, book=ada.book), s.enrolment, 1, NOW)
         renew(s, NAMES[:3])
 
 
@@ -442,7 +493,7 @@ def test_papers_of_others_are_not_taken(shared: Shared) -> None:
     with pytest.raises(StrongroomError):
         found.release(release, broker_key("ben").public)
     with pytest.raises(StrongroomError):
-        found.account(account(shared, ()), shared.enrolment, 2)
+        found.account(account(shared, ()), shared.enrolment, 2, NOW)
     with pytest.raises((StrongroomError, BadShare)):
         found.deal(keys_of("lab").signing.sign("application/vnd.strongroom.deal.v1+json", b"{}"))
     other = Papers(wire.digest(b"another asset"), "hospital", OWNER.signing.public)

@@ -284,7 +284,7 @@ def test_a_broker_takes_shares_of_owners_that_its_people_pinned_alone() -> None:
     (envelope, *_) = shared.dealt(NAMES[:3], 2, 2).deals
     stranger = replace(keeper.here, trust=replace(keeper.here.trust, parties=(card("lab"),)))
     with pytest.raises(NotPinned):
-        take(envelope, here=stranger, book=keeper.book)
+        take(envelope, here=stranger, book=keeper.book, at=NOW)
 
 
 def test_a_deal_that_another_signed_is_refused() -> None:
@@ -292,14 +292,14 @@ def test_a_deal_that_another_signed_is_refused() -> None:
     keeper = shared.keepers["ada"]
     deal = Deal.parse(shared.dealt(NAMES[:3], 2, 2).deals[0].payload)
     with pytest.raises(BadSignature):
-        take(deal.sign(keys_of("lab").signing), here=keeper.here, book=keeper.book)
+        take(deal.sign(keys_of("lab").signing), here=keeper.here, book=keeper.book, at=NOW)
 
 
 def test_another_brokers_deal_is_refused() -> None:
     shared = Shared()
     keeper = shared.keepers["ada"]
     with pytest.raises(BadShare):
-        take(shared.dealt(NAMES[:3], 2, 2).deals[1], here=keeper.here, book=keeper.book)
+        take(shared.dealt(NAMES[:3], 2, 2).deals[1], here=keeper.here, book=keeper.book, at=NOW)
 
 
 def test_a_share_encrypted_to_another_is_refused() -> None:
@@ -307,9 +307,9 @@ def test_a_share_encrypted_to_another_is_refused() -> None:
     keeper = shared.keepers["ada"]
     found = shared.dealt(NAMES[:3], 2, 2).deals[0]
     with pytest.raises(BadKey):
-        take(found, here=replace(keeper.here, shares=share_key("ben")), book=keeper.book)
+        take(found, here=replace(keeper.here, shares=share_key("ben")), book=keeper.book, at=NOW)
     with pytest.raises(UnknownAsset):
-        take(found, here=replace(keeper.here, shares=None), book=keeper.book)
+        take(found, here=replace(keeper.here, shares=None), book=keeper.book, at=NOW)
 
 
 def test_an_owner_who_deals_another_share_than_it_committed_to_is_found_at_once() -> None:
@@ -320,7 +320,7 @@ def test_an_owner_who_deals_another_share_than_it_committed_to_is_found_at_once(
     false = replace(shares[0], value=seed("not this"))
     found = Deal.make(signed, SIGNED, false, holder_card("ada")).sign(HOSPITAL.signing)
     with pytest.raises(BadShare, match="'ada'"):
-        take(found, here=keeper.here, book=keeper.book)
+        take(found, here=keeper.here, book=keeper.book, at=NOW)
 
 
 def test_an_older_epoch_is_not_taken_again_and_the_same_deal_is() -> None:
@@ -328,19 +328,19 @@ def test_an_older_epoch_is_not_taken_again_and_the_same_deal_is() -> None:
     keeper = shared.keepers["ada"]
     second, other = shared.dealt(NAMES[:3], 2, 2), shared.dealt(NAMES[:3], 2, 2)
     for _ in range(2):
-        take(second.deals[0], here=keeper.here, book=keeper.book)
+        take(second.deals[0], here=keeper.here, book=keeper.book, at=NOW)
     with pytest.raises(WrongEpoch):  # two dealings of one epoch: shares of two polynomials
-        take(other.deals[0], here=keeper.here, book=keeper.book)
+        take(other.deals[0], here=keeper.here, book=keeper.book, at=NOW)
     with pytest.raises(WrongEpoch):
-        take(shared.dealt(NAMES[:3], 2, 1).deals[0], here=keeper.here, book=keeper.book)
+        take(shared.dealt(NAMES[:3], 2, 1).deals[0], here=keeper.here, book=keeper.book, at=NOW)
 
 
 def test_what_was_recalled_is_not_in_force_again_because_its_deal_comes_again() -> None:
     shared = Shared()
     keeper, found = shared.keepers["ada"], shared.dealt(NAMES[:3], 2, 2)
-    take(found.deals[0], here=keeper.here, book=keeper.book)
+    take(found.deals[0], here=keeper.here, book=keeper.book, at=NOW)
     give_back(Recall(MANIFEST.digest, "hospital", 2).sign(HOSPITAL.signing), here=keeper.here, book=keeper.book)
-    take(found.deals[0], here=keeper.here, book=keeper.book)
+    take(found.deals[0], here=keeper.here, book=keeper.book, at=NOW)
     assert keeper.book.share(MANIFEST.digest).recalled
 
 
@@ -353,7 +353,7 @@ def test_a_share_is_given_back_to_its_owner_alone() -> None:
     with pytest.raises(NotPinned):
         give_back(replace(order, owner="lab").sign(keys_of("lab").signing), here=keeper.here, book=keeper.book)
     answer = give_back(order.sign(HOSPITAL.signing), here=keeper.here, book=keeper.book)
-    found = Recalled.verify(answer, shared.enrolment, 1)
+    found = Recalled.verify(answer, shared.enrolment, 1, NOW)
     with pytest.raises(BadKey):
         found.open(shared.enrolment, keys_of("lab").decryption)
     assert found.open(shared.enrolment, HOSPITAL.decryption).index == 1
@@ -378,11 +378,11 @@ def test_the_key_comes_back_from_any_t_brokers_and_a_false_share_is_named() -> N
     false = replace(Share.parse(_share(shared, "ben")), value=seed("false"))
     made = Recalled.make(shared.enrolment, false, (), broker=liar.here.broker.public, owner=card("hospital").encryption_key)
     answers[2] = made.sign(liar.here.broker)
-    found = collect(shared.enrolment, MANIFEST, answers, HOSPITAL.decryption)
+    found = collect(shared.enrolment, MANIFEST, answers, HOSPITAL.decryption, NOW)
     assert found.key == KEY
     assert {name: error.code for name, error in found.bad.items()} == {"ben": "broker.bad_share"}
     with pytest.raises(TooFewShares, match=r"'ben'.*no answer of dee, eve"):
-        collect(shared.enrolment, MANIFEST, {i: answers[i] for i in (1, 2, 3)}, HOSPITAL.decryption)
+        collect(shared.enrolment, MANIFEST, {i: answers[i] for i in (1, 2, 3)}, HOSPITAL.decryption, NOW)
 
 
 def test_an_account_is_of_the_broker_that_holds_the_share() -> None:
@@ -391,10 +391,10 @@ def test_an_account_is_of_the_broker_that_holds_the_share() -> None:
     ada = shared.keepers["ada"]
     answer = give_back(order, here=ada.here, book=ada.book)
     with pytest.raises(BadSignature):
-        Recalled.verify(answer, shared.enrolment, 2)
+        Recalled.verify(answer, shared.enrolment, 2, NOW)
     other, _ = shares_of(epoch=2)
     with pytest.raises(BadShare):
-        Recalled.verify(answer, other, 1)
+        Recalled.verify(answer, other, 1, NOW)
 
 
 def _share(shared: Shared, name: str) -> bytes:
@@ -775,7 +775,7 @@ def _happen(case: dict[str, Any]) -> None:
             assert deal.open(enrolment, broker=broker, key=share_opener).encode().decode() == case["share"]
         case "recalled":
             enrolment = Enrolment.parse(wire.encode(case["enrolment"]))
-            back = Recalled.verify(Envelope.from_json(case["recalled"]), enrolment, case["index"])
+            back = Recalled.verify(Envelope.from_json(case["recalled"]), enrolment, case["index"], case["at"])
             opened = back.open(enrolment, DecryptionKey.from_seed(bytes.fromhex(case["owner_seed"])))
             assert opened.encode().decode() == case["share"]
         case "recall":

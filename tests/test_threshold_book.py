@@ -148,7 +148,7 @@ def test_a_broker_takes_gives_back_and_hears_over_http(shared: Shared) -> None:
         door.post("/v1/recalls", order.sign(keys_of("lab").signing).encode())
     answer = Envelope.parse(door.post("/v1/recalls", order.sign(owner.signing).encode()))
     with pytest.raises(StrongroomError, match="1 of 2"):
-        collect(shared.enrolment, shared.manifest, {1: answer}, owner.decryption)
+        collect(shared.enrolment, shared.manifest, {1: answer}, owner.decryption, NOW)
     door.post("/v1/deals", shared.dealt(NAMES[:3], 2, 2).deals[0].encode())
     with pytest.raises(StrongroomError):
         door.post("/v1/deals", shared.dealt(NAMES[:3], 2, 2).deals[1].encode())

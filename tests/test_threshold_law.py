@@ -230,7 +230,7 @@ class Sharing(RuleBasedStateMachine):
         keeper = self.shared.keepers[name]
         if name not in self.liars and name not in self.dead:
             with suppress(StrongroomError):
-                take(deal, here=keeper.here, book=keeper.book)
+                take(deal, here=keeper.here, book=keeper.book, at=self.shared.world.clock())
 
     @rule(count=st.integers(1, 5), sure=st.integers(0, 2))
     def put_back_together(self, count: int, sure: int) -> None:
@@ -315,8 +315,8 @@ class Sharing(RuleBasedStateMachine):
             except StrongroomError:
                 continue  # it has the share of another epoch
         for index, envelope in answers.items():
-            self.papers.account(envelope, enrolment, index)
-        return collect(enrolment, self.shared.manifest, answers, OWNER.decryption)
+            self.papers.account(envelope, enrolment, index, self.shared.world.clock())
+        return collect(enrolment, self.shared.manifest, answers, OWNER.decryption, self.shared.world.clock())
 
     def lie(self, enrolment: Enrolment, name: str) -> Envelope:
         """A good share, and an account of nothing."""
@@ -334,7 +334,7 @@ class Sharing(RuleBasedStateMachine):
         keeper = shared.keepers[name]
         deal = self.deals.pop(name)
         shared.sent.append((name, deal))
-        take(deal, here=keeper.here, book=keeper.book)
+        take(deal, here=keeper.here, book=keeper.book, at=self.shared.world.clock())
         self.papers.deal(deal)
         if name in self.liars:
             self.liars[name].remember(shared.manifest.digest)

@@ -90,7 +90,7 @@ class Shared:
             if name not in self.keepers:
                 self.keepers[name] = Keeper(self.world, name, self._book(name))
             self.sent.append((name, envelope))
-            take(envelope, here=self.keepers[name].here, book=self.keepers[name].book)
+            take(envelope, here=self.keepers[name].here, book=self.keepers[name].book, at=self.world.clock())
         self.published = found.enrolment
         self.enrolment = self.verify(found.enrolment)
         return self.enrolment
@@ -114,7 +114,7 @@ class Shared:
             if holder.name in names:
                 keeper = self.keepers[holder.name]
                 answers[index] = give_back(order, here=keeper.here, book=keeper.book)
-        return collect(self.enrolment, self.manifest, answers, keys_of("hospital").decryption)
+        return collect(self.enrolment, self.manifest, answers, keys_of("hospital").decryption, self.world.clock())
 
     def enclave(self, name: str = "enclave", run_id: str = RUN) -> ShareAsker:
         return ShareAsker(self, name, run_id=run_id)

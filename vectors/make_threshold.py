@@ -231,6 +231,7 @@ def recalled_cases() -> dict[str, dict[str, Any]]:
 
     def add(name: str, what: str, expect: str, found: Recalled = good, *, signer: Any = ada, index: int = 1) -> None:
         cases[f"recalled-{name}"] = {
+            "at": NOW,
             "description": what,
             "enrolment": value(GOOD),
             "expect": expect,
@@ -248,6 +249,8 @@ def recalled_cases() -> dict[str, dict[str, Any]]:
     known = (Withdrawn(CONTRACT, "lab"),)
     add("ok-withdrawn", "it knows a withdrawal; software from before refuses it", "ok", replace(good, withdrawn=known))
     add("ok-restored", "its book was put back; software from before refuses it", "ok", replace(good, restored=NOW))
+    for name, later, expect in (("ok-restored-by-a-faster-clock", 300, "ok"), ("restored-to-come", 301, "wire.bad_field")):
+        add(name, f"it says that it lost count {later} seconds from now", expect, replace(good, restored=NOW + later))
     false = Recalled.make(GOOD, replace(SHARES[0], value=seed("false")), (), broker=ada.public, owner=owner)
     add("false-share", "another share than was committed to", "broker.bad_share", false)
     return cases

@@ -92,8 +92,8 @@ class Collected:
         key: the asset's key.
         taken: every slot that any of the brokers gave.
         withdrawn: every withdrawal that any of them knew.
-        over: 0; or, where fewer than ``t`` brokers know all that they gave, contracts that had begun then, Unix seconds, are
-            over at every broker of the next epoch.
+        over: contracts that had begun then, Unix seconds, are over at every broker of the next epoch: of those that began
+            later ``t`` brokers know all that they gave. 0: of all.
         restored: holder's name -> when it lost count, Unix seconds.
         heard: the same by the id of the broker's key, for :func:`deal`.
         bad: holder's name -> what is wrong with its answer.
@@ -108,7 +108,9 @@ class Collected:
     bad: Mapping[str, StrongroomError]
 
 
-def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Envelope], key: DecryptionKey) -> Collected:
+def collect(
+    enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Envelope], key: DecryptionKey, at: int
+) -> Collected:
     """Put a key together of what brokers gave back.
 
     Where fewer than ``2t - n`` brokers lie, ``taken`` holds the slot of every enclave that ever had ``t`` shares, but for
@@ -119,6 +121,7 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
         manifest: the asset's, verified.
         answers: index -> the account of the broker that holds this share, untrusted.
         key: the owner's own.
+        at: when the accounts came, Unix seconds.
 
     Raises:
         TooFewShares: fewer than ``t`` are good; each other holder is named. WrongEpoch: too many withdrawals are known.
@@ -131,7 +134,7 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
     bad: dict[str, StrongroomError] = {}
     for index, envelope in sorted(answers.items()):
         try:
-            found = Recalled.verify(envelope, enrolment, index)
+            found = Recalled.verify(envelope, enrolment, index, at)
             shares.append(found.open(enrolment, key))
         except StrongroomError as error:
             bad[enrolment.holder(index).name] = error
@@ -150,12 +153,12 @@ def collect(enrolment: Enrolment, manifest: Manifest, answers: Mapping[int, Enve
         )
     if len(withdrawn) > MAX_WITHDRAWN:
         raise WrongEpoch(f"{len(withdrawn)} withdrawals are known, more than a dealing can hold", hint=TOO_MANY)
-    over = max(lost.values(), default=0) if len(shares) - len(lost) < enrolment.threshold else 0
+    times = sorted([*lost.values(), *[0] * (len(shares) - len(lost))])
     return Collected(
         key=combine(enrolment, shares, manifest),
         taken=together(accounts),
         withdrawn=tuple(sorted(withdrawn)),
-        over=over,
+        over=times[enrolment.threshold - 1],  # the others may have lost more, or lie: they are not needed
         restored={h.name: at for h, at in lost.items()},
         heard={h.broker_key.keyid: at for h, at in lost.items()},
         bad=bad,

@@ -75,22 +75,25 @@ def _owner_of(deal: Envelope) -> str:
     return Enrolment.parse(Deal.parse(deal.expect(DEAL_TYPE)).enrolment.expect(ENROLMENT_TYPE)).owner
 
 
-def take(envelope: Envelope, *, here: Owner, book: HolderBook) -> Enrolment:
+def take(envelope: Envelope, *, here: Owner, book: HolderBook, at: int) -> Enrolment:
     """Take a share. The same deal may come again.
 
     Args:
         envelope: a deal, untrusted.
         here: whose broker this is.
         book: its memory.
+        at: its clock, Unix seconds.
 
     Raises:
         NotPinned: the owner is not one that this broker's people know.
         UnknownAsset: this broker has no key for shares.
         WrongEpoch: as new a share is here, of another dealing.
+        BadField: it ends contracts that have not begun by this broker's clock; it may be brought again.
         BadShare, BadEnrolment, BadSignature, BadEnvelope, BadKey, WireError.
     """
     owner = here.trust.party(_owner_of(envelope))
     deal, enrolment, _ = Deal.verify(envelope, owner=owner.name, key=owner.signing_key)
+    deal.require_past(at)
     if here.shares is None:
         raise UnknownAsset("this broker has no key for shares", hint="Make one with: strongroom broker enrol")
     deal.open(enrolment, broker=here.broker.public, key=here.shares)

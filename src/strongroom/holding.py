@@ -34,6 +34,7 @@ WORD_PURPOSE = "strongroom.word.v1"
 MAX_TAKEN = 4096  # slots of contracts that are still in force; a document holds no more values than it may
 MAX_WITHDRAWN = 1024  # contracts of one asset that parties withdrew from
 MAX_DEAL_BYTES = 3 << 20
+SKEW_SECONDS = 300  # that a broker's clock may be before or behind an owner's
 TOO_MANY = "Seal the asset anew under another key, and share that one."
 _MAX_ENCRYPTED = 4096
 
@@ -210,6 +211,11 @@ class Deal:
         f.end()
         return found
 
+    def require_past(self, at: int) -> None:
+        """Require that the deal ends nothing that is still to come. Raises BadField. ``at``: the broker's clock."""
+        if self.over > at + SKEW_SECONDS:
+            raise BadField("deal.over is still to come")
+
     @classmethod
     def verify(cls, envelope: Envelope, *, owner: str, key: VerifyKey) -> tuple[Deal, Enrolment, Manifest]:
         """What an owner dealt: the deal, its enrolment and its manifest. Whether the share is whole: :meth:`open`.
@@ -332,11 +338,18 @@ class Recalled:
         return key.sign(RECALLED_TYPE, self.encode())
 
     @classmethod
-    def verify(cls, envelope: Envelope, enrolment: Enrolment, index: int) -> Recalled:
+    def verify(cls, envelope: Envelope, enrolment: Enrolment, index: int, at: int) -> Recalled:
         """An account of the broker that holds this share.
 
+        Args:
+            envelope: untrusted.
+            enrolment: verified; of the epoch that was recalled.
+            index: of the share.
+            at: when the account came, Unix seconds: what it lost it lost before.
+
         Raises:
-            BadSignature, BadEnvelope, WireError. BadShare: of another enrolment or share.
+            BadSignature, BadEnvelope, WireError. BadShare: of another enrolment or share. BadField: it says that it lost
+            what is still to come, which would end what nobody agreed on yet, and excuse it from what it then gives.
         """
         broker = enrolment.holder(index).broker_key
         f = Fields(wire.decode(broker.verify(envelope, RECALLED_TYPE), max_bytes=MAX_DEAL_BYTES), "recalled")
@@ -352,6 +365,8 @@ class Recalled:
         f.end()
         if (found.enrolment, found.index) != (enrolment.digest, index):
             raise BadShare(f"the broker of {enrolment.holder(index).name!r} accounts for another share")
+        if found.restored > at + SKEW_SECONDS:
+            raise BadField("recalled.restored is still to come")
         return found
 
     def open(self, enrolment: Enrolment, key: DecryptionKey) -> Share:

@@ -67,9 +67,9 @@ class Papers:
         self._times[envelope.digest] = found.at
         return True
 
-    def account(self, envelope: Envelope, enrolment: Enrolment, index: int) -> None:
-        """What a broker answered to a recall. Raises BadSignature, BadShare, WireError."""
-        found = Recalled.verify(envelope, enrolment, index)
+    def account(self, envelope: Envelope, enrolment: Enrolment, index: int, at: int) -> None:
+        """What a broker answered to a recall, ``at``, Unix seconds. Raises BadSignature, BadShare, WireError."""
+        found = Recalled.verify(envelope, enrolment, index, at)
         self._accounts.append((enrolment.holder(index).broker_key, enrolment, found, envelope))
 
     def deal(self, envelope: Envelope) -> None:

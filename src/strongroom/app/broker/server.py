@@ -251,7 +251,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
 
     def accept_deal(data: bytes) -> None:
         current()
-        take(Envelope.parse(data), here=_read(owner), book=book)
+        take(Envelope.parse(data), here=_read(owner), book=book, at=int(now()))
         known()
 
     def answer_recall(data: bytes) -> bytes:

@@ -281,7 +281,7 @@ def renew(
     said_back = {i: found[c.name] for i, c in enumerate(sharing.cards, 1)}
     answers = {i: Envelope.parse(data) for i, data in said_back.items() if isinstance(data, bytes)}
     verified = verify_manifest(sharing.manifest, home.keys.signing.public).manifest
-    collected = collect(before, verified, answers, home.keys.decryption)
+    collected = collect(before, verified, answers, home.keys.decryption, int(time.time()))
     dealt = deal(
         collected.key,
         sharing.manifest,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from strongroom import wire
-from strongroom.errors import AlreadyExists, BookRestored, NotFound
-from strongroom.holding import Withdrawn
+from strongroom.errors import AlreadyExists, BookRestored, Conflict, NotFound
+from strongroom.holding import SKEW_SECONDS, Withdrawn
 from strongroom.mark import Mark, Place, onward
 
 from .sqlite import integer, text
@@ -205,6 +205,9 @@ class Marks:
             mark: the newest that the exchange has, verified; ``None``: none, or it does not answer.
             at: the broker's clock, Unix seconds.
             near: the one that this machine has, verified; the caller puts another in its place.
+
+        Raises:
+            Conflict: the book, or a mark, is of a time that is still to come by this clock. Nothing was done.
         """
         seen = [m for m in (mark, near) if m is not None]
         with self._db.write() as c:
@@ -213,7 +216,11 @@ class Marks:
                 return tuple(text(r[0]) for r in c.execute(query))
 
             place, latest = _place(c), integer(c.execute("SELECT coalesce(max(at), 0) FROM decisions").fetchone()[0])
-            at = max(at, latest, *(m.at for m in seen))
+            clock, at = at, max(at, latest, self._after(c), *(m.at for m in seen))
+            if at > clock + SKEW_SECONDS:
+                raise Conflict(
+                    f"this machine's clock is {at - clock:,} seconds behind what the book or its mark says", hint=_CLOCK
+                )
             lost = max((m.number - place.number for m in seen), default=0)
             found = Confirmed(
                 at=at,
@@ -236,6 +243,17 @@ class Marks:
             changed(c, "confirmed", at)
             c.execute("DELETE FROM put_back")
         return found
+
+    @staticmethod
+    def _after(c: sqlite3.Connection) -> int:
+        """Later than any confirmation that this book knows: an owner who knows of that one does not know of the next."""
+        row = c.execute("SELECT at FROM over WHERE manifest = ''").fetchone()
+        return integer(row[0]) + 1 if row else 0
+
+
+_CLOCK = (
+    "Set the clock, and confirm then. If it is right and was wrong before: begin with a new book and another broker key."
+)
 
 
 def restore(file: Path, to: Path) -> None:
