@@ -29,6 +29,7 @@ from strongroom.asset import AssetKey
 from strongroom.broker import Owner
 from strongroom.budget.document import Budget, CountLimits
 from strongroom.contract import Grant, Withdrawal
+from strongroom.drawing import Revision
 from strongroom.errors import (
     AlreadyExists,
     BadField,
@@ -40,6 +41,7 @@ from strongroom.errors import (
     Unreachable,
     from_json,
 )
+from strongroom.holding import Says, Word
 from strongroom.job import Cancel
 from strongroom.mark import Mark, Place, follows, onward, require_known
 from strongroom.wire import Envelope
@@ -789,6 +791,31 @@ def test_every_word_that_forbids_something_is_a_change(kept: Kept) -> None:
     changes(lambda: kept.book.withdraw(withdrawal, withdrawal.sign(lab)))
     changes(lambda: kept.book.end(contract.digest, wire.digest(b"by")))
     changes(lambda: kept.book.cancel(cancel, cancel.sign(lab)))
+    changes(lambda: kept.book.forget(kept.manifest))
+    word = Word(contract.digest, "lab", Says.ENDED, NOW)
+
+    def hear() -> None:
+        with kept.book.transaction() as page:
+            page.hear(word, word.sign(lab))
+
+    changes(hear)
+
+
+@pytest.mark.parametrize("what", ["forget", "revise"])
+def test_a_book_from_before_a_key_was_handed_out_or_a_source_was_revised_gives_nothing(kept: Kept, what: str) -> None:
+    """It has the whole key of what is shared since, or the older word about a source."""
+    contract = kept.contract()
+    kept.witness.bring()
+    copied = kept.copy()
+    if what == "forget":
+        kept.book.forget(kept.manifest)
+    else:
+        word = Revision(kept.manifest, 1, NOW, None)
+        kept.book.revise(word, word.sign(keys_of("hospital").signing))
+    kept.witness.bring()
+    kept.put(copied)
+    with pytest.raises(BookRestored):
+        kept.ask(contract)
 
 
 def test_nothing_that_is_no_book_is_put_back(tmp_path: Path) -> None:

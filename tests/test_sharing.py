@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,18 @@ def test_the_whole_key_is_in_no_brokers_book(shared: Sharing) -> None:
         with sqlite3.connect(shared.home(name).folder / "broker" / "book.db") as c:
             rows = [*c.execute("SELECT key FROM assets"), *c.execute("SELECT deal FROM shares")]
         assert all(key.key.raw not in row[0] for row in rows)
+    # a book from before has it again; the broker that starts on it, or its owner who puts it back, has it forget once more
+    home = stage.hospital.home
+    with home.book._db.write() as c:
+        c.execute("UPDATE assets SET key = ? WHERE manifest = ?", (key.key.raw, stage.records.digest))
+    found = sharing.read(home, stage.records.digest)
+    assert found is not None
+    sharing._save(home, replace(found, waiting=("clinic",)))
+    assert sharing.forget_shared(home) == []  # not yet handed out, and kept until it is
+    sharing._save(home, found)
+    assert sharing.forget_shared(home) == [stage.records.digest]
+    assert home.book.held(stage.records.digest) is None
+    assert sharing.forget_shared(home) == []
     refused = stage.lab.propose(stage.draft()).digest  # the owner did not approve it
     with pytest.raises(StrongroomError):
         shared.run(refused)

@@ -53,6 +53,7 @@ def restore(args: Namespace, screen: Screen) -> int:
         if kept is not None:
             kept.unlink()
         raise
+    _forget_shared(here, screen)
     screen.said("put back", f"{file}; the book that was here is kept as {kept}" if kept else file)
     screen.said("next", "start the broker, and when you know why it lost its book: strongroom broker confirm")
     screen.result({"kept": str(kept) if kept else None, "restored": file})
@@ -130,6 +131,7 @@ def confirm(args: Namespace, screen: Screen) -> int:
     screen.said("", "  budgets must be set again, also one that was set since the backup and is not shown here.")
     if not args.yes and not _asked(screen):
         raise Usage("nothing was confirmed", hint="When you have looked: strongroom broker confirm --yes")
+    _forget_shared(here, screen)
     ended = marks.confirm(found.there, now, found.near)
     if machine is not None:
         machine.replace(Mark.of(key.public, marks.place(), None, now), key)
@@ -149,6 +151,13 @@ def confirm(args: Namespace, screen: Screen) -> int:
         }
     )
     return 0
+
+
+def _forget_shared(here: PartyHome, screen: Screen) -> None:
+    from strongroom.app.client.sharing import forget_shared
+
+    for manifest in forget_shared(here):
+        screen.said("forgot again", f"the key of {manifest}, which is shared over other brokers since this book was copied")
 
 
 def _asked(screen: Screen) -> bool:

@@ -192,6 +192,7 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
 
         return act(args, screen)
     from strongroom.app.broker.server import Outbox, broker
+    from strongroom.app.client.sharing import forget_shared
     from strongroom.app.http import Client, listen, serve
 
     from .backups import witness_of
@@ -200,6 +201,7 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
     party = place.party(args.party)
     exchange = args.exchange_url or place.config.exchange
     party.book.record_lost()
+    forget_shared(party)  # a book that was put back may have them
     witness = witness_of(args, party, exchange)
     outbox = Outbox(party.book, party.owner, Client(exchange), witness)
     outbox.start()

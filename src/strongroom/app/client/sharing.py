@@ -120,6 +120,21 @@ def every(home: PartyHome) -> list[Sharing]:
     return [sharing for sharing in found if sharing is not None]
 
 
+def forget_shared(home: PartyHome) -> list[str]:
+    """Forget again the keys that a book from a backup has, and that were all handed out since; digests of their manifests.
+
+    A key whose shares were dealt once more stays out of the book as soon as enough brokers took them.
+    """
+    found = []
+    for one in every(home):
+        e = one.enrolment
+        took = len(one.cards) - len(one.waiting)
+        if (not one.waiting or (e.epoch > 1 and took >= e.threshold)) and home.book.held(e.manifest) is not None:
+            home.book.forget(e.manifest)
+            found.append(e.manifest)
+    return found
+
+
 def _save(home: PartyHome, sharing: Sharing) -> None:
     write(_path(home, sharing.enrolment.manifest), pretty(sharing.to_json()))
 

@@ -408,7 +408,8 @@ class SqliteBook:
         """
         with self._db.write() as c:
             c.execute("PRAGMA secure_delete = ON")
-            c.execute("UPDATE assets SET key = x'' WHERE manifest = ?", (manifest,))
+            if c.execute("UPDATE assets SET key = x'' WHERE manifest = ? AND key <> x''", (manifest,)).rowcount:
+                marks.changed(c, "forget", manifest)  # a book from before still has it
 
     def approve(self, contract: str, at: int) -> None:
         with self._db.write() as c:
@@ -508,6 +509,7 @@ class SqliteBook:
             row = c.execute("SELECT envelope FROM revisions WHERE manifest = ?", (revision.asset,)).fetchone()
             revision.follows(Revision.peek(Envelope.parse(blob(row[0]))) if row else None)
             c.execute("INSERT OR REPLACE INTO revisions VALUES (?, ?)", (revision.asset, envelope.encode()))
+            marks.changed(c, "revision", envelope.digest)
 
     def revision(self, manifest: str) -> Envelope | None:
         """What the owner said last of a source."""
