@@ -13,6 +13,7 @@ from strongroom.errors import (
     BadField,
     BadProposal,
     BadRelease,
+    BookRestored,
     NotPermitted,
     ProgramNotApproved,
     ReleaseRefused,
@@ -140,6 +141,29 @@ def test_a_broker_that_does_not_answer_closes_nothing_before_the_lease_ends(worl
         found.renew()
     assert found.until == before
     found.require_open(before)
+
+
+@pytest.mark.parametrize("error", [Unreachable("gone"), BookRestored("put back")], ids=["silent", "put-back"])
+def test_a_restored_broker_of_one_source_does_not_stop_the_other_owners_leases(world: World, error: Exception):
+    """One owner puts a backup back: every other owner's lease is renewed, and that source is held until its own ends."""
+    contract = agreed(world)
+    found = Room(contract, world.asked(contract), PROGRAM, world.surroundings(), droppable={"data"})
+
+    def stopped() -> bytes:
+        raise error
+
+    answering, world.brokers["hospital"].nonce = world.brokers["hospital"].nonce, stopped  # type: ignore[method-assign]
+    with pytest.raises(type(error)):  # while it is opened, everybody is there
+        found.open()
+    world.brokers["hospital"].nonce = answering  # type: ignore[method-assign]
+    found.open()
+    world.brokers["hospital"].nonce = stopped  # type: ignore[method-assign]
+    world.clock.now = NOW + LEASE - 10
+    found.renew()
+    assert found.until == NOW + LEASE - 10 + LEASE
+    assert set(found.released()) == {"data", "model"}
+    world.clock.now = NOW + LEASE + 1
+    assert set(found.released()) == {"model"}
 
 
 def test_a_second_enclave_cannot_take_an_open_rooms_place(world: World):

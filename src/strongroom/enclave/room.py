@@ -18,7 +18,7 @@ from types import MappingProxyType
 from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
 from strongroom.attest.keyset import AttestationReport, TlsKey, report_data
 from strongroom.contract import AssetRef, Contract, RunRequest
-from strongroom.errors import NotPermitted, ReleaseRefused, RoomClosed, Unreachable, WrongEpoch
+from strongroom.errors import BookRestored, NotPermitted, ReleaseRefused, RoomClosed, Unreachable, WrongEpoch
 from strongroom.release import run_subject
 from strongroom.wire import Envelope
 
@@ -92,6 +92,7 @@ class Room:
         Raises:
             ReleaseRefused, BadRelease: a broker refused, or answered something else.
             Unreachable: a broker did not answer.
+            BookRestored: a broker's book was put back, and gives nothing until its owner looked.
         """
         self.renew()
 
@@ -102,8 +103,9 @@ class Room:
             ReleaseRefused: an owner does not renew. Every key is erased, unless its owner is dealing shares anew; where the
                 role is one that can be dropped, that key alone is, and nothing is raised.
             RoomClosed: it was closed, be it while the owners were asked: nothing is held.
-            Unreachable, BadRelease: a broker does not answer, or not as one. What is held is held until its lease ends. Of a
-                role that can be dropped nothing is raised where its broker does not answer, once the room is open.
+            Unreachable, BookRestored, BadRelease: a broker does not answer, gives nothing for now, or is none. What is held
+                is held until its lease ends. Of a role that can be dropped neither of the first two is raised, once the
+                room is open.
         """
         with self._asking:
             found = {}
@@ -131,7 +133,7 @@ class Room:
                 raise
             self.around.progress("refused", f"{ref.role}: the room does without it")
             return None
-        except Unreachable:
+        except (Unreachable, BookRestored):  # one whose book was put back gives nothing until its owner looked
             with self._lock:
                 if ref.role not in self._droppable or not self._held:  # while it is opened, everybody is there
                     raise
