@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stage import InProcess
+from stage import InProcess, until
 from strongroom import wire
 from strongroom.app.broker.machine import Machine, in_memory
 from strongroom.app.broker.server import broker
@@ -35,6 +36,7 @@ from strongroom.errors import (
     BadField,
     BookRestored,
     Conflict,
+    Internal,
     NotFound,
     ReleaseRefused,
     StrongroomError,
@@ -184,7 +186,7 @@ class Kept:
         book = SqliteBook(path or self.path)
         self.opened.append(book)
         where = machine or self.machine
-        witness = Witness(book.marks, lambda: KEY, self.marks, where, strict=strict, now=self.world.clock)
+        witness = Witness(book.marks, lambda: KEY, self.marks, where, strict=strict, now=self.world.clock, patience=60)
         client = Client(
             "http://broker", transport=InProcess(broker(book, self.owner, None, witness=witness, now=self.world.clock))
         )
@@ -433,7 +435,7 @@ def test_two_brokers_at_once_on_one_machine_leave_one_of_two_marks(kept: Kept) -
     kept.way.off = True
     kept.start(kept.copy())
     other = kept.opened[-1]
-    second = Witness(other.marks, lambda: KEY, kept.marks, kept.machine, now=kept.world.clock)
+    second = Witness(other.marks, lambda: KEY, kept.marks, kept.machine, now=kept.world.clock, patience=60)
     kept.witness.check()
     second.check()
     kept.book.end(wire.digest(b"one"), wire.digest(b"by"))
@@ -507,16 +509,110 @@ def test_who_waits_for_a_silent_exchange_waits_once(kept: Kept) -> None:
             kept.witness.check()
         ended.append(caught.value)
 
+    def waiting() -> int:
+        return 0 if kept.witness._next is None else kept.witness._next.waiting
+
     threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
+    threads[0].start()
+    until(lambda: bool(asked))
+    for thread in threads[1:]:
         thread.start()
-    while len(asked) < 1:
-        pass
+    until(lambda: waiting() == 7)
     go_on.set()
     for thread in threads:
         thread.join()
     assert len(ended) == 8
-    assert len(asked) <= 8
+    assert len(asked) == 1
+
+
+def test_who_answers_drop_by_drop_or_never_holds_no_release_up(kept: Kept) -> None:
+    """An exchange that sends a byte now and then is as one that is away: what waits for it has an end of its own."""
+    contract = kept.contract()
+    kept.ask(contract)
+    kept.witness._patience = 0.01
+    go_on, ended = threading.Event(), []
+
+    def never(*_: Any) -> None:
+        go_on.wait(10)
+        ended.append(1)
+        raise Unreachable("silent")
+
+    kept.witness._exchange.put_mark = never  # type: ignore[method-assign, assignment]
+    for n in range(3):
+        kept.book.end(wire.digest(b"%d" % n), wire.digest(b"by"))
+        kept.witness.settle()
+    assert kept.ask(contract)
+    with pytest.raises(Unreachable):
+        kept.witness.bring()
+    assert not ended
+    go_on.set()
+
+
+@pytest.mark.parametrize("what", ["mark", "put_mark"])
+@pytest.mark.parametrize("error", [BookRestored("stop"), Conflict("no"), ValueError("what")], ids=lambda e: type(e).__name__)
+def test_an_error_that_anybody_on_the_way_can_send_stops_no_broker(kept: Kept, what: str, error: Exception) -> None:
+    """An exchange, or who sits on the way to it, answers that the book was put back: only the book itself says so."""
+    contract = kept.contract()
+    kept.witness.bring()
+    kept.stop()
+    kept.start()
+
+    def lie(*_: Any) -> None:
+        raise error
+
+    setattr(kept.witness._exchange, what, lie)
+    assert kept.ask(contract)
+    with pytest.raises(Unreachable):
+        kept.witness.bring()
+    assert compare(kept.book.marks, KEY.public, kept.witness._exchange, kept.machine).restored == ""
+    kept.stop()
+    kept.start()
+    assert kept.ask(contract)
+
+
+def test_a_copy_that_counts_nothing_new_gives_nothing_either_once_the_book_went_on(kept: Kept) -> None:
+    """A clone of the machine renews leases, and gives again what was given, without one change in its own book."""
+    contract = kept.contract()
+    kept.ask(contract)
+    for strict in (False, True):
+        clone = kept.start(kept.copy(f"{strict}.db"), Machine(kept.folder / f"elsewhere {strict}"), strict=strict)
+        assert kept.ask(contract, client=clone)
+        kept.book.end(wire.digest(b"%d" % strict), wire.digest(b"by"))  # as by a withdrawal
+        kept.witness.settle()
+        with pytest.raises(BookRestored):
+            kept.ask(contract, client=clone)
+        kept.stop()
+
+
+def test_an_outage_ends_for_releases_though_nobody_brings_marks(kept: Kept) -> None:
+    """Whatever became of who brings marks from time to time: a release asks again by itself, after a while."""
+    contract = kept.contract()
+    ticks = [0.0]
+    kept.witness._ticks = lambda: ticks[0]
+    kept.witness.bring()
+    kept.way.off = True
+    kept.ask(contract)
+    kept.way.off = False
+    kept.ask(contract)
+    assert kept.marks.mark(KEY.public).place != kept.book.marks.place()  # type: ignore[union-attr]
+    ticks[0] += 11
+    kept.ask(contract)
+    assert kept.marks.mark(KEY.public).place == kept.book.marks.place()  # type: ignore[union-attr]
+
+
+def test_a_book_that_cannot_be_read_gives_nothing_and_the_next_is_asked_anew(kept: Kept) -> None:
+    contract = kept.contract()
+    kept.ask(contract)
+    head_at = kept.book.marks.head_at
+
+    def broken(_number: int) -> str:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    kept.witness._marks.head_at = broken  # type: ignore[method-assign]
+    with pytest.raises(Internal):
+        kept.witness._talk("", put=True)
+    kept.witness._marks.head_at = head_at  # type: ignore[method-assign]
+    assert kept.ask(contract)
 
 
 def test_after_it_was_silent_once_no_release_waits_for_the_exchange(kept: Kept) -> None:

@@ -92,7 +92,7 @@ class Restored(RuleBasedStateMachine):
             self.book.close()
         self.book = SqliteBook(self.path)
         exchange: Any = self.exchange
-        self.witness = Witness(self.book.marks, lambda: KEY, exchange, self.machine, now=lambda: self.clock)
+        self.witness = Witness(self.book.marks, lambda: KEY, exchange, self.machine, now=lambda: self.clock, patience=60)
 
     def look(self) -> None:
         """Whether the exchange knows of all that anything hangs on."""

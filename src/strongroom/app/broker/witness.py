@@ -9,14 +9,15 @@ See ``spec/mark.md``.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from strongroom.errors import BookRestored, Conflict, NotFound, StrongroomError, Unreachable
+from strongroom.errors import BookRestored, Conflict, Internal, NotFound, StrongroomError, Unreachable
 from strongroom.mark import Mark, require_known
 from strongroom.release import ReleaseStatement
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from .machine import Machine
 
+_LOG = logging.getLogger("strongroom.broker")
+PATIENCE_SECONDS = 2.0  # that a release waits for the exchange, however that answers
+AGAIN_SECONDS = 10.0  # after which an exchange that did not answer is asked once more by a release too
 _SILENT = "the exchange, which keeps the marks of this broker's book, does not answer"
 _OLD = "the exchange keeps no marks of brokers' books: it is older than this broker"
 _UNSHOWN = "; nobody can say that this book is the newest, and it gives nothing until somebody can"
@@ -58,12 +62,25 @@ class Compared:
         return self.reached or self.near is not None
 
 
+def _silent(error: Exception) -> Unreachable:
+    """What an error is that the exchange answered with, or who sits on the way to it: it says nothing of this book."""
+    return Unreachable(_OLD if isinstance(error, NotFound) else _SILENT)
+
+
+def _there(exchange: ExchangeClient, broker: VerifyKey) -> Mark | None:
+    """The mark that the exchange has. Raises Unreachable, and nothing else."""
+    try:
+        return exchange.mark(broker)
+    except Exception as error:
+        raise _silent(error) from error
+
+
 def compare(marks: Marks, broker: VerifyKey, exchange: ExchangeClient, machine: Machine | None) -> Compared:
     """How a book stands beside its marks, for its owner to see. Nothing is changed."""
     near, there, reached, restored = None if machine is None else machine.mark(broker), None, True, ""
     try:
-        there = exchange.mark(broker)
-    except StrongroomError:
+        there = _there(exchange, broker)
+    except Unreachable:
         reached = False
     try:
         marks.require_confirmed()
@@ -90,10 +107,32 @@ def forgotten(bundle: Bundle, broker: VerifyKey, book: SqliteBook) -> bool:
     return False
 
 
+class _Round:
+    """One talk with the exchange, for all who came before it began.
+
+    Attributes:
+        waiting: how many came.
+        look: what is there is asked for, also where this process knows it.
+        put: the book's place is brought.
+        error: what became of it; ``None``: it went well.
+    """
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.waiting = 0
+        self.look = self.put = False
+        self.error: StrongroomError | None = None
+
+    def end(self, error: StrongroomError | None = None) -> None:
+        self.error = error
+        self.done.set()
+
+
 class Witness:
     """Brings a book's marks to both witnesses, and compares the book with what they have.
 
-    Many answers may wait at once: one mark is brought for all of them.
+    The exchange is talked to by one thread of the witness's own, while there is something to say. Many answers may wait at
+    once: one mark is brought for all of them; and none waits longer than ``patience``, whatever the exchange does.
 
     Args:
         marks: the book's.
@@ -102,6 +141,8 @@ class Witness:
         machine: where this machine keeps them; ``None``: nowhere.
         strict: nothing leaves that the exchange has no mark of, and so nothing while it is away.
         now: Unix seconds.
+        patience: seconds that an answer waits for the exchange, at the most.
+        ticks: seconds of a clock that nobody sets.
     """
 
     def __init__(
@@ -113,15 +154,19 @@ class Witness:
         *,
         strict: bool = False,
         now: Callable[[], float] = time.time,
+        patience: float = PATIENCE_SECONDS,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._marks, self._key, self._exchange, self._machine = marks, key, exchange, machine
-        self._strict, self._now = strict, now
-        self._turn = threading.Lock()  # to the exchange, one at a time
+        self._strict, self._now, self._patience, self._ticks = strict, now, patience, ticks
         self._shown = False  # that this process began with the newest book
         self._asked = False  # the exchange, since it last contradicted
         self._known: Mark | None = None  # to the exchange
         self._away = False  # it did not answer; from then on it is asked by who waits for nothing (bring)
         self._failed = 0.0  # when it last did not answer
+        self._lock = threading.Lock()  # over what follows
+        self._next: _Round | None = None  # it has not begun
+        self._talking = False  # there is a thread
 
     def check(self) -> None:
         """Before anything is counted: the book is the newest, as far as anybody knows (M3), and somebody does (M4).
@@ -136,8 +181,7 @@ class Witness:
         if near is not None:
             self._shown = True
         if not self._shown or (self._strict and not self._asked):
-            with self._in_turn(_NOT_MARKED if self._shown else _UNSHOWN):
-                self._look()
+            self._talk(_NOT_MARKED if self._shown else _UNSHOWN)
             self._marks.begin()
             self._shown = True
 
@@ -146,28 +190,34 @@ class Witness:
         try:
             require_known(self._known, self._marks.head_at)
         except BookRestored as error:
-            self._asked = False
             try:
-                with self._in_turn(""):
-                    self._look()  # the owner may have confirmed meanwhile, by what is there now
+                self._talk("", look=True)  # the owner may have confirmed meanwhile, by what is there now
             except Unreachable:
                 raise error from None
 
     def settle(self) -> None:
         """Before what was counted leaves: the machine knows of it, and the exchange, if it answers.
 
+        Also where nothing new was counted, as by a lease that goes on: a copy of this book may have counted elsewhere.
+
         Raises:
             BookRestored: it was counted, and does not leave. Unreachable: neither of the two can keep it, or ``strict``; it
                 was counted, and is given when it is asked for again.
         """
         kept = self._leave_here()
-        if self._away and kept and not self._strict:
+        alone = kept and (not self._strict or self._marked())  # the machine is enough while the exchange is away
+        if self._away and alone and self._ticks() - self._failed < AGAIN_SECONDS:
             return
         try:
-            self._leave_there(_NOWHERE if not kept else _NOT_MARKED if self._strict else "")
+            self._talk(_NOWHERE if not kept else _NOT_MARKED if self._strict else "", put=True)
         except Unreachable:  # what is given meanwhile is known to this machine alone
-            if self._strict or not kept:
+            if not alone:
                 raise
+
+    def _marked(self) -> bool:
+        """Whether the exchange had the mark of all that was counted, when it answered last."""
+        known = self._known
+        return known is not None and known.place == self._marks.place()
 
     def bring(self) -> None:
         """From time to time, by somebody who waits for nothing: what the exchange missed, and what nobody asked for.
@@ -177,7 +227,7 @@ class Witness:
         """
         self.check()
         self._leave_here()
-        self._leave_there("")
+        self._talk("", put=True)
 
     def _leave_here(self) -> bool:
         """Whether the machine knows the book as it is now. Raises BookRestored."""
@@ -187,54 +237,90 @@ class Witness:
         key = self._key()
         return self._machine.put(Mark.of(key.public, place, None, int(self._now())), key, self._marks.head_at)
 
-    def _leave_there(self, why: str) -> None:
-        """Raises BookRestored, Unreachable."""
-        with self._in_turn(why):
-            self._look()
-            for _ in range(3):
-                place = self._marks.place()
-                if self._known is not None and self._known.place == place:
-                    break
-                key = self._key()
-                mark = Mark.of(key.public, place, self._known, int(self._now()))
-                try:
-                    self._exchange.put_mark(mark, key)
-                except Conflict:  # the exchange was put back itself, or somebody else is at work on a copy of this book
-                    self._asked = False
-                    self._look()
-                    continue
-                self._known = mark
-                break
-            else:
-                raise Unreachable(_SILENT)
-
-    @contextmanager
-    def _in_turn(self, why: str) -> Iterator[None]:
-        """One at a time; those who waited while the exchange did not answer do not wait for it once more each.
+    def _talk(self, why: str, *, look: bool = False, put: bool = False) -> None:
+        """Have the exchange asked, or told, and wait for it.
 
         Raises:
-            Unreachable: it does not answer, or with what it may not; ``why`` says what follows.
+            BookRestored: what it has is not in the book.
+            Unreachable: it does not answer in time, or with what it may not; ``why`` says what follows.
+            Internal: the book cannot be read.
         """
-        came = time.monotonic()
-        with self._turn:
-            if self._failed > came:
-                raise Unreachable(_SILENT + why)
-            try:
-                yield
-            except BookRestored:
-                raise
-            except StrongroomError as error:
-                self._failed, self._away = time.monotonic(), True
-                raise Unreachable((_OLD if isinstance(error, NotFound) else _SILENT) + why) from error
-            self._away = False
+        with self._lock:
+            mine = self._next = self._next or _Round()
+            mine.look, mine.put, mine.waiting = mine.look or look, mine.put or put, mine.waiting + 1
+            if not self._talking:
+                self._talking = True
+                threading.Thread(target=self._work, daemon=True, name="marks").start()
+        if not mine.done.wait(self._patience):
+            self._missed()
+            raise Unreachable(_SILENT + why)
+        if isinstance(mine.error, Unreachable):
+            raise Unreachable(mine.error.message + why) from mine.error
+        if mine.error is not None:  # one for all who waited: each raises its own
+            raise type(mine.error)(mine.error.message) from mine.error
 
-    def _look(self) -> None:
+    def _missed(self) -> None:
+        with self._lock:
+            self._failed, self._away = self._ticks(), True
+
+    def _work(self) -> None:
+        """Talk while there is something to say. Who came while the exchange did not answer does not wait once more."""
+        while True:
+            with self._lock:
+                now, self._next = self._next, None
+                if now is None:
+                    self._talking = False
+                    return
+            error = self._held(now)
+            if isinstance(error, Unreachable):
+                self._missed()
+                with self._lock:
+                    late, self._next = self._next, None
+                if late is not None:
+                    late.end(error)
+            elif error is None:
+                self._away = False
+            now.end(error)
+
+    def _held(self, now: _Round) -> StrongroomError | None:
+        """What became of a round. Nothing ends the thread: nobody would hear of it."""
+        try:
+            self._look(anew=now.look)
+            if now.put:
+                self._bring()
+        except (BookRestored, Unreachable) as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - of the book; whoever waits gives nothing
+            _LOG.error("the book's place cannot be brought: %s", error.__class__.__name__)
+            return Internal("the broker cannot say how far its book has come")
+        return None
+
+    def _look(self, *, anew: bool = False) -> None:
         """What the exchange has, if it was not asked yet, and whether it is in the book."""
-        if not self._asked:
-            self._known = self._exchange.mark(self._key().public)
+        if anew or not self._asked:
+            self._asked = False
+            self._known = _there(self._exchange, self._key().public)
             self._asked = True
         try:
             require_known(self._known, self._marks.head_at)
         except BookRestored:
             self._marks.put_back()  # the exchange may be away again when this broker is next started
             raise
+
+    def _bring(self) -> None:
+        """Leave the book's place there; also where it is there already, or was: somebody else may have been there since."""
+        for _ in range(3):
+            place, known, key = self._marks.place(), self._known, self._key()
+            mark = Mark.of(key.public, place, known, int(self._now()))
+            if known is not None and known.place == place:
+                mark = replace(mark, after=known.after)
+            try:
+                self._exchange.put_mark(mark, key)
+            except Conflict:  # the exchange was put back itself, or somebody else is at work on a copy of this book
+                self._look(anew=True)
+                continue
+            except Exception as error:
+                raise _silent(error) from error
+            self._known = mark
+            return
+        raise Unreachable(_SILENT)
