@@ -19,7 +19,7 @@ from stage import InProcess, until
 from strongroom import wire
 from strongroom.app.broker.machine import Machine, in_memory
 from strongroom.app.broker.server import broker
-from strongroom.app.broker.witness import Witness, compare
+from strongroom.app.broker.witness import Bringer, Witness, compare
 from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
@@ -598,6 +598,30 @@ def test_an_outage_ends_for_releases_though_nobody_brings_marks(kept: Kept) -> N
     ticks[0] += 11
     kept.ask(contract)
     assert kept.marks.mark(KEY.public).place == kept.book.marks.place()  # type: ignore[union-attr]
+
+
+def test_what_fails_unexpectedly_does_not_end_who_brings_marks(kept: Kept) -> None:
+    """A database that was busy once; then an outage, which ends by itself."""
+    contract = kept.contract()
+    kept.witness.bring()
+    kept.way.off = True
+    kept.ask(contract)
+    failed: list[int] = []
+    place = kept.book.marks.place
+
+    def busy() -> Place:
+        failed.append(1)
+        if len(failed) < 3:
+            raise sqlite3.OperationalError("database is locked")
+        return place()
+
+    kept.witness._marks.place = busy  # type: ignore[method-assign]
+    bringer = Bringer(kept.witness, 0.01)
+    bringer.start()
+    until(lambda: len(failed) > 5)
+    kept.way.off = False
+    until(lambda: kept.marks.mark(KEY.public).place == place())  # type: ignore[union-attr]
+    bringer.stop()
 
 
 def test_a_book_that_cannot_be_read_gives_nothing_and_the_next_is_asked_anew(kept: Kept) -> None:

@@ -16,7 +16,7 @@ from strongroom.app.exchange.entry import ENTRY_TYPE
 from strongroom.app.http import Client, application, blocking, body, json_answer
 from strongroom.broker import Owner, Release, decide
 from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal
-from strongroom.errors import BadReceipt, BookRestored, Internal, StrongroomError, Unreachable
+from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
 from strongroom.holder import give_back, hear, hear_grant, take
 from strongroom.job import Cancel
 from strongroom.ledger import Entry
@@ -26,7 +26,7 @@ from strongroom.release import MAX_REQUEST_BYTES, ReleaseRequest
 from strongroom.threshold import ENROLMENT_TYPE, Enrolment
 from strongroom.wire import Envelope, Fields
 
-from .witness import Witness, forgotten
+from .witness import Bringer, Witness, forgotten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("strongroom.broker")
 RETRY_SECONDS = 5.0
 CATCH_UP_SECONDS = 60.0
-WITNESS_SECONDS = 2.0
 
 
 class Outbox:
@@ -59,14 +58,16 @@ class Outbox:
     def __init__(
         self, book: SqliteBook, owner: Callable[[], Owner], exchange: Client, witness: Witness | None = None
     ) -> None:
-        self._book, self._owner, self._exchange, self._witness = book, owner, exchange, witness
+        self._book, self._owner, self._exchange = book, owner, exchange
+        self._bringer = None if witness is None else Bringer(witness)
         self._wake = threading.Event()
         self._stop = False
-        self._said = ""
         self._thread = threading.Thread(target=self._work, daemon=True, name="outbox")
 
     def start(self) -> None:
         self._thread.start()
+        if self._bringer is not None:
+            self._bringer.start()
 
     def wake(self) -> None:
         self._wake.set()
@@ -74,6 +75,8 @@ class Outbox:
     def stop(self) -> None:
         self._stop = True
         self._wake.set()
+        if self._bringer is not None:
+            self._bringer.stop()
         self._thread.join(timeout=5)
 
     def flush(self) -> None:
@@ -120,7 +123,6 @@ class Outbox:
         due = 0.0
         while not self._stop:
             wait = CATCH_UP_SECONDS
-            self._mark()
             try:
                 self.flush()
                 if time.monotonic() >= due:
@@ -129,25 +131,11 @@ class Outbox:
             except StrongroomError as error:
                 _LOG.info("the exchange is asked again: %s", error.code)
                 wait = RETRY_SECONDS
-            self._rest(wait)
+            except Exception as error:  # noqa: BLE001 - the thread goes on: decisions are logged, withdrawals fetched
+                _LOG.error("the exchange is asked again: %s", error.__class__.__name__)
+                wait = RETRY_SECONDS
+            self._wake.wait(wait)
             self._wake.clear()
-
-    def _rest(self, seconds: float) -> None:
-        """Wait, or until there is something to do; meanwhile have the witnesses know of changes that nobody asked for."""
-        until = time.monotonic() + seconds
-        while not self._wake.wait(min(WITNESS_SECONDS, max(0.0, until - time.monotonic()))) and time.monotonic() < until:
-            self._mark()
-
-    def _mark(self) -> None:
-        """Whoever asks for a release hears of what is wrong too; here it is said once."""
-        try:
-            if self._witness is not None:
-                self._witness.bring()
-            self._said = ""
-        except StrongroomError as error:
-            if error.message != self._said:
-                _LOG.log(logging.ERROR if isinstance(error, BookRestored) else logging.INFO, "%s: %s", error.code, error)
-            self._said = error.message
 
 
 def _read(owner: Callable[[], Owner]) -> Owner:

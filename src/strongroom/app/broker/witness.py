@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("strongroom.broker")
 PATIENCE_SECONDS = 2.0  # that a release waits for the exchange, however that answers
+BRING_SECONDS = 2.0
+IDLE_SECONDS = 30.0  # between two looks at an exchange that has the newest mark
 AGAIN_SECONDS = 10.0  # after which an exchange that did not answer is asked once more by a release too
 _SILENT = "the exchange, which keeps the marks of this broker's book, does not answer"
 _OLD = "the exchange keeps no marks of brokers' books: it is older than this broker"
@@ -164,6 +166,7 @@ class Witness:
         self._known: Mark | None = None  # to the exchange
         self._away = False  # it did not answer; from then on it is asked by who waits for nothing (bring)
         self._failed = 0.0  # when it last did not answer
+        self._heard = 0.0  # when it last did
         self._lock = threading.Lock()  # over what follows
         self._next: _Round | None = None  # it has not begun
         self._talking = False  # there is a thread
@@ -227,7 +230,9 @@ class Witness:
         """
         self.check()
         self._leave_here()
-        self._talk("", put=True)
+        marked = self._marked()
+        if not marked or self._away or self._ticks() - self._heard >= IDLE_SECONDS:
+            self._talk("", look=marked, put=True)
 
     def _leave_here(self) -> bool:
         """Whether the machine knows the book as it is now. Raises BookRestored."""
@@ -279,14 +284,14 @@ class Witness:
                 if late is not None:
                     late.end(error)
             elif error is None:
-                self._away = False
+                self._away, self._heard = False, self._ticks()
             now.end(error)
 
     def _held(self, now: _Round) -> StrongroomError | None:
         """What became of a round. Nothing ends the thread: nobody would hear of it."""
         try:
             self._look(anew=now.look)
-            if now.put:
+            if now.put and not (now.look and self._marked()):
                 self._bring()
         except (BookRestored, Unreachable) as error:
             return error
@@ -324,3 +329,45 @@ class Witness:
             self._known = mark
             return
         raise Unreachable(_SILENT)
+
+
+class Bringer:
+    """Brings marks from time to time, in a thread of its own: nothing else that a broker asks of an exchange holds it up.
+
+    It is what ends an outage for a broker, and what finds a copy of its book that counts nothing by itself.
+
+    Args:
+        witness: whose.
+        seconds: between two times.
+    """
+
+    def __init__(self, witness: Witness, seconds: float = BRING_SECONDS) -> None:
+        self._witness, self._seconds = witness, seconds
+        self._stop = threading.Event()
+        self._said = ""
+        self._thread = threading.Thread(target=self._work, daemon=True, name="bringer")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _work(self) -> None:
+        self.bring()
+        while not self._stop.wait(self._seconds):
+            self.bring()
+
+    def bring(self) -> None:
+        """Once. Whoever asks for a release hears of what is wrong too; here it is said once. Nothing is raised."""
+        level, said = logging.INFO, ""
+        try:
+            self._witness.bring()
+        except StrongroomError as error:
+            level, said = logging.ERROR if isinstance(error, BookRestored) else logging.INFO, f"{error.code}: {error}"
+        except Exception as error:  # noqa: BLE001 - of the book or of the owner's files; the next time comes
+            level, said = logging.ERROR, f"marks are not brought: {error.__class__.__name__}"
+        if said and said != self._said:
+            _LOG.log(level, "%s", said)
+        self._said = said
