@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -747,6 +748,60 @@ def test_what_somebody_else_put_into_memory_is_not_believed(tmp_path: Path) -> N
         assert machine.mark(KEY.public) is None
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere")
+    assert machine.mark(KEY.public) is None
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_memory_keeps_no_older_mark_that_would_speak_for_a_backup(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """What was given since the memory was full is in no mark there: an older one must not show that a copy is the newest."""
+    contract = kept.contract()
+    kept.witness.bring()
+    copied = kept.copy()
+
+    def full(*_: Any) -> None:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("strongroom.app.broker.machine._replace", full)
+        assert kept.ask(contract)  # the exchange has the mark
+        assert kept.machine is not None
+        assert kept.machine.mark(KEY.public) is None
+    kept.way.off = True
+    kept.put(copied)
+    with pytest.raises(Unreachable, match="nobody can say"):
+        kept.ask(contract, "another")
+
+
+def test_an_older_mark_that_cannot_be_replaced_nor_removed_lets_nothing_leave(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = kept.contract()
+    kept.witness.bring()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Machine, "_alone", full)
+        with pytest.raises(Unreachable, match="older mark"):
+            kept.ask(contract)
+    with monkeypatch.context() as patch:
+        patch.setattr("strongroom.app.broker.machine._replace", full)
+        patch.setattr(Path, "unlink", full)
+        kept.book.end(wire.digest(b"other"), wire.digest(b"by"))
+        with pytest.raises(Unreachable, match="older mark"):
+            kept.ask(contract)
+    assert kept.ask(contract)
+
+
+def test_a_folder_that_was_open_to_all_keeps_no_older_mark(tmp_path: Path) -> None:
+    book, machine = places(b"1", b"2"), Machine(tmp_path / "memory")
+    machine.put(mark(book[1]), KEY, dict(book).get)
+    machine.folder.chmod(0o777)
+    assert not machine.put(mark(book[2]), KEY, dict(book).get)
+    machine.folder.chmod(0o700)
     assert machine.mark(KEY.public) is None
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.errors import StrongroomError
+from strongroom.errors import StrongroomError, Unreachable
 from strongroom.mark import Mark, require_known
 from strongroom.wire import Envelope
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MOUNTS = Path("/proc/self/mountinfo")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own in it, whose owner and mode are looked at
 MAX_BYTES = 8192
+_STAYS = "this machine keeps an older mark of this broker's book, and can neither replace it nor take it away"
 _LOG = logging.getLogger("strongroom.broker")
 
 
@@ -80,10 +81,12 @@ class Machine:
             head_at: as of :func:`mark.require_known`.
 
         Returns:
-            Whether it is here now; ``False`` where nothing can be kept.
+            Whether it is here now; ``False`` where nothing can be kept. Then no older one is here either: it would speak for
+            a book that was put back.
 
         Raises:
             BookRestored: what is here is not in the book. Nothing is changed then.
+            Unreachable: an older one is here, and can be neither replaced nor removed.
         """
         path = self._path(mark.broker)
         try:
@@ -91,11 +94,32 @@ class Machine:
                 found = self._read(path, mark.broker)
                 require_known(found, head_at)
                 if found is None or found.number < mark.number:
-                    _replace(path, mark.sign(key).encode())
+                    try:
+                        _replace(path, mark.sign(key).encode())
+                    except OSError:
+                        path.unlink(missing_ok=True)  # which is in the book: nobody else's
+                        raise
         except OSError as error:
             _LOG.debug("this machine keeps no mark: %s", error.__class__.__name__)
+            self._require_none(path)
             return False
         return True
+
+    def _require_none(self, path: Path) -> None:
+        """Raises Unreachable: a mark of ours is here, and may be older than what is given next."""
+        try:
+            if self.folder.lstat().st_uid != os.geteuid():  # nor will it ever be ours
+                return
+            try:
+                self._own()
+            except OSError:  # open to others: it is not looked at now, and would be when it is closed to them again
+                path.unlink(missing_ok=True)
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise Unreachable(_STAYS) from error
+        raise Unreachable(_STAYS)
 
     def replace(self, mark: Mark, key: SigningKey) -> bool:
         """Leave a mark in the place of whatever is here: the broker's owner confirmed it. Whether it is here now."""
