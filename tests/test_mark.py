@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from stage import InProcess, until
 from strongroom import wire
 from strongroom.app.broker.machine import Machine, in_memory
 from strongroom.app.broker.server import broker
-from strongroom.app.broker.witness import Bringer, Witness, compare
+from strongroom.app.broker.witness import Bringer, Witness, compare, forgotten
 from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
@@ -203,10 +204,10 @@ class Kept:
         self.book.approve(found.digest, NOW)
         return found
 
-    def ask(self, contract: Any, name: str = "enclave", client: Client | None = None) -> bytes:
-        """An enclave's own run. Raises what the broker says, ReleaseRefused for a refusal."""
+    def ask(self, contract: Any, name: str = "enclave", client: Client | None = None, run: str = "") -> bytes:
+        """An enclave's own run, or the one of another. Raises what the broker says, ReleaseRefused for a refusal."""
         client = client or self.client
-        asker = Asker(self.world, contract, name, run_id=seed(f"run of {name}", 16).hex())
+        asker = Asker(self.world, contract, name, run_id=seed(f"run of {run or name}", 16).hex())
         nonce = bytes.fromhex(json.loads(client.post("/v1/nonce", b"{}"))["nonce"])
         answer = client.post("/v1/release", asker.request(nonce=nonce).encode(), allow=(403,))
         said = json.loads(answer)
@@ -907,7 +908,9 @@ def test_a_clock_that_was_put_back_too_ends_no_less(kept: Kept) -> None:
 def test_a_confirmation_without_the_exchange_is_held_against_it_when_it_is_back(kept: Kept) -> None:
     contract = kept.contract()
     copied = kept.copy()
+    kept.world.clock.now += 500
     kept.ask(contract)
+    kept.world.clock.now -= 500  # whoever confirms cannot know how far that went
     kept.way.off = True
     kept.put(copied, boot=True)
     seen = compare(kept.book.marks, KEY.public, kept.marks, kept.machine)
@@ -927,6 +930,56 @@ def test_a_confirmation_without_the_exchange_is_held_against_it_when_it_is_back(
             kept.ask(old, "another")
     kept.witness.bring()
     assert compare(kept.book.marks, KEY.public, kept.marks, kept.machine).there is not None
+
+
+def test_old_marks_from_before_a_confirmation_stop_no_broker_again(kept: Kept) -> None:
+    """An exchange that was away comes back with one; or it lost its marks, and a stranger brings one that was there once."""
+    contract = kept.contract()
+    copied = kept.copy()
+    for n in range(5):
+        kept.book.end(wire.digest(b"%d" % n), wire.digest(b"by"))
+    kept.ask(contract)
+    old = kept.marks.mark(KEY.public)
+    assert old is not None
+    kept.way.off = True
+    kept.put(copied, boot=True)
+    assert confirm(kept).at == old.at
+    kept.way.off = False
+    for _ in range(2):
+        kept.witness.bring()
+        assert kept.marks.mark(KEY.public).place == kept.book.marks.place()  # type: ignore[union-attr]
+        assert kept.book.marks.place().number > old.number
+        assert compare(kept.book.marks, KEY.public, kept.marks, kept.machine).restored == ""
+        with kept.store._db.write() as c:
+            c.execute("DELETE FROM marks")
+        kept.marks.put_mark(old, KEY)
+        kept.stop()
+        kept.start()
+    kept.book.approve(contract.digest, NOW)
+    with pytest.raises(ReleaseRefused):  # what it stands for is over
+        kept.ask(contract, "another")
+
+
+def test_a_receipt_of_a_run_that_was_given_anew_to_another_shows_what_was_forgotten(kept: Kept) -> None:
+    """The run's id is in the book again, with the keyset of a second enclave; and whoever confirms has a clock put back."""
+    contract = kept.contract()
+    copied = kept.copy()
+    first = json.loads(kept.ask(contract))["release"]
+    with kept.store._db.write() as c:
+        c.execute("DELETE FROM marks")
+    kept.put(copied, boot=True)
+    second = json.loads(kept.ask(contract, "another", run="enclave"))["release"]
+
+    def shows(release: Any) -> int:
+        bundle: Any = SimpleNamespace(releases=(Envelope.from_json(release),))
+        return forgotten(bundle, KEY.public, kept.book)
+
+    assert (shows(first), shows(second)) == (NOW, 0)
+    kept.book.marks.put_back(shows(first) + 7)
+    kept.book.marks.put_back(0)
+    kept.world.clock.now -= 500
+    assert confirm(kept).at == NOW + 7
+    assert shows(first) == 0  # what it stands for is over
 
 
 def test_a_budget_of_which_charges_may_be_forgotten_must_be_set_again(kept: Kept) -> None:

@@ -229,7 +229,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         lost = forgotten(bundle, here.broker.public, book)
         if lost:  # the receipt is kept all the same: nobody's outputs wait for this broker's owner
             _LOG.error("a receipt shows a release by this broker that its book does not know: nothing more is given")
-            book.marks.put_back()
+            book.marks.put_back(lost)
         # a receipt of a run that this broker gave keys for, by the very keyset that got them; or that others gave shares for
         gave = book.standing(statement.contract).runs.get(statement.run_id) == statement.keyset_digest
         if not (gave or lost) and not _shared(bundle, here.name):

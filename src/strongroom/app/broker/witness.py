@@ -77,6 +77,15 @@ def _there(exchange: ExchangeClient, broker: VerifyKey) -> Mark | None:
         raise _silent(error) from error
 
 
+def _known(marks: Marks, mark: Mark | None) -> None:
+    """M3 of the exchange's mark. Raises BookRestored: it is not in the book, and no confirmation covers it."""
+    try:
+        require_known(mark, marks.head_at)
+    except BookRestored:
+        if mark is None or not marks.covers(mark):
+            raise
+
+
 def compare(marks: Marks, broker: VerifyKey, exchange: ExchangeClient, machine: Machine | None) -> Compared:
     """How a book stands beside its marks, for its owner to see. Nothing is changed."""
     near, there, reached, restored = None if machine is None else machine.mark(broker), None, True, ""
@@ -86,27 +95,43 @@ def compare(marks: Marks, broker: VerifyKey, exchange: ExchangeClient, machine: 
         reached = False
     try:
         marks.require_confirmed()
-        for mark in (near, there):
-            require_known(mark, marks.head_at)
+        require_known(near, marks.head_at)
+        _known(marks, there)
     except BookRestored as error:
         restored = error.message
     return Compared(near, there, reached, restored)
 
 
-def forgotten(bundle: Bundle, broker: VerifyKey, book: SqliteBook) -> bool:
-    """Whether a receipt holds a release by this broker that its book does not know, and that no confirmation covers (M5).
+def forgotten(bundle: Bundle, broker: VerifyKey, book: SqliteBook) -> int:
+    """When this broker made the latest release in a receipt that neither its book knows nor a confirmation covers (M5).
+
+    It knows a run by the keyset that it was given to, and a slot likewise: a book that was put back may have given the same
+    run to another.
 
     Args:
         bundle: verified.
         broker: the broker's own key, without which nobody signs such a release.
         book: its book.
+
+    Returns:
+        Unix seconds; 0: there is none.
     """
+    latest = 0
     for envelope in bundle.releases:
         with suppress(StrongroomError):  # another broker's
             said = ReleaseStatement.verify(envelope, broker)
-            if said.at > book.marks.restored() and said.run_id not in book.standing(said.contract).runs:
-                return True
-    return False
+            if said.at > book.marks.restored() and not _knows(book, said):
+                latest = max(latest, said.at)
+    return latest
+
+
+def _knows(book: SqliteBook, said: ReleaseStatement) -> bool:
+    with book.transaction() as page:
+        if page.standing(said.contract).runs.get(said.run_id) != said.keyset_digest:
+            return False
+        if said.part is None:
+            return True
+        return page.slots(said.contract, said.manifest).get(said.part.slot, "") in (said.keyset_digest, None)
 
 
 class _Round:
@@ -191,7 +216,7 @@ class Witness:
     def _still_known(self) -> None:
         """Raises BookRestored: what this process knows of the exchange is not in the book, nor what is there now."""
         try:
-            require_known(self._known, self._marks.head_at)
+            _known(self._marks, self._known)
         except BookRestored as error:
             try:
                 self._talk("", look=True)  # the owner may have confirmed meanwhile, by what is there now
@@ -307,10 +332,14 @@ class Witness:
             self._known = _there(self._exchange, self._key().public)
             self._asked = True
         try:
-            require_known(self._known, self._marks.head_at)
+            _known(self._marks, self._known)
         except BookRestored:
-            self._marks.put_back()  # the exchange may be away again when this broker is next started
+            self._marks.put_back(
+                0 if self._known is None else self._known.at
+            )  # the exchange may be away again when this broker is next started
             raise
+        if self._known is not None and self._marks.head_at(self._known.number) != self._known.head:
+            self._marks.pass_by(self._known)
 
     def _bring(self) -> None:
         """Leave the book's place there; also where it is there already, or was: somebody else may have been there since."""

@@ -18,13 +18,14 @@ from .sqlite import integer, text
 if TYPE_CHECKING:
     from .sqlite import Database
 
-# heads: of every number. put_back: one row in a book that came from a backup and that nobody confirmed. over: see Over; the
-# row '' is of the whole book. counted: when that was, as far as an owner said with a deal that it knows. frozen: the newest
-# version of a budget when the book was put back. told: withdrawals that an owner told of. concerns: assets of withdrawn
-# contracts.
+# heads: of every number. put_back: one row in a book that came from a backup and that nobody confirmed. shown: the latest
+# that a mark or a receipt showed to be given, and that the book does not know. over: see Over; the row '' is of the whole
+# book. counted: when that was, as far as an owner said with a deal that it knows. frozen: the newest version of a budget
+# when the book was put back. told: withdrawals that an owner told of. concerns: assets of withdrawn contracts.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS heads (number INTEGER PRIMARY KEY, head TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS put_back (one INTEGER PRIMARY KEY CHECK (one = 1)) STRICT;
+CREATE TABLE IF NOT EXISTS shown (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS over (manifest TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS counted (manifest TEXT PRIMARY KEY, at INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS frozen (manifest TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT;
@@ -168,10 +169,26 @@ class Marks:
         row = self._db.row("SELECT at FROM over WHERE manifest = ''")
         return integer(row[0]) if row else 0
 
-    def put_back(self) -> None:
-        """Note that this book is not the newest: nothing is given until its owner confirms."""
+    def put_back(self, at: int = 0) -> None:
+        """Note that this book is not the newest: nothing is given until its owner confirms.
+
+        Args:
+            at: when something was given that it does not know, Unix seconds: a confirmation reaches as far.
+        """
         with self._db.write() as c:
             c.execute("INSERT OR IGNORE INTO put_back VALUES (1)")
+            c.execute("INSERT INTO shown VALUES (1, ?) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)", (at,))
+
+    def covers(self, mark: Mark) -> bool:
+        """Whether all that was given up to a mark, though unknown here, is over by what the owner confirmed."""
+        return mark.at <= self.restored()
+
+    def pass_by(self, mark: Mark) -> None:
+        """Go on behind a mark of another story that a confirmation covers."""
+        with self._db.write() as c:
+            place = _place(c)
+            if place.number <= mark.number:
+                c.execute("INSERT INTO heads VALUES (?, ?)", onward(Place(mark.number, place.head), mark.head.encode()))
 
     def backup(self, out: Path) -> int:
         """Write a copy of the book that says of itself that it is a backup; its size in bytes.
@@ -216,7 +233,9 @@ class Marks:
                 return tuple(text(r[0]) for r in c.execute(query))
 
             place, latest = _place(c), integer(c.execute("SELECT coalesce(max(at), 0) FROM decisions").fetchone()[0])
-            clock, at = at, max(at, latest, self._after(c), *(m.at for m in seen))
+            shown = c.execute("SELECT at FROM shown").fetchone()
+            clock, told = at, integer(shown[0]) if shown else 0
+            at = max(at, latest, self._after(c), told, *(m.at for m in seen))
             if at > clock + SKEW_SECONDS:
                 raise Conflict(
                     f"this machine's clock is {at - clock:,} seconds behind what the book or its mark says", hint=_CLOCK
