@@ -908,9 +908,9 @@ def test_a_clock_that_was_put_back_too_ends_no_less(kept: Kept) -> None:
 def test_a_confirmation_without_the_exchange_is_held_against_it_when_it_is_back(kept: Kept) -> None:
     contract = kept.contract()
     copied = kept.copy()
-    kept.world.clock.now += 500
+    kept.world.clock.now += 200
     kept.ask(contract)
-    kept.world.clock.now -= 500  # whoever confirms cannot know how far that went
+    kept.world.clock.now -= 200  # whoever confirms cannot know how far that went
     kept.way.off = True
     kept.put(copied, boot=True)
     seen = compare(kept.book.marks, KEY.public, kept.marks, kept.machine)
@@ -977,7 +977,7 @@ def test_a_receipt_of_a_run_that_was_given_anew_to_another_shows_what_was_forgot
     assert (shows(first), shows(second)) == (NOW, 0)
     kept.book.marks.put_back(shows(first) + 7)
     kept.book.marks.put_back(0)
-    kept.world.clock.now -= 500
+    kept.world.clock.now -= 200
     assert confirm(kept).at == NOW + 7
     assert shows(first) == 0  # what it stands for is over
 
