@@ -19,8 +19,9 @@ from strongroom import wire
 from strongroom.app.broker.machine import Machine
 from strongroom.app.http import Client
 from strongroom.app.stores.book import SqliteBook
+from strongroom.app.stores.claim import claimed
 from strongroom.contract import Withdrawal
-from strongroom.errors import BadReceipt, BookRestored, StrongroomError, Unreachable
+from strongroom.errors import BadReceipt, BookRestored, Conflict, StrongroomError, Unreachable
 
 # A broker that dies at the worst moments: when it has counted and left no mark, and when it has left one and not answered.
 DIES = """
@@ -172,7 +173,11 @@ def test_backup_and_restore(owned: Owned, tmp_path: Path) -> None:
     assert stage.cli("broker", "backup", backup, party="hospital").code == "party.already_exists"
     assert stage.cli("broker", "restore", backup, party="hospital").code == "app.conflict"  # it is at work
     assert gives(Asker(stage, digest))
+    with pytest.raises(Conflict), claimed(owned.book, alone=True):
+        pass
     owned.kill()
+    with claimed(owned.book, alone=False):  # another broker is at work on it, and answers at another port
+        assert stage.cli("broker", "restore", backup, party="hospital").code == "app.conflict"
     (tmp_path / "nonsense").write_text("no backup")
     assert stage.cli("broker", "restore", tmp_path / "nonsense", party="hospital").code == "app.not_found"
     kept = owned.said("restore", backup)["kept"]

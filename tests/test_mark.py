@@ -26,8 +26,10 @@ from strongroom.app.exchange.client import ExchangeClient
 from strongroom.app.exchange.server import exchange
 from strongroom.app.http import Client
 from strongroom.app.stores.book import SqliteBook
+from strongroom.app.stores.claim import claimed
 from strongroom.app.stores.exchange import ExchangeStore
 from strongroom.app.stores.marks import restore
+from strongroom.app.stores.sqlite import Database
 from strongroom.asset import AssetKey
 from strongroom.broker import Owner
 from strongroom.budget.document import Budget, CountLimits
@@ -1044,6 +1046,43 @@ def test_a_book_from_before_a_key_was_handed_out_or_a_source_was_revised_gives_n
     kept.put(copied)
     with pytest.raises(BookRestored):
         kept.ask(contract)
+
+
+def test_a_backup_that_was_broken_off_leaves_no_book_that_does_not_say_so(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed when all is copied, and before the copy says of itself that it is a backup."""
+    whole = Database.copy
+
+    def killed(db: Database, out: Path) -> None:
+        whole(db, out)
+        raise KeyboardInterrupt
+
+    out = kept.folder / "a.backup"
+    monkeypatch.setattr(Database, "copy", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kept.book.marks.backup(out)
+    assert not out.exists()
+    monkeypatch.undo()
+    assert kept.book.marks.backup(out) == out.stat().st_size
+    assert [p.name for p in kept.folder.iterdir() if "backup" in p.name] == ["a.backup"]
+    copied = SqliteBook(out)
+    with pytest.raises(BookRestored):
+        copied.marks.require_confirmed()
+    copied.close()
+
+
+def test_a_book_that_a_broker_works_on_is_not_put_back_whatever_it_answers(tmp_path: Path) -> None:
+    book = tmp_path / "book.db"
+    with claimed(book, alone=False):
+        with claimed(book, alone=False):
+            pass
+        with pytest.raises(Conflict, match="at work"), claimed(book, alone=True):
+            pass
+    with claimed(book, alone=True), pytest.raises(Conflict, match="put in the place"), claimed(book, alone=False):
+        pass
+    with claimed(book, alone=False):
+        pass
 
 
 def test_nothing_that_is_no_book_is_put_back(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def backup(args: Namespace, screen: Screen) -> int:
 
 def restore(args: Namespace, screen: Screen) -> int:
     """Put a backup in the place of the book of a broker that is stopped."""
+    from strongroom.app.stores.claim import claimed
     from strongroom.app.stores.marks import restore as put_back
 
     from .shares import words
@@ -46,14 +47,15 @@ def restore(args: Namespace, screen: Screen) -> int:
     here = party(args)
     _require_stopped(here)
     book = here.folder / "broker" / "book.db"
-    kept = _keep(here, book) if book.exists() else None
-    try:
-        put_back(Path(file), book)
-    except StrongroomError:
-        if kept is not None:
-            kept.unlink()
-        raise
-    _forget_shared(here, screen)
+    with claimed(book, alone=True):
+        kept = _keep(here, book) if book.exists() else None
+        try:
+            put_back(Path(file), book)
+        except StrongroomError:
+            if kept is not None:
+                kept.unlink()
+            raise
+        _forget_shared(here, screen)
     screen.said("put back", f"{file}; the book that was here is kept as {kept}" if kept else file)
     screen.said("next", "start the broker, and when you know why it lost its book: strongroom broker confirm")
     screen.result({"kept": str(kept) if kept else None, "restored": file})
@@ -74,6 +76,7 @@ def _keep(here: PartyHome, book: Path) -> Path:
 
 
 def _require_stopped(here: PartyHome) -> None:
+    """As far as it says so itself, wherever it runs; on this machine its claim on the book says so, whatever it answers."""
     from strongroom.app.http import Client
 
     try:
@@ -129,6 +132,9 @@ def confirm(args: Namespace, screen: Screen) -> int:
     screen.said("", "  every contract that has begun is over at this broker, every approval void: propose and approve anew;")
     screen.said("", "  shares that it holds wait until their owners deal anew (strongroom broker refresh);")
     screen.said("", "  budgets must be set again, also one that was set since the backup and is not shown here.")
+    if not found.reached:
+        clock = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+        screen.said("clock", f"{clock}: what began later by it goes on; if it was put back, set it first")
     if not args.yes and not _asked(screen):
         raise Usage("nothing was confirmed", hint="When you have looked: strongroom broker confirm --yes")
     _forget_shared(here, screen)

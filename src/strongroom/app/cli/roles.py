@@ -19,6 +19,7 @@ from .place import example, home
 from .screen import Screen
 
 if TYPE_CHECKING:
+    from strongroom.app.client.home import PartyHome
     from strongroom.app.enclave.measure import Installation
     from strongroom.app.enclave.platforms import Sight
 
@@ -191,15 +192,21 @@ def serve_broker(args: Namespace, screen: Screen) -> int:
         from .shares import act
 
         return act(args, screen)
+    from strongroom.app.stores.claim import claimed
+
+    party = home(args).party(args.party)
+    with claimed(party.folder / "broker" / "book.db", alone=False):
+        return _serve_broker(args, screen, party)
+
+
+def _serve_broker(args: Namespace, screen: Screen, party: PartyHome) -> int:
     from strongroom.app.broker.server import Outbox, broker
     from strongroom.app.client.sharing import forget_shared
     from strongroom.app.http import Client, listen, serve
 
     from .backups import witness_of
 
-    place = home(args)
-    party = place.party(args.party)
-    exchange = args.exchange_url or place.config.exchange
+    exchange = args.exchange_url or home(args).config.exchange
     party.book.record_lost()
     forget_shared(party)  # a book that was put back may have them
     witness = witness_of(args, party, exchange)

@@ -13,6 +13,7 @@ from strongroom.errors import AlreadyExists, BookRestored, Conflict, NotFound
 from strongroom.holding import SKEW_SECONDS, Withdrawn
 from strongroom.mark import Mark, Place, onward
 
+from .claim import durable
 from .sqlite import integer, text
 
 if TYPE_CHECKING:
@@ -193,22 +194,29 @@ class Marks:
     def backup(self, out: Path) -> int:
         """Write a copy of the book that says of itself that it is a backup; its size in bytes.
 
+        It has its name once it is whole and says so: nobody finds a copy that would be taken for the book.
+
         Raises:
             AlreadyExists, NotFound.
         """
         if out.exists():
             raise AlreadyExists(f"{out} exists already", hint="Choose another name; a backup is never written over.")
+        partial = out.with_name(f".{out.name}.partial")
         try:
-            out.touch(mode=0o600, exist_ok=False)
-            self._db.copy(out)
-            copied = sqlite3.connect(out, isolation_level=None)
+            partial.unlink(missing_ok=True)
+            partial.touch(mode=0o600)
+            self._db.copy(partial)
+            copied = sqlite3.connect(partial, isolation_level=None)
             try:
                 copied.execute("PRAGMA journal_mode=DELETE")  # one file
                 copied.execute("INSERT OR IGNORE INTO put_back VALUES (1)")
             finally:
                 copied.close()
+            durable(partial)
+            partial.replace(out)
+            durable(out.parent)
         except (OSError, sqlite3.Error) as error:
-            out.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise NotFound(f"cannot write {out}: {error.__class__.__name__}") from error
         return out.stat().st_size
 
@@ -304,7 +312,9 @@ def restore(file: Path, to: Path) -> None:
             source.close()
         for beside in ("-wal", "-shm"):  # of the book that was here: they would be played back into this one
             to.with_name(to.name + beside).unlink(missing_ok=True)
+        durable(partial)
         partial.replace(to)
+        durable(to.parent)
     except (OSError, sqlite3.Error) as error:
         partial.unlink(missing_ok=True)
         raise NotFound(
