@@ -419,6 +419,24 @@ def test_a_book_that_is_swapped_under_a_broker_at_work_gives_nothing(kept: Kept)
         before.check()
 
 
+def test_a_file_that_is_put_in_the_books_place_under_a_broker_at_work_is_not_gone_on_with(kept: Kept) -> None:
+    """Old connections would see the old file and new ones the other: what one counts and another compares."""
+    contract = kept.contract()
+    copied = kept.copy()
+    kept.ask(contract)
+    page = kept.book.transaction()
+    with page:  # a decision that is under way
+        copied.replace(kept.path)
+    with pytest.raises(NotFound, match="replaced"):
+        kept.witness.settle()
+    for _ in range(2):
+        with pytest.raises(NotFound, match="replaced"):
+            kept.ask(contract)
+    kept.path.unlink()
+    with pytest.raises(NotFound, match="replaced"):
+        kept.ask(contract)
+
+
 @pytest.mark.parametrize("ahead", [0, 2])
 @pytest.mark.parametrize("where", ["this machine", "another machine", "this machine, exchange away"])
 def test_two_brokers_at_work_on_copies_of_one_book_give_a_run_once(kept: Kept, ahead: int, where: str) -> None:

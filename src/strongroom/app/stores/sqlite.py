@@ -23,19 +23,22 @@ class Database:
         schema: ``CREATE TABLE IF NOT EXISTS`` statements.
 
     Raises:
-        NotFound: the file cannot be opened as a database.
+        NotFound: the file cannot be opened as a database; from every method, when it was replaced since.
     """
 
     def __init__(self, path: Path, schema: str) -> None:
         self._path = path
         self._free: list[sqlite3.Connection] = []
         self._closed = False
+        self._file: tuple[int, int] | None = None  # which one it is: connections are opened by its name
         self._lock = threading.Lock()
         self._writing = threading.Lock()  # threads of one process queue: SQLite itself has them look again and again
         try:
             path.touch(mode=0o600, exist_ok=True)
             with self._lent() as connection:
                 connection.executescript(schema)
+                found = path.stat()
+                self._file = found.st_dev, found.st_ino
         except (OSError, sqlite3.DatabaseError) as error:
             self.close()
             raise NotFound(
@@ -62,6 +65,7 @@ class Database:
         if connection is None:
             connection = self._connect()
         try:
+            self._require_same()
             yield connection
         finally:
             with self._lock:
@@ -70,6 +74,21 @@ class Database:
                     self._free.append(connection)
             if not kept:
                 connection.close()
+
+    def _require_same(self) -> None:
+        """Raises NotFound: another file was put in the place of the one that was opened, and half of the connections would
+        go on with each."""
+        if self._file is None:
+            return
+        try:
+            found = self._path.stat()
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._file:
+            raise NotFound(
+                f"{self._path} is not the file that was opened: it was replaced under who is at work on it",
+                hint="Stop what uses it, and start it again.",
+            )
 
     @contextmanager
     def write(self, *, with_the_next: bool = False) -> Iterator[sqlite3.Connection]:
