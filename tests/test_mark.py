@@ -45,6 +45,7 @@ from strongroom.errors import (
     ReleaseRefused,
     StrongroomError,
     Unreachable,
+    Usage,
     from_json,
 )
 from strongroom.holding import Says, Word
@@ -646,6 +647,22 @@ def test_what_fails_unexpectedly_does_not_end_who_brings_marks(kept: Kept) -> No
     bringer.stop()
 
 
+def test_a_withdrawal_and_a_cancel_are_acknowledged_when_a_witness_knows_them(kept: Kept) -> None:
+    """A copy from before the word is put back as soon as its party was told that it holds."""
+    contract, lab = kept.contract(), keys_of("lab").signing
+    kept.witness.bring()
+    withdrawal = Withdrawal(contract.digest, "lab", NOW, "").sign(lab).to_json()
+    cancel = Cancel(contract.digest, "lab", "ab" * 16, NOW).sign(lab).to_json()
+    for path, body in {
+        "/v1/cancels": {"cancel": cancel, "contract": contract.envelope.to_json()},
+        "/v1/withdrawals": {"contract": contract.envelope.to_json(), "withdrawal": withdrawal},
+    }.items():
+        kept.client.post(path, wire.encode(body))
+        assert kept.marks.mark(KEY.public).place == kept.book.marks.place()  # type: ignore[union-attr]
+    kept.book.marks.put_back()
+    kept.client.post("/v1/withdrawals", wire.encode(body))  # it is taken all the same
+
+
 def test_a_book_that_cannot_be_read_gives_nothing_and_the_next_is_asked_anew(kept: Kept) -> None:
     contract = kept.contract()
     kept.ask(contract)
@@ -817,6 +834,19 @@ def test_an_older_mark_that_cannot_be_replaced_nor_removed_lets_nothing_leave(
     assert kept.ask(contract)
 
 
+def test_a_witness_that_was_lost_is_said_aloud(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    """Another user of this machine makes the folder first, or there is no memory to be had."""
+    assert kept.machine is not None
+    kept.witness.warn()
+    assert not caplog.records
+    kept.machine.folder.chmod(0o777)
+    kept.witness.warn()
+    kept.machine = None
+    kept.start()
+    kept.witness.warn()
+    assert [r.levelname for r in caplog.records] == ["WARNING", "WARNING"]
+
+
 def test_a_folder_that_was_open_to_all_keeps_no_older_mark(tmp_path: Path) -> None:
     book, machine = places(b"1", b"2"), Machine(tmp_path / "memory")
     machine.put(mark(book[1]), KEY, dict(book).get)
@@ -837,7 +867,9 @@ def test_a_folder_on_a_disk_is_no_memory(tmp_path: Path) -> None:
         assert in_memory(tmp_path, mounts) is found
     assert not in_memory(tmp_path / "absent", mounts)
     assert not in_memory(tmp_path, tmp_path / "absent")
-    assert Machine.here({"STRONGROOM_MEMORY": str(tmp_path / "absent")}, tmp_path / "absent") is None
+    assert Machine.here({}, tmp_path / "absent") is None
+    with pytest.raises(Usage, match="STRONGROOM_MEMORY"):  # a slip of the pen is no broker without this witness
+        Machine.here({"STRONGROOM_MEMORY": str(tmp_path / "absent")})
     found = Machine.here({})
     assert found is None or found.folder.name == f"strongroom-{os.geteuid()}"
 

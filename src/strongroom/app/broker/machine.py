@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from strongroom.errors import StrongroomError, Unreachable
+from strongroom.errors import StrongroomError, Unreachable, Usage
 from strongroom.mark import Mark, require_known
 from strongroom.wire import Envelope
 
@@ -55,14 +55,29 @@ class Machine:
 
     @classmethod
     def here(cls, environment: Mapping[str, str] = os.environ, shared_memory: Path = SHARED_MEMORY) -> Machine | None:
-        """In shared memory, or where ``$STRONGROOM_MEMORY`` says; ``None`` where that is not in memory.
+        """In shared memory, or where ``$STRONGROOM_MEMORY`` says; ``None`` where nothing was said, and there is none.
+
+        Raises:
+            Usage: what was said is a folder on a disk, or is not there: who said so counts on it.
 
         One place alone, and none that comes and goes with a login: an older mark in a second one would speak for the book.
         """
         named = environment.get("STRONGROOM_MEMORY")
+        if named and not in_memory(Path(named)):
+            raise Usage(f"STRONGROOM_MEMORY={named} is no folder in memory", hint="Name a tmpfs, or unset it for /dev/shm.")
         if named:
-            return cls(Path(named) / "strongroom") if in_memory(Path(named)) else None
+            return cls(Path(named) / "strongroom")
         return cls(shared_memory / f"strongroom-{os.geteuid()}") if in_memory(shared_memory) else None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a mark could be kept here: not where somebody else made the folder first."""
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            self._own()
+        except OSError:
+            return False
+        return True
 
     def mark(self, broker: VerifyKey) -> Mark | None:
         """What was left here; ``None`` where nothing is, or nothing that this broker signed."""

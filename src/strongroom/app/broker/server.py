@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -16,7 +17,7 @@ from strongroom.app.exchange.entry import ENTRY_TYPE
 from strongroom.app.http import Client, application, blocking, body, json_answer
 from strongroom.broker import Owner, Release, decide
 from strongroom.contract import PROPOSAL_TYPE, Contract, Proposal, Withdrawal
-from strongroom.errors import BadReceipt, Internal, StrongroomError, Unreachable
+from strongroom.errors import BadReceipt, BookRestored, Internal, StrongroomError, Unreachable
 from strongroom.holder import give_back, hear, hear_grant, take
 from strongroom.job import Cancel
 from strongroom.ledger import Entry
@@ -183,6 +184,11 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         if witness is not None:
             witness.settle()
 
+    def said() -> None:
+        """Before it is acknowledged that something is forbidden: a book that forgets it is noticed."""
+        with suppress(BookRestored):  # it gives nothing; whoever withdraws is told that this is so
+            known()
+
     def give_nonce() -> bytes:
         return book.nonce(int(now()))
 
@@ -213,6 +219,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         if proposal.digest not in book.heard():  # an owner whose share is here named it, and so its parties' keys
             _read(owner).trust.check(proposal.parties)  # else a stranger could withdraw under a party's name
         book.withdraw(Withdrawal.verify(envelope, proposal), envelope, [ref.manifest for ref in proposal.assets])
+        said()
 
     def accept_cancel(data: bytes) -> None:
         f = Fields(wire.decode(data), "body")
@@ -222,6 +229,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         if contract.digest not in book.heard():  # as of withdrawals
             _read(owner).trust.check(contract.proposal.parties)
         book.cancel(Cancel.verify(envelope, contract.proposal, int(now())), envelope)
+        said()
 
     def accept_receipt(data: bytes) -> None:
         bundle, here = Bundle.parse(data), _read(owner)
@@ -256,6 +264,7 @@ def broker(  # noqa: C901, PLR0915 - the table of routes reads whole
         else:
             hear_grant(Envelope.from_json(f.any("grant")), proposal, f.name("party"), here=_read(owner), book=book)
         f.end()
+        said()
 
     def answer_inquiry(data: bytes) -> bytes:
         envelope, here, at = Envelope.parse(data), _read(owner), int(now())

@@ -196,6 +196,17 @@ class Witness:
         self._next: _Round | None = None  # it has not begun
         self._talking = False  # there is a thread
 
+    def warn(self) -> None:
+        """At the start: say it where this machine can keep no mark, whose broker then gives nothing without the exchange."""
+        if self._machine is None or not self._machine.usable:
+            where = (
+                "in /dev/shm" if self._machine is None else f"as {self._machine.folder}, which somebody else may have made"
+            )
+            _LOG.warning(
+                "this machine keeps no mark of the book %s: nothing is given while the exchange is away (STRONGROOM_MEMORY)",
+                where,
+            )
+
     def check(self) -> None:
         """Before anything is counted: the book is the newest, as far as anybody knows (M3), and somebody does (M4).
 
@@ -377,6 +388,7 @@ class Bringer:
         self._thread = threading.Thread(target=self._work, daemon=True, name="bringer")
 
     def start(self) -> None:
+        self._witness.warn()
         self._thread.start()
 
     def stop(self) -> None:
