@@ -31,6 +31,7 @@ from strongroom.errors import (
     StrongroomError,
     Unreachable,
     WeightsMismatch,
+    WrongKey,
 )
 from strongroom.inference.events import ModelWeights, RequestRefused, SourceUsed, UsageMetered
 from strongroom.inference.events import Usage as Tokens
@@ -306,6 +307,32 @@ async def test_a_broker_that_does_not_answer_loses_its_source_when_the_lease_end
     assert world.engine.gone == set(NAMES)
     _, receipt = await world.ask_it()
     assert receipt.every(SourceUsed) == ()
+
+
+@running
+async def test_another_contracts_room_opens_the_weights_for_itself_and_draws_from_none_of_the_firsts(world):
+    first = await world.open()
+    again = await world.open()
+    assert again.engines == first.engines  # another room of the same contract
+    other = await world.open(world.agree(title="with others of the operator's"))
+    assert len(world.engines) == 2
+    assert other.engines[0] is not first.engines[0]
+
+
+@running
+async def test_a_key_that_is_none_of_the_assets_opens_no_room_onto_what_another_opened(world):
+    first = await world.open()
+    for broker in world.world.brokers.values():
+        book, held = broker.book, broker.book.held
+
+        def false(manifest: str, held: Any = held) -> Any:
+            return held(manifest) and replace(held(manifest), key=AssetKey(seed("any bytes")))
+
+        book.held = false
+    for contract in (world.contract, world.agree(title="with others of the operator's")):
+        with pytest.raises(WrongKey):
+            await world.open(contract)
+    assert world.rooms.require() is first
 
 
 @running

@@ -101,11 +101,16 @@ class _Shared:
 
 
 class Engines:
-    """The engines of this enclave, by what was opened for them. One without a room is closed, and its weights are gone."""
+    """The engines of this enclave, by the contract and what was opened under it. One without a room is closed, and its
+    weights are gone.
+
+    Another contract's room opens the same weights for itself: its parties may be others, who prove by that alone that they
+    have the keys.
+    """
 
     def __init__(self, start: Starter) -> None:
         self._start = start
-        self._shared: dict[tuple[str, str], _Shared] = {}
+        self._shared: dict[tuple[str, str, str], _Shared] = {}  # by contract, manifest, role and sources
         self._lock = asyncio.Lock()
 
     async def take(self, room: Room, model: Model, parameters: Parameters, progress: Progress) -> tuple[Engine, bytes]:
@@ -117,13 +122,9 @@ class Engines:
         """
         source, released = await asyncio.to_thread(room.sealed, model.role)
         manifest = released.manifest
-        proposal = room.contract.proposal
         sources = await asyncio.to_thread(_sources, room, model, parameters)
         drawn: JSON = [sealed.released.manifest.digest for sealed in sources]
-        options: JSON = [
-            *(dict(proposal.program.parameters), proposal.program.digest, proposal.policy.to_json(), model.role, drawn)
-        ]
-        key = (manifest.digest, wire.digest(wire.encode([options, proposal.limits.to_json()])))
+        key = (room.contract.digest, manifest.digest, wire.digest(wire.encode([model.role, drawn])))
         async with self._lock:
             shared = self._shared.get(key)
             if shared is None:
