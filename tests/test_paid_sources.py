@@ -46,6 +46,7 @@ from strongroom.programs.serve_llm import Source
 from strongroom.usage import drawn
 from strongroom.wire import Envelope
 from test_inference_server import CHAT, HELLO, running
+from test_served import Tales, counted
 from world import DAY, NOW, keys_of, seed
 
 DIGEST = wire.digest(WEIGHTS)
@@ -333,6 +334,39 @@ async def test_a_key_that_is_none_of_the_assets_opens_no_room_onto_what_another_
         with pytest.raises(WrongKey):
             await world.open(contract)
     assert world.rooms.require() is first
+
+
+@running
+async def test_a_source_that_was_taken_back_stops_no_opening_no_log_and_nobodys_count(tmp_path):
+    """Through what serves really: keys, receipts on the disk, the log, and what an owner counts."""
+    with closing(Tales(tmp_path, SourcesWorld())) as tales:
+        world, metering = tales.world, tales.metering
+        book = world.world.brokers["hospital"].book
+
+        def says(number: int, name: str) -> None:
+            envelope = Envelope.parse(world.revision(number, None, name))
+            book.revise(Revision.peek(envelope), envelope)
+
+        def bring() -> int:
+            metering.receipts.flush()
+            return metering._logger.step()
+
+        await tales.answer("one")
+        assert bring() == 2
+        says(1, "law")
+        await tales.answer("one two")  # a room is opened without it
+        assert bring() == 2
+        assert sorted(world.rooms.require().room.released()) == ["encyclopedia", "weights"]
+        says(1, "encyclopedia")
+        world.clock.wait(SERVE.lease_s - 600)
+        await world.lifecycle.step()  # and renewed with no source at all
+        assert sorted(world.rooms.require().room.released()) == ["weights"]
+        assert (await world.ask(CHAT, HELLO)).status == 200
+        assert bring() == 1
+        found = counted(tales, tales.written(await tales.fetched(), tmp_path / "receipts.jsonl"), at=world.clock())
+        assert found.refused == ()
+        assert found.counted == 5
+        assert sorted((due.agreed.name, due.drawn.requests) for due in found.drawn) == [("encyclopedia", 2), ("law", 1)]
 
 
 @running

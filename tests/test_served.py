@@ -60,8 +60,8 @@ NONCE = seed("an owner's nonce").hex()
 class Tales:
     """A room that answered some questions, its log, and what its owner fetched."""
 
-    def __init__(self, folder: Path, **world: Any) -> None:
-        self.world = InferenceWorld(serve=replace(SERVE, plain_bodies=True), folder=folder / "world", **world)
+    def __init__(self, folder: Path, made: InferenceWorld | None = None, **world: Any) -> None:
+        self.world = made or InferenceWorld(serve=replace(SERVE, plain_bodies=True), folder=folder / "world", **world)
         self.contract = self.world.contract
         self.tree, self.entries = Tree(MemoryNodes()), list[Entry]()
         self.metering = Metering(folder, self, anonymous=NO_LIMITS, every=3600, now=self.world.now)

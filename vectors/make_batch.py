@@ -20,7 +20,8 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from strongroom import wire  # noqa: E402 - the world is found first
 from strongroom.attest.keyset import KeyEntry, Keyset  # noqa: E402
 from strongroom.batch import AFTER_LEASE_S, BATCH_TYPE, Batch, Submission  # noqa: E402
-from strongroom.contract import Contract, Limits  # noqa: E402
+from strongroom.contract import Contract, Limits, ProgramRef  # noqa: E402
+from strongroom.drawing import GRAIN, Agreed, Price  # noqa: E402
 from strongroom.party import SigningKey  # noqa: E402
 from strongroom.policy import Policy  # noqa: E402
 from strongroom.release import RELEASE_TYPE, ReleaseStatement, run_subject  # noqa: E402
@@ -34,6 +35,17 @@ WORLD = World(terms=dict.fromkeys(OWNERS, SERVED))
 LIMITS = Limits(2, 6 * HOUR, 1 << 30)
 CONTRACT = sign_all(WORLD.proposal(policy=SERVED, outputs=(), limits=LIMITS, payments=()))
 OTHER_CONTRACT = sign_all(WORLD.proposal(policy=SERVED, outputs=(), limits=LIMITS, payments=(), title="Another"))
+SOURCE = Agreed("data", "law", wire.digest(b"weights"), Price(1, "credit"), GRAIN, GRAIN)
+
+
+def sourced(**changes: object) -> Contract:
+    """A standing contract of which "data" is a source."""
+    given = {"sources": [{**SOURCE.to_json(), **changes}]}
+    program = ProgramRef("serve-llm", wire.digest(b"serve-llm"), "evaluate", given)
+    return sign_all(WORLD.proposal(policy=SERVED, outputs=(), limits=LIMITS, payments=(), program=program))
+
+
+SOURCED = sourced()
 OTHER_RUN = seed("another run", 16).hex()
 RECEIPTS = tuple(sorted(wire.digest(f"receipt {n}".encode()) for n in range(3)))
 
@@ -115,6 +127,23 @@ def say(**changes: Any) -> Callable[[Pieces], object]:
     return change
 
 
+def drawn(order: tuple[str, ...] = ("model",), under: Contract = SOURCED, at: int = NOW + 60) -> Callable[[Pieces], object]:
+    """Everything of a contract that has a source."""
+
+    def change(pieces: Pieces) -> None:
+        pieces.__init__(contract=under, under=under, order=order, at=at)  # type: ignore[misc]
+
+    return change
+
+
+def then(*changes: Callable[[Pieces], object]) -> Callable[[Pieces], object]:
+    def change(pieces: Pieces) -> None:
+        for one in changes:
+            one(pieces)
+
+    return change
+
+
 def another_keyset(pieces: Pieces) -> None:
     """Somebody's own keys, and leases that were given to another enclave."""
     mallory = Asker(WORLD, CONTRACT, "mallory")
@@ -158,6 +187,28 @@ def cases() -> dict[str, dict[str, Any]]:
         "ok-one": case("one receipt", "ok", say(receipts=RECEIPTS[:1])),
         "ok-after-the-lease": case(
             "what was served is brought a day after the lease", "ok", say(at=NOW + LEASE + AFTER_LEASE_S)
+        ),
+        "ok-source": case("a lease of a source too", "ok", drawn(("data", "model"))),
+        "ok-source-left-out": case("a source whose owner gave no lease", "ok", drawn()),
+        "ok-source-ended": case(
+            "a source whose lease ended long ago, beside one that did not", "ok",
+            then(drawn(("data", "model"), at=NOW + LEASE + AFTER_LEASE_S + 1), lease("model", until=NOW + 2 * LEASE)),
+        ),
+        "source-alone": case("a source's lease, and none of the model", bad, drawn(("data",))),
+        "source-behind": case("a source's lease that is not in the order of the assets", bad, drawn(("model", "data"))),
+        "source-doubled": case("a source's lease twice", signature, drawn(("data", "data"))),
+        "source-of-another-run": case(
+            "a source's lease of another run", bad, then(drawn(("data", "model")), lease(run_id=OTHER_RUN))
+        ),
+        "source-by-a-stranger": case(
+            "a source's lease by another's broker", signature,
+            then(drawn(("data", "model")), lambda p: p.brokers.update(data=broker_key("lab"))),
+        ),
+        "source-without-an-end": case(
+            "a release of a source for a run, without an end", bad, then(drawn(("data", "model")), lease(until=None))
+        ),
+        "source-unreadable": case(
+            "what the contract says of its sources is in no form, and one gave no lease", bad, drawn(under=sourced(token=0))
         ),
         "late": case("more than a day after the lease", bad, say(at=NOW + LEASE + AFTER_LEASE_S + 1)),
         "no-standing-contract": case(

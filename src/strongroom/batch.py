@@ -15,11 +15,12 @@ from typing import Final
 
 from . import parts, wire
 from .attest.keyset import Keyset
-from .contract import Contract
-from .errors import BadBatch
+from .contract import AssetRef, Contract
+from .drawing import agreed
+from .errors import BadBatch, BadDrawing, BadField
 from .ledger import Entry
 from .party import SigningKey
-from .release import ReleaseStatement, run_subject
+from .release import RELEASE_TYPE, ReleaseStatement, run_subject
 from .wire import JSON, Envelope, Fields
 
 BATCH_TYPE: Final = wire.media_type("receipt-batch")
@@ -101,7 +102,7 @@ class Submission:
         batch: the envelope of a :class:`Batch`.
         keyset: that signs it.
         leases: the brokers' signed leases to that keyset, one for each asset of the contract, in their order; of an asset
-            whose key was shared one for each share that it took.
+            whose key was shared one for each share that it took, and of a source that the room does without none.
         enrolments: of assets whose keys were shared, as their owners signed them, in the order of the assets.
     """
 
@@ -158,6 +159,9 @@ def batches(contract: str, keyset: Keyset, run_id: str, receipts: Iterable[str],
 def admissible(submission: Submission, contract: Contract, at: int) -> Batch:
     """Whether a log may take a batch in: that every owner let this very enclave serve under this contract.
 
+    Owners of the contract's sources may have refused: the room goes on without a source, and its receipts are logged all
+    the same. A lease of a source that was given is held against everything but the time since it ended.
+
     Nothing is said of the enclave or of what it served: no evidence is looked at, and no receipt. Whoever relies on a
     receipt verifies it (``inference.verification``).
 
@@ -180,7 +184,9 @@ def admissible(submission: Submission, contract: Contract, at: int) -> Batch:
     if (batch.contract, batch.keyset_digest, submission.keyset.subject) != bound:
         raise BadBatch("the batch is of another contract, or its keyset of another run")
     shared = parts.enrolled(submission.enrolments, contract, BadBatch)
-    assets, leases = parts.wanted(contract, shared), list[ReleaseStatement]()
+    sources = _sources(contract)
+    leases = list[ReleaseStatement]()
+    assets = _present(parts.wanted(contract, shared), submission.leases, sources - set(shared))
     if len(submission.leases) != len(assets):
         raise BadBatch("there is not exactly one lease for each asset of the contract, or for each share of it")
     for ref, envelope in zip(assets, submission.leases, strict=True):
@@ -190,11 +196,33 @@ def admissible(submission: Submission, contract: Contract, at: int) -> Batch:
         named = (lease.contract, lease.manifest, lease.keyset_digest, lease.run_id)
         if named != (contract.digest, ref.manifest, batch.keyset_digest, batch.run_id):
             raise BadBatch(f"the lease of {ref.role!r} is for another contract, asset, enclave or run")
-        if lease.until is None or at > lease.until + AFTER_LEASE_S:
+        if lease.until is None or (at > lease.until + AFTER_LEASE_S and ref.role not in sources):
             raise BadBatch(f"the lease of {ref.role!r} is none, or ended too long ago")
         leases.append(lease)
     parts.require_one_slot(shared, leases, BadBatch)
     return batch
+
+
+def _sources(contract: Contract) -> frozenset[str]:
+    """The roles that a room does without, where their owners give no lease; none where that cannot be read."""
+    try:
+        return frozenset(agreed(contract.proposal.program.parameters))
+    except (BadField, BadDrawing):
+        return frozenset()
+
+
+def _present(assets: list[AssetRef], leases: tuple[Envelope, ...], spared: frozenset[str]) -> list[AssetRef]:
+    """The assets without those that may be left out and are. Raises WireError."""
+    found: list[AssetRef] = []
+    for ref in assets:
+        if ref.role not in spared or (len(found) < len(leases) and _manifest(leases[len(found)]) == ref.manifest):
+            found.append(ref)
+    return found
+
+
+def _manifest(lease: Envelope) -> str:
+    """The asset that a lease says it is of, **unverified**. Raises WireError."""
+    return Fields(wire.decode(lease.expect(RELEASE_TYPE), max_bytes=MAX_BATCH_BYTES), "release").digest("manifest")
 
 
 __all__ = [

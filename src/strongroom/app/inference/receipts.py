@@ -426,7 +426,8 @@ class Authority:
         contract: the digest.
         keyset: the enclave's own.
         run_id: by which the room was opened.
-        leases: one for each asset of the contract, in their order; of an asset whose key was shared one for each share.
+        leases: one for each asset of the contract that is held, in their order; of an asset whose key was shared one for
+            each share. Missing are at most sources that their owners took back.
         key: the keyset's run-receipt key.
         until: the last second of the lease that ends first, Unix.
         enrolments: of assets whose keys were shared.
@@ -447,7 +448,7 @@ class Authority:
     def of(cls, room: Room) -> Authority:
         """What a room's owners gave it, now. Raises RoomClosed."""
         held = room.released()
-        released = [held[ref.role] for ref in room.contract.proposal.assets]
+        released = [held[ref.role] for ref in room.contract.proposal.assets if ref.role in held]
         leases = tuple(lease for r in released for lease in r.releases)
         enrolments = tuple(r.shared.enrolment for r in released if r.shared is not None)
         return cls(room.contract.digest, room.keys.keyset, room.run_id, leases, room.keys.receipt, room.until, enrolments)
