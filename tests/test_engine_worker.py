@@ -25,6 +25,7 @@ pytest.importorskip("gguf", reason="needs the package gguf, which writes the mod
 import llama_files
 from strongroom.app.inference import weights as weights_module
 from strongroom.app.inference import worker
+from strongroom.app.inference.sources import Held
 from strongroom.app.inference.weights import Weights
 from strongroom.app.inference.worker import Limits, Worker
 from strongroom.enclave import sandbox_cgroup, sandbox_child, sandbox_serving
@@ -42,6 +43,7 @@ from strongroom.errors import (
 )
 from strongroom.lm.engine import Answer, Counted, Piece, Vectors
 from strongroom.programs import serve_llm
+from strongroom.programs.serve_llm import Source
 
 LIMITS = Limits(memory_bytes=2 << 30)
 GIVEN = {
@@ -443,8 +445,8 @@ def hostile(
 
 
 @asynccontextmanager
-async def lying(weights: Weights, limits: Limits = LIMITS, **more: str) -> AsyncIterator[Worker]:
-    found = Worker(hostile(**more), {}, weights, limits, (512, 2))
+async def lying(weights: Weights, limits: Limits = LIMITS, held: Held | None = None, **more: str) -> AsyncIterator[Worker]:
+    found = Worker(hostile(**more), {"max_tokens": 4}, weights, limits, (512, 2), held=held)
     try:
         await found.start()
         yield found
@@ -500,6 +502,47 @@ def test_a_child_that_lies_is_ended_and_its_questions_fail(weights: Weights, lie
                     await until(lambda: found.restarts == 1)
                     raise EngineFailed("as it must")
             assert "SECRET" not in str(caught.value)
+
+    run(doing())
+
+
+DRAWS_LIES = {
+    "text, and no row": 'say(["t", number, 0, "x"], ["e", number, 1, 1, 0])',
+    "text before its row": 'say(["t", number, 0, "x"], ["d", number, [1]], ["e", number, 1, 1, 0])',
+    "content, and no row": 'say(["p", number, 0, {"content": "x"}, None, None], ["e", number, 1, 1, 0])',
+    "fewer rows than tokens": 'say(["d", number, [1]], ["t", number, 0, "xy"], ["e", number, 1, 2, 0])',
+    "more rows than tokens": 'say(["d", number, [1]], ["d", number, [1]], ["t", number, 0, "x"], ["e", number, 1, 1, 0])',
+    "tokens, and no row": 'say(["p", number, 0, {}, "stop", None], ["e", number, 1, 1, 0])',
+}
+
+
+def law() -> Held:
+    said = Source("law", "law", "sha256:" + "0" * 64, 1, "credit", 1024, 4096)
+    return Held([], {"law": said}, {"law": []}, frozenset({"law"}))
+
+
+@pytest.mark.parametrize("lie", DRAWS_LIES, ids=lambda name: name.replace(" ", "-"))
+def test_a_child_that_does_not_say_what_each_token_drew_gets_no_receipt_without_a_source(weights: Weights, lie: str) -> None:
+    async def doing() -> None:
+        async with lying(weights, held=law(), body=DRAWS_LIES[lie]) as found:
+            with pytest.raises(EngineFailed):
+                await answers(found, HELLO)
+            await until(lambda: found.restarts == 1)
+
+    run(doing())
+
+
+def test_a_child_that_says_what_each_token_drew_is_believed(weights: Weights) -> None:
+    rows = (
+        'say(["d", number, [1]], ["t", number, 0, "x"], ["d", number, [0]], ["t", number, 0, "y"], ["e", number, 1, 2, 0])'
+    )
+
+    async def doing() -> None:
+        async with lying(weights, held=law(), body=rows) as found:
+            question = found.ask("chat", encoded(HELLO))
+            assert [piece async for piece in question][-1] == Counted(1, 2, 0)
+            assert question.draws is not None
+            assert question.draws.rows == [[1, 0]]
 
     run(doing())
 
@@ -727,6 +770,7 @@ def test_weights_are_locked_into_memory_where_that_is_allowed(tmp_path: Path) ->
     (tmp_path / "w").write_bytes(b"x" * 65536)
     script = """
 import resource, sys
+from strongroom.app.inference.sources import Held
 from strongroom.app.inference.weights import Weights
 def locked():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmLck")).split()[1])

@@ -508,6 +508,17 @@ def test_a_row_that_is_none_or_draws_too_much_ends_the_child(row: Any) -> None:
         draws().add(row, 8)
 
 
+def test_a_row_that_is_refused_leaves_nothing_behind() -> None:
+    one = draws()
+    one.add([1, 1], 8)
+    with pytest.raises(BrokenAnswer):
+        one.add([1, GRAIN + 1], 8)
+    assert one.rows == [[1], [1]]
+    one.add([GRAIN // 2, 0], 8)
+    one.add([GRAIN // 2 - 1, 0], 8)  # up to the total: what was refused does not count
+    assert one.tokens == 3
+
+
 def test_a_source_that_is_closed_is_not_drawn_from_whatever_the_child_says() -> None:
     one = draws("other")
     one.add([0, 5], 8)

@@ -163,11 +163,13 @@ class Draws:
         sources: in the order of the rows.
         open: names of those that it may draw from.
         rows: of each source its grains, token by token.
+        tokens: how many rows there were.
     """
 
     sources: tuple[Source, ...]
     open: frozenset[str]
     rows: list[list[int]] = field(default_factory=list)
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         self.rows = [[] for _ in self.sources]
@@ -177,14 +179,26 @@ class Draws:
         """The next token's. Raises BrokenAnswer: no such row, or more than was agreed; or more tokens than ``most``."""
         if not isinstance(row, list) or len(row) != len(self.sources) or not all(type(grains) is int for grains in row):
             raise BrokenAnswer
-        if sum(row) > MOST or (self.rows and len(self.rows[0]) >= most):
+        if sum(row) > MOST or self.tokens >= most:
             raise BrokenAnswer
-        for place, (source, grains) in enumerate(zip(self.sources, row, strict=True)):
-            self._sums[place] += grains
+        for source, grains, drawn in zip(self.sources, row, self._sums, strict=True):
             allowed = source.token if source.name in self.open else 0
-            if not 0 <= grains <= allowed or self._sums[place] > source.total:
+            if not 0 <= grains <= allowed or drawn + grains > source.total:
                 raise BrokenAnswer
+        for place, grains in enumerate(row):  # all of it is right, or none is taken
+            self._sums[place] += grains
             self.rows[place].append(grains)
+        self.tokens += 1
+
+    def require_begun(self) -> None:
+        """Raises BrokenAnswer: text, and no token of which it was said what it drew."""
+        if not self.tokens:
+            raise BrokenAnswer
+
+    def require_whole(self, tokens: int) -> None:
+        """Raises BrokenAnswer: it was not said of each of so many tokens what it drew, or of more."""
+        if self.tokens != tokens:
+            raise BrokenAnswer
 
     def events(self, assets: Mapping[str, str]) -> list[SourceUsed]:
         """What a receipt says of it: one event for each source that was drawn from.

@@ -544,10 +544,13 @@ class Worker:
             if kind == "t":
                 _, number, index, text = entry
                 question = self._open[number]
+                self._wrote(question)
                 question.text(self._choice(question, index), checked(text))
             elif kind == "p":
                 question = self._open[entry[1]]
                 choice = self._choice(question, entry[2])
+                if any(entry[3].values()):
+                    self._wrote(question)
                 question.piece(piece(choice, *entry[3:]), len(str(entry)))
             elif kind == "d":
                 self._drew(self._open[entry[1]], entry[2])
@@ -564,12 +567,20 @@ class Worker:
         question.draws.add(row, self._model["max_tokens"])
 
     @staticmethod
+    def _wrote(question: Question) -> None:
+        """Of a model that draws, no word is passed on before it is known what was drawn."""
+        if question.draws is not None:
+            question.draws.require_begun()
+
+    @staticmethod
     def _choice(question: Question, index: object) -> int:
         if type(index) is not int or not 0 <= index < question.wanted:
             raise BrokenAnswer
         return index
 
     def _answered(self, question: Question, counted: Counted, error: EngineError | None) -> None:
+        if error is None and question.draws is not None:
+            question.draws.require_whole(counted.completion_tokens)
         self._failures = 0
         if error is None and question.deadline <= 0:
             error = EngineFailed("the question took longer than a question may", hint="Ask for a shorter answer.")
