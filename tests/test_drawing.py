@@ -172,6 +172,7 @@ def test_both_halves_read_sources_alike() -> None:
         {"sources": []},
         {"models": [{**MODELS[0], "engine": "transformers"}]},
         {"models": [*MODELS, {"engine": "retrieval", "name": "two", "role": "two"}]},
+        {"guard": "model"},  # it would draw for nobody's receipt
         {"max_tokens": 1025},
         {"sources": [{**ASKED.to_json(), "role": "model"}]},
         {"sources": [ASKED.to_json(), {**ASKED.to_json(), "role": "two"}]},

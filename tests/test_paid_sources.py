@@ -27,6 +27,7 @@ from strongroom.errors import (
     EngineFailed,
     NotFound,
     NotPermitted,
+    ReleaseRefused,
     StaleRevision,
     StrongroomError,
     Unreachable,
@@ -473,6 +474,24 @@ def test_a_broker_refuses_what_goes_beyond_its_owners_terms_whatever_the_enclave
     refused()
 
 
+def test_what_an_owner_took_back_is_not_released_beside_the_sources_either(world, monkeypatch):
+    monkeypatch.setattr("strongroom.enclave.obtain.lacking", lambda *_: ())  # whatever the enclave checked
+    plain = {**world.parameters, "models": [{"engine": "llama.cpp", "name": MODEL, "role": "weights"}], "sources": []}
+    contract = world.agree(program=ProgramRef("serve-llm", PROGRAM, "serve-llm", plain))
+    book = world.world.brokers["hospital"].book
+    for name in NAMES:
+        envelope = Envelope.parse(world.revision(1, None, name))
+        book.revise(Revision.peek(envelope), envelope)
+
+    @running
+    async def refused() -> None:
+        with pytest.raises(ReleaseRefused) as caught:
+            await world.open(contract)
+        assert caught.value.reason == "policy.not_permitted"
+
+    refused()
+
+
 def test_a_source_that_is_agreed_for_other_weights_than_were_opened_is_not_drawn_from():
     from types import SimpleNamespace
 
@@ -637,6 +656,18 @@ def test_a_revision_is_held_against_the_key_of_its_owner_in_the_contract(world: 
         found.take(world.revision(1, TERMS), proposals)
     with pytest.raises(NotFound):
         found.take(world.revision(3, TERMS), [])
+
+
+def test_an_owner_is_heard_beside_a_contract_that_says_its_source_is_anothers(world: SourcesWorld) -> None:
+    proposal = world.contract.proposal
+    claimed = replace(proposal, assets=tuple(replace(ref, owner="lab") for ref in proposal.assets))
+    found = Revisions()
+    for number, proposals in enumerate(([claimed, proposal], [proposal, claimed]), start=1):
+        assert found.take(world.revision(number, None), proposals).number == number
+    assert not found.permits(proposal, "law")
+    assert found.permits(claimed, "law")  # of whom the owner says nothing
+    with pytest.raises(BadSignature):
+        found.take(world.revision(3, None, by="stranger"), [claimed, proposal])
 
 
 def test_the_program_is_the_one_that_the_world_names(world: SourcesWorld) -> None:

@@ -392,6 +392,8 @@ class Decision:
             drawing = manifest.drawing if newest is None else Revision.verify(newest, key).terms
         except StrongroomError as error:
             raise self.stop("D7", error) from error
+        if newest is not None and drawing is None:  # whatever the contract says: not as a source, and not beside one
+            wider += (f"{self.role(contract.proposal)}: its owner lets nobody draw from it any more",)
         wider += lacking(drawing, self.role(contract.proposal), contract.proposal.program.parameters)
         self.check("D7", not wider, "; ".join(wider), code=NotPermitted.code)
         return secret

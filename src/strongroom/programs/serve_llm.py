@@ -184,6 +184,8 @@ def read(parameters: Mapping[str, Any]) -> Parameters:
     guard = given["guard"]
     if guard is not None and guard not in {model.role for model in found}:
         _CHECK.bad("guard is no model's role")
+    if any(model.engine == RETRIEVAL for model in found if model.role == guard):
+        _CHECK.bad("a model that draws from sources is asked by users, whose receipts say what it drew, and guards nothing")
     context = _CHECK.whole(given["context_tokens"], "context_tokens", 1, MAX_CONTEXT)
     most = _CHECK.whole(given["max_tokens"], "max_tokens", 1, context)
     return Parameters(

@@ -232,16 +232,17 @@ class Revisions:
         """
         envelope = Envelope.parse(data, max_bytes=_MAX_REVISION)
         said = Revision.peek(envelope)
-        for proposal in proposals:
-            ref = proposal.asset(said.asset)
-            if ref is not None:
-                key = proposal.party(ref.owner).signing_key
-                found = Revision.verify(envelope, key)
-                place = found.asset, key.keyid
-                found.follows(self._newest.get(place))
-                self._newest[place] = found
-                return found
-        raise NotFound("no contract that is served here has this source")
+        refs = [(proposal, proposal.asset(said.asset)) for proposal in proposals]
+        keys = {key.keyid: key for p, ref in refs if ref is not None for key in [p.party(ref.owner).signing_key]}
+        if not keys:
+            raise NotFound("no contract that is served here has this source")
+        signed = [signature.keyid for signature in envelope.signatures]
+        key = next((key for keyid, key in keys.items() if signed == [keyid]), next(iter(keys.values())))
+        found = Revision.verify(envelope, key)
+        place = found.asset, key.keyid
+        found.follows(self._newest.get(place))
+        self._newest[place] = found
+        return found
 
     def permits(self, proposal: Proposal, role: str) -> bool:
         """Whether the newest word of its owner lets a source be drawn from as was agreed."""
