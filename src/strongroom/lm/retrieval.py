@@ -5,7 +5,8 @@ whole and checked before anything is drawn from it. Questions take turns, a toke
 back between two questions: an answer draws from those that were there when it began, and what each of its tokens drew is
 said with it.
 
-Everything that a source brings is looked at inside this child alone. See ``docs/engines.md``.
+Everything that a source brings but its ``manifest.json``, which the parent reads to find its files, is looked at inside this
+child alone. See ``docs/engines.md``.
 """
 
 from __future__ import annotations
