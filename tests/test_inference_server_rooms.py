@@ -336,7 +336,7 @@ async def test_a_broker_that_does_not_answer_is_asked_again_until_the_lease_ends
     world.world.brokers["lab"].nonce = lambda: (_ for _ in ()).throw(Unreachable("gone"))
     asked: list[int] = []
     renew = world.rooms.current.room.renew
-    world.rooms.current.room.renew = lambda: (asked.append(world.clock.now), renew())[1]
+    world.rooms.current.room.renew = lambda roles: (asked.append(world.clock.now), renew(roles))[1]
     world.clock.now = NOW + LEASE - 100
     for _ in range(3):
         await world.lifecycle.step()  # not asked again at once

@@ -23,15 +23,20 @@ from strongroom.asset import About, AssetKey, seal, sign_manifest
 from strongroom.contract import AssetRef, ProgramRef
 from strongroom.drawing import GRAIN, Agreed, Drawing, Price, Revision
 from strongroom.errors import (
+    BadField,
+    BadRelease,
     BadSignature,
+    BookRestored,
     EngineFailed,
     NotFound,
     NotPermitted,
     ReleaseRefused,
     StaleRevision,
     StrongroomError,
+    TooFewShares,
     Unreachable,
     WeightsMismatch,
+    WrongEpoch,
     WrongKey,
 )
 from strongroom.inference.events import ModelWeights, RequestRefused, SourceUsed, UsageMetered
@@ -439,6 +444,121 @@ async def test_a_model_whose_owner_gives_no_key_still_ends_the_room(world):
         world.rooms.require().room.renew()
     with pytest.raises(StrongroomError):
         world.rooms.require()
+
+
+@pytest.mark.parametrize("code", [WrongEpoch.code, BookRestored.code])
+def test_a_source_owners_broker_that_says_it_cannot_answer_now_ends_no_room(code):
+    @running
+    async def kept() -> None:
+        with SourcesWorld() as world:
+            await world.open()
+            keeper = world.rooms.require()
+
+            def refuses(_request: bytes) -> bytes:
+                raise ReleaseRefused("not now", reason=code)
+
+            world.world.brokers["hospital"].release = refuses
+            await _over_two_leases(world, keeper)
+
+    kept()
+
+
+@pytest.mark.parametrize("error", [BadRelease("x"), BadSignature("x"), BadField("x"), BookRestored("x"), TooFewShares("x")])
+def test_a_source_owners_broker_that_answers_nonsense_ends_no_room(error):
+    @running
+    async def kept() -> None:
+        with SourcesWorld() as world:
+            await world.open()
+            keeper = world.rooms.require()
+            obtain = keeper.room._keyring.obtain
+
+            def nonsense(ref: AssetRef, *about: Any) -> Any:
+                if ref.owner == "hospital":
+                    raise error
+                return obtain(ref, *about)
+
+            keeper.room._keyring.obtain = nonsense
+            await _over_two_leases(world, keeper)
+
+    kept()
+
+
+async def _over_two_leases(world: SourcesWorld, keeper: Any) -> None:
+    """The sources are held until their leases end, and no longer; the model's own is renewed."""
+    world.clock.wait(SERVE.lease_s - 600)
+    await world.lifecycle.step()
+    assert keeper.room.until == world.clock() + SERVE.lease_s
+    assert set(keeper.room.released()) == {"weights", *NAMES}
+    world.clock.wait(SERVE.lease_s - 600)
+    await world.lifecycle.step()
+    assert world.rooms.require() is keeper
+    assert set(keeper.room.released()) == {"weights"}
+    assert world.engine.gone == set(NAMES)
+
+
+@running
+async def test_a_broker_that_missed_one_renewal_is_asked_again_and_keeps_its_source(world):
+    await world.open()
+    keeper, hospital, asked = world.rooms.require(), world.world.brokers["hospital"], []
+    nonce = hospital.nonce
+
+    def away() -> bytes:
+        asked.append(world.clock())
+        raise Unreachable("it is restarted")
+
+    hospital.nonce = away
+    world.clock.wait(SERVE.lease_s - 600)
+    await world.lifecycle.step()
+    first = len(asked)
+    await world.lifecycle.step()
+    assert len(asked) == first  # not in every look
+    world.clock.wait(2)
+    await world.lifecycle.step()
+    assert len(asked) == 2 * first
+    hospital.nonce = nonce
+    world.clock.wait(60)
+    lab = world.world.brokers["lab"]
+    lab.nonce = away  # nobody asks it: its lease was renewed
+    await world.lifecycle.step()
+    assert {keeper.room.released()[name].until for name in NAMES} == {world.clock() + SERVE.lease_s}
+    assert len(asked) == 2 * first
+    world.clock.wait(SERVE.lease_s - 600)
+    await world.lifecycle.step()
+    assert set(keeper.room.released()) == {"weights", *NAMES}
+    assert world.engine.gone == set()
+
+
+@running
+async def test_a_source_that_was_refused_is_not_asked_for_again_in_every_look(world):
+    await world.open()
+    keeper, hospital, asked = world.rooms.require(), world.world.brokers["hospital"], []
+
+    def refuses(_manifest: str) -> None:
+        asked.append(1)
+
+    hospital.book.held = refuses
+    world.clock.wait(SERVE.lease_s - 600)
+    for _ in range(3):
+        await world.lifecycle.step()
+        world.clock.wait(61)
+    assert asked == [1, 1]
+    assert set(keeper.room.released()) == {"weights"}
+
+
+@running
+async def test_what_other_owners_renewed_counts_where_one_does_not_answer(world):
+    await world.open()
+    keeper, before = world.rooms.require(), world.rooms.require().room.until
+
+    def away() -> bytes:
+        raise Unreachable("it is off")
+
+    world.clock.wait(100)
+    world.world.brokers["lab"].nonce = away
+    with pytest.raises(Unreachable):
+        keeper.room.renew()
+    assert keeper.room.until == before
+    assert {keeper.room.released()[name].until for name in NAMES} == {world.clock() + SERVE.lease_s}
 
 
 # --- what is refused before anything is drawn -----------------------------------------------------------------------

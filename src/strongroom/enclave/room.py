@@ -12,13 +12,13 @@ See ``spec/release.md``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
 from strongroom.attest.keyset import AttestationReport, TlsKey, report_data
 from strongroom.contract import AssetRef, Contract, RunRequest
-from strongroom.errors import BookRestored, NotPermitted, ReleaseRefused, RoomClosed, Unreachable, WrongEpoch
+from strongroom.errors import BookRestored, NotPermitted, ReleaseRefused, RoomClosed, StrongroomError, WrongEpoch
 from strongroom.release import run_subject
 from strongroom.wire import Envelope
 
@@ -96,48 +96,67 @@ class Room:
         """
         self.renew()
 
-    def renew(self) -> None:
-        """Prove the enclave to every owner again, with fresh nonces, and hold each key for another lease.
+    def renew(self, roles: Collection[str] | None = None) -> None:
+        """Prove the enclave to owners again, with fresh nonces, and hold each key for another lease.
+
+        Those are asked first that the room cannot do without. Once the room is open, each key counts from when it came:
+        what another owner says, or does not, takes nothing from it.
+
+        Args:
+            roles: whose owners are asked; ``None``: all of them.
 
         Raises:
             ReleaseRefused: an owner does not renew. Every key is erased, unless its owner is dealing shares anew; where the
                 role is one that can be dropped, that key alone is, and nothing is raised.
             RoomClosed: it was closed, be it while the owners were asked: nothing is held.
-            Unreachable, BookRestored, BadRelease: a broker does not answer, gives nothing for now, or is none. What is held
-                is held until its lease ends. Of a role that can be dropped neither of the first two is raised, once the
-                room is open.
+            StrongroomError: a broker does not answer, or not as one. What is held is held until its lease ends. Of a role
+                that can be dropped nothing of this is raised, once the room is open.
         """
         with self._asking:
-            found = {}
             self._require_not_closed()
-            try:
-                for ref in self.contract.proposal.assets:
-                    released = self._obtained(ref)
-                    if released is not None:
-                        found[ref.role] = released
-            except ReleaseRefused as error:
-                if error.reason != WrongEpoch.code:  # its owner deals shares anew, and says nothing of the contract
-                    self.close()
-                raise
             with self._lock:
-                if not self._closed:
-                    self._held = found
+                opening = not self._held
+            asked = [ref for ref in self.contract.proposal.assets if roles is None or ref.role in roles]
+            asked.sort(key=lambda ref: ref.role in self._droppable)
+            found: dict[str, Released | None] = {}
+            failed: StrongroomError | None = None
+            for ref in asked:
+                try:
+                    found[ref.role] = self._obtained(ref, opening=opening)
+                except StrongroomError as error:
+                    needed = ref.role not in self._droppable
+                    if needed and isinstance(error, ReleaseRefused) and error.reason != WrongEpoch.code:
+                        self.close()  # its owner says no to the contract, and does not merely deal shares anew
+                        raise
+                    if opening:  # everybody is there then
+                        raise
+                    failed = failed or (error if needed else None)
+                if not opening:
+                    self._hold(found)
+                    found.clear()
+            self._hold(found)
         self._require_not_closed()
+        if failed is not None:
+            raise failed
 
-    def _obtained(self, ref: AssetRef) -> Released | None:
+    def _obtained(self, ref: AssetRef, *, opening: bool) -> Released | None:
         """One key, for another lease; ``None`` where the room does without it. Raises as :meth:`renew`."""
         try:
             return self._keyring.obtain(ref, *self._manifests[ref.role])
         except ReleaseRefused as error:
-            if ref.role not in self._droppable or error.reason == WrongEpoch.code:
+            cannot = error.reason == WrongEpoch.code or (error.reason == BookRestored.code and not opening)
+            if ref.role not in self._droppable or cannot:
                 raise
             self.around.progress("refused", f"{ref.role}: the room does without it")
             return None
-        except (Unreachable, BookRestored):  # one whose book was put back gives nothing until its owner looked
-            with self._lock:
-                if ref.role not in self._droppable or not self._held:  # while it is opened, everybody is there
-                    raise
-                return self._held.get(ref.role)  # until its lease ends
+
+    def _hold(self, found: Mapping[str, Released | None]) -> None:
+        """Hold what was obtained, and no longer what was refused."""
+        with self._lock:
+            if not self._closed:
+                self._held |= {role: released for role, released in found.items() if released is not None}
+                for role in [role for role, released in found.items() if released is None]:
+                    self._held.pop(role, None)
 
     def lapse(self, at: int) -> bool:
         """Erase the keys of what can be dropped whose lease has ended; whether there was one."""
@@ -158,10 +177,21 @@ class Room:
         with self._lock:
             return min((held.until or 0 for role, held in self._held.items() if role not in self._droppable), default=0)
 
-    def due(self, at: int) -> bool:
-        """Whether it is time to renew: a third of the lease is left, or less."""
+    def due(self, at: int) -> frozenset[str]:
+        """The roles whose owners it is time to ask again: of one of them a third of the lease is left, or less.
+
+        With it go those of whose lease half is left, or less; all of them, where nothing is held. What was dropped is not
+        asked for again.
+        """
         serve = self.contract.proposal.policy.serve
-        return serve is not None and self.until - at <= serve.lease_s // 3
+        if serve is None:
+            return frozenset()
+        with self._lock:
+            left = {role: (held.until or 0) - at for role, held in self._held.items()}
+        if not left:
+            return frozenset(ref.role for ref in self.contract.proposal.assets)
+        share = 2 if min(left.values()) <= serve.lease_s // 3 else 0
+        return frozenset(role for role, seconds in left.items() if share and seconds <= serve.lease_s // share)
 
     def require_open(self, at: int) -> None:
         """Require that every key may be held now; erase them where one may not. Raises RoomClosed."""

@@ -36,7 +36,7 @@ class Lifecycle:
 
     def __init__(self, rooms: Rooms, now: Callable[[], float], *, tick: float = TICK_SECONDS) -> None:
         self._rooms, self._now, self._tick = rooms, now, tick
-        self._failed: dict[str, tuple[int, float]] = {}  # by keyset: how often, and when to try again
+        self._failed: dict[tuple[str, str], tuple[int, float]] = {}  # by keyset and role: how often, and when to try again
         self._opening: set[asyncio.Task[None]] = set()
         self.ending = False
         self.rotating: asyncio.Task[bool] | None = None  # opening takes as long as weights are large; renewals do not wait
@@ -83,35 +83,46 @@ class Lifecycle:
 
     async def _look(self, keeper: Keeper) -> None:
         room, at = keeper.room, int(self._now())
-        if not keeper.closed.is_set() and room.due(at) and self._may_try(keeper):
-            await self._renew(keeper)
-        if room.lapse(int(self._now())):
-            self._rooms.draw(keeper)
+        if not keeper.closed.is_set():
+            roles = frozenset(role for role in room.due(at) if self._may_try(keeper, role))
+            if roles:
+                await self._renew(keeper, roles)
+        room.lapse(int(self._now()))
+        self._rooms.draw(keeper)  # also where somebody else who looked let a key lapse
         try:
             keeper.require_open(int(self._now()))
         except RoomClosed:
             if not keeper.closed.is_set():
                 _LOG.warning("a room is closed: no owner's lease is in force")
-            self._failed.pop(keeper.digest, None)
+            self._failed = {place: tried for place, tried in self._failed.items() if place[0] != keeper.digest}
             await self._rooms.close_room(keeper)
 
-    def _may_try(self, keeper: Keeper) -> bool:
-        return self._now() >= self._failed.get(keeper.digest, (0, 0.0))[1]
+    def _may_try(self, keeper: Keeper, role: str) -> bool:
+        return self._now() >= self._failed.get((keeper.digest, role), (0, 0.0))[1]
 
-    async def _renew(self, keeper: Keeper) -> None:
+    async def _renew(self, keeper: Keeper, roles: frozenset[str]) -> None:
         try:
-            await asyncio.to_thread(keeper.room.renew)
+            await asyncio.to_thread(keeper.room.renew, roles)
             self._rooms.draw(keeper)
             await asyncio.to_thread(self._rooms.opened, keeper.room)
         except ReleaseRefused as error:
             _LOG.warning("an owner does not renew: %s", error.reason)
         except StrongroomError as error:  # what is held is held until its lease ends
-            tries = self._failed.get(keeper.digest, (0, 0.0))[0]
-            pause = BACKOFF_SECONDS[min(tries, len(BACKOFF_SECONDS) - 1)]
-            self._failed[keeper.digest] = (tries + 1, self._now() + pause)
             _LOG.warning("a lease was not renewed: %s; it is tried again", error.code)
-        else:
-            self._failed.pop(keeper.digest, None)
+        finally:
+            self._note(keeper, roles)
+
+    def _note(self, keeper: Keeper, roles: frozenset[str]) -> None:
+        """Wait longer and longer for whose lease is as short as before it was asked for; each role for itself."""
+        late = keeper.room.due(int(self._now()))
+        for role in roles:
+            place = keeper.digest, role
+            if role in late:
+                tries = self._failed.get(place, (0, 0.0))[0]
+                pause = BACKOFF_SECONDS[min(tries, len(BACKOFF_SECONDS) - 1)]
+                self._failed[place] = (tries + 1, self._now() + pause)
+            else:
+                self._failed.pop(place, None)
 
     # --- opening ---
 
