@@ -561,6 +561,80 @@ async def test_what_other_owners_renewed_counts_where_one_does_not_answer(world)
     assert {keeper.room.released()[name].until for name in NAMES} == {world.clock() + SERVE.lease_s}
 
 
+def _away(_manifest: str) -> None:
+    """A broker's book that has no key any more."""
+
+
+@running
+async def test_a_room_that_drains_takes_no_source_from_the_one_in_its_place(world):
+    await world.open()
+    first, hospital = world.rooms.require(), world.world.brokers["hospital"]
+    held = hospital.book.held
+    await world.open()
+    assert [keeper.models[MODEL].engine for keeper in (first, world.rooms.require())] == [world.engine] * 2
+    hospital.book.held = _away
+    first.room.renew()
+    world.rooms.draw(first)
+    assert world.engine.open == set(NAMES)
+    assert world.engine.gone == set()
+    hospital.book.held = held
+    _, receipt = await world.ask_it()
+    assert len(receipt.every(SourceUsed)) == 2
+    hospital.book.held = _away
+    world.rooms.require().room.renew()  # now nobody holds them
+    await world.lifecycle.step()
+    assert world.engine.gone == set(NAMES)
+
+
+@running
+async def test_a_source_that_the_newest_room_was_refused_is_not_drawn_from_while_another_still_holds_it(world):
+    await world.open()
+    first = world.rooms.require()
+    await world.open()
+    world.world.brokers["hospital"].book.held = _away
+    world.rooms.require().room.renew()
+    for keeper in (world.rooms.require(), first):
+        world.rooms.draw(keeper)
+        assert (world.engine.open, world.engine.gone) == (frozenset(), frozenset())
+    await world.rooms.close_room(first)
+    await world.lifecycle.step()
+    assert world.engine.gone == set(NAMES)
+
+
+@running
+async def test_a_room_that_has_the_key_again_gets_no_engine_that_let_go_of_the_source(world):
+    await world.open()
+    hospital = world.world.brokers["hospital"]
+    held, hospital.book.held = hospital.book.held, _away
+    world.rooms.require().room.renew()
+    await world.lifecycle.step()
+    assert world.engine.gone == set(NAMES)
+    hospital.book.held = held
+    await world.open()
+    assert len(world.engines) == 2
+    assert world.rooms.require().models[MODEL].engine is world.engines[1]
+    for keeper in [*world.rooms.draining, world.rooms.require()]:
+        await world.rooms.close_room(keeper)
+    assert [engine.closed for engine in world.engines] == [True, True]
+
+
+@running
+async def test_a_key_that_lapsed_while_somebody_else_looked_is_let_go_of_by_the_engine_too(world):
+    await world.open()
+    keeper = world.rooms.require()
+
+    def away() -> bytes:
+        raise Unreachable("it is off")
+
+    world.clock.wait(SERVE.lease_s - 600)
+    world.world.brokers["hospital"].nonce = away
+    await world.lifecycle.step()
+    world.clock.wait(700)
+    assert set(keeper.room.released()) == {"weights"}  # whoever it was
+    await world.lifecycle.step()
+    assert world.engine.gone == set(NAMES)
+
+
 # --- what is refused before anything is drawn -----------------------------------------------------------------------
 
 

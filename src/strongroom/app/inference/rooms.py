@@ -92,12 +92,19 @@ class Served:
     created: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Shared:
-    """An engine that rooms share: the next room of the same contract does not open the same weights again."""
+    """An engine that rooms share: the next room of the same contract does not open the same weights again.
+
+    Attributes:
+        drawn: names of the sources that it was started with.
+        told: from which it draws, and which are gone, as it was told last.
+    """
 
     started: Started
+    drawn: frozenset[str]
     users: int = 0
+    told: tuple[frozenset[str], frozenset[str]] | None = None
 
 
 class Engines:
@@ -111,6 +118,7 @@ class Engines:
     def __init__(self, start: Starter) -> None:
         self._start = start
         self._shared: dict[tuple[str, str, str], _Shared] = {}  # by contract, manifest, role and sources
+        self._lesser: list[_Shared] = []  # that let go of a source: no other room gets them
         self._lock = asyncio.Lock()
 
     async def take(self, room: Room, model: Model, parameters: Parameters, progress: Progress) -> tuple[Engine, bytes]:
@@ -133,18 +141,37 @@ class Engines:
                 if manifest.content.scheme is Scheme.SHA256 and started.weights != manifest.content.value:
                     await _end(started)
                     raise WeightsMismatch(f"the weights of {model.name!r} are not those that its manifest names")
-                shared = self._shared[key] = _Shared(started)
+                shared = self._shared[key] = _Shared(started, frozenset(sealed.said.name for sealed in sources))
             shared.users += 1
         return shared.started.engine, shared.started.weights
 
     async def give_back(self, engine: Engine) -> None:
         """A room no longer uses it."""
-        for key, shared in list(self._shared.items()):
-            if shared.started.engine is engine:
-                shared.users -= 1
-                if not shared.users:
-                    del self._shared[key]
-                    await _end(shared.started)
+        for shared in self._at_work(engine):
+            shared.users -= 1
+            if not shared.users:
+                self._forget(shared)
+                await _end(shared.started)
+
+    def draw(self, engine: Engine, let: frozenset[str], gone: frozenset[str]) -> None:
+        """Have an engine draw from these sources, and let go of those that are gone.
+
+        That is for good: a room that has their keys again gets another engine.
+        """
+        for shared in self._at_work(engine):
+            if shared.told != (let, gone):
+                shared.told = let, gone
+                cast("Drawing", engine).draw(let, gone)
+            if gone & shared.drawn and shared not in self._lesser:
+                self._forget(shared)
+                self._lesser.append(shared)
+
+    def _at_work(self, engine: Engine) -> list[_Shared]:
+        return [shared for shared in [*self._shared.values(), *self._lesser] if shared.started.engine is engine]
+
+    def _forget(self, shared: _Shared) -> None:
+        self._shared = {key: one for key, one in self._shared.items() if one is not shared}
+        self._lesser = [one for one in self._lesser if one is not shared]
 
 
 def _sources(room: Room, model: Model, parameters: Parameters) -> tuple[Sealed, ...]:
@@ -153,6 +180,10 @@ def _sources(room: Room, model: Model, parameters: Parameters) -> tuple[Sealed, 
         return ()
     held = room.released()
     return tuple(Sealed(said, *room.sealed(said.role)) for said in parameters.sources if said.role in held)
+
+
+def _has(engines: list[Engine], engine: Engine) -> bool:
+    return any(one is engine for one in engines)
 
 
 async def _end(started: Started) -> None:
@@ -173,6 +204,21 @@ def _percent(progress: Progress, model: Model, size: int) -> Callable[[int], Non
             progress("weights", f"{model.name} {percent} %")
 
     return told
+
+
+@dataclass(eq=False)
+class _Coming:
+    """A room that is being opened.
+
+    Attributes:
+        contract: its own.
+        room: once there is one.
+        engines: that it took so far.
+    """
+
+    contract: Contract
+    room: Room | None = None
+    engines: list[Engine] = field(default_factory=list)
 
 
 class Keeper:
@@ -313,6 +359,7 @@ class Rooms:
         self._begun: dict[str, None] = {}
         self._first: str | None = None  # the contract that was opened first
         self._revisions = Revisions()
+        self._coming: list[_Coming] = []
         self._rotate_at = 0
         self._spares: list[Envelope] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -369,17 +416,23 @@ class Rooms:
             Unauthorised: the operator does not let this contract open here.
             ContractError, BrokerError, AttestationError, AssetError, EnclaveError, EngineError, AppError: nothing changed.
         """
-        async with self._opening:
-            if self.ending:
-                raise RoomClosed("the enclave ends")
-            self._require_let(contract.digest)  # again: another may have been the first by now
-            self._loop = asyncio.get_running_loop()
-            keeper = await self._open(contract, envelope, progress)
-            self._first = self._first or contract.digest
-            self._take_over(keeper)
-            return keeper
+        coming = _Coming(contract)
+        self._coming.append(coming)
+        try:
+            async with self._opening:
+                if self.ending:
+                    raise RoomClosed("the enclave ends")
+                self._require_let(contract.digest)  # again: another may have been the first by now
+                self._loop = asyncio.get_running_loop()
+                keeper = await self._open(coming, envelope, progress)
+                self._first = self._first or contract.digest
+                self._take_over(keeper)
+                return keeper
+        finally:
+            self._coming.remove(coming)
 
-    async def _open(self, contract: Contract, envelope: Envelope, progress: Progress) -> Keeper:
+    async def _open(self, coming: _Coming, envelope: Envelope, progress: Progress) -> Keeper:
+        contract, taken = coming.contract, coming.engines
         parameters = serve_llm.read(contract.proposal.program.parameters)
         missing = serve_llm.roles(contract.proposal.program.parameters) - {ref.role for ref in contract.proposal.assets}
         if missing:
@@ -387,7 +440,7 @@ class Rooms:
         tls, digest, around = self.tls, await asyncio.to_thread(self.program_digest), self.around(progress)
         droppable = {source.role for source in parameters.sources}
         room = await asyncio.to_thread(lambda: Room(contract, envelope, digest, around, tls=tls, droppable=droppable))
-        taken: list[Engine] = []
+        coming.room = room
         try:
             await asyncio.to_thread(room.open)
             models = {}
@@ -429,20 +482,34 @@ class Rooms:
 
     def draw(self, keeper: Keeper) -> None:
         """Have a room's model draw from exactly the sources whose owners let it now: they released the key, and the newest
-        word of theirs permits what was agreed."""
+        word of theirs permits what was agreed. Of the rooms that share its engine the newest says so; memory is let go of
+        where none of them holds a key."""
         if not keeper.parameters.sources or keeper.closed.is_set():
             return
-        proposal = keeper.contract.proposal
-        try:
-            held = keeper.room.released()
-        except RoomClosed:  # which it is about to be
-            return
-        here = {source.name for source in keeper.parameters.sources if source.role in held}
-        let = {s.name for s in keeper.parameters.sources if s.name in here and self._revisions.permits(proposal, s.role)}
-        gone = {source.name for source in keeper.parameters.sources} - here
         for served in keeper.models.values():
             if served.model.engine == serve_llm.RETRIEVAL:
-                cast("Drawing", served.engine).draw(let, gone)
+                self._draw(served.engine, keeper)
+
+    def _draw(self, engine: Engine, asked: Keeper) -> None:
+        rooms = [*self.draining, *([self.current] if self.current else [])]
+        rooms += [asked] if asked not in rooms else []
+        sharing = [keeper for keeper in rooms if not keeper.closed.is_set() and _has(keeper.engines, engine)]
+        opening = [one.room for one in self._coming if one.room is not None and _has(one.engines, engine)]
+        newest, held = sharing[-1], frozenset[str]()
+        let: frozenset[str] | None = None
+        for room in [*opening, *(keeper.room for keeper in sharing)]:
+            try:
+                here = frozenset(room.released())
+            except RoomClosed:  # which it is about to be
+                continue
+            held |= here
+            let = here if room is newest.room else let
+        if let is None:
+            return
+        sources, proposal = newest.parameters.sources, newest.contract.proposal
+        drawn = {s.name for s in sources if s.role in let and self._revisions.permits(proposal, s.role)}
+        gone = {s.name for s in sources if s.role not in held}
+        self.engines.draw(engine, frozenset(drawn), frozenset(gone))
 
     @staticmethod
     def _named(room: Room, model: Model, weights: bytes) -> ModelWeights:
