@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ from inference_world import MODEL, PROGRAM, SERVE, WEIGHTS, FakeAnswers, FakeEng
 from strongroom import wire
 from strongroom.app.inference.answers import BrokenAnswer
 from strongroom.app.inference.sources import MOST, Draws, Revisions
-from strongroom.asset import About, AssetKey, seal, sign_manifest
+from strongroom.asset import About, AssetKey, Manifest, seal, sign_manifest
 from strongroom.contract import AssetRef, ProgramRef
 from strongroom.drawing import GRAIN, Agreed, Drawing, Price, Revision
 from strongroom.errors import (
@@ -35,6 +35,7 @@ from strongroom.errors import (
     StrongroomError,
     TooFewShares,
     Unreachable,
+    Usage,
     WeightsMismatch,
     WrongEpoch,
     WrongKey,
@@ -635,6 +636,151 @@ async def test_a_key_that_lapsed_while_somebody_else_looked_is_let_go_of_by_the_
     assert world.engine.gone == set(NAMES)
 
 
+@running
+async def test_a_word_that_comes_while_a_room_is_opened_is_not_lost(world):
+    start, said = world.rooms.engines._start, []
+
+    async def meanwhile(wanted: Any) -> Any:  # the keys are there, the weights are being read
+        said.append(await world.send("POST", "/v1/sources", world.revision(1, None)))
+        return await start(wanted)
+
+    world.rooms.engines._start = meanwhile
+    await world.open()
+    assert [reply.status for reply in said] == [200]
+    assert world.engine.open == {"encyclopedia"}
+    assert world.rooms._coming == []
+
+
+@running
+async def test_a_word_of_a_source_that_no_room_has_is_not_found_and_an_opening_that_failed_leaves_nothing(world):
+    assert (await world.send("POST", "/v1/sources", world.revision(1, None))).code == "app.not_found"
+    world.rooms.engines._start = None
+    with pytest.raises(TypeError):
+        await world.open()
+    assert world.rooms._coming == []
+    assert (await world.send("POST", "/v1/sources", world.revision(1, None))).code == "app.not_found"
+
+
+# --- the owner's side -----------------------------------------------------------------------------------------------
+
+
+class Owner:
+    """The hospital's command line: its book, and what answers at an address."""
+
+    def __init__(self, world: SourcesWorld, folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        from types import SimpleNamespace
+
+        from strongroom.app.cli import sources as cli
+        from strongroom.app.client import sources as client
+        from strongroom.app.stores.book import SqliteBook
+
+        digest = world.sealed_sources["law"].digest
+        signed = world.world.exchange.manifest(digest, keys_of("hospital").signing.public.keyid)
+        self.book, self.now, self.answer = SqliteBook(folder / "book.db"), 1_800_000_000.0, Unreachable("it is off")
+        self.book.hold(signed, AssetKey(seed("key of law")))
+        home = SimpleNamespace(book=self.book, keys=keys_of("hospital"), config=SimpleNamespace(enclave="http://there"))
+        manifest = Manifest.parse(signed.payload)
+        here = SimpleNamespace(name="hospital", home=home, asset=lambda _said: manifest)
+        self.digest, self.lines, self.posted = digest, list[str](), list[bytes]()
+        monkeypatch.setattr(cli, "room", lambda _args: here)
+        monkeypatch.setattr(cli, "home", lambda _args: home)
+        monkeypatch.setattr(client, "Client", lambda *_, **__: self)
+        monkeypatch.setattr(client.time, "time", lambda: self.now)
+
+    def post(self, _path: str, body: bytes) -> bytes:
+        self.posted.append(body)
+        if self.answer is not None:
+            raise self.answer
+        return b"{}"
+
+    def close(self) -> None:
+        return
+
+    def said(self, _what: str, line: str) -> None:
+        self.lines.append(line)
+
+    def result(self, found: dict[str, Any]) -> None:
+        self.last = found
+
+    def __call__(self, *flags: str) -> Revision:
+        """lm revise. What is in the book then."""
+        from argparse import ArgumentParser
+
+        from strongroom.app.cli import sources as cli
+
+        parser = ArgumentParser()
+        cli.declare("lm revise", parser)
+        parser.set_defaults(enclave_url=None)
+        cli.revise(parser.parse_args(["hospital/law", *flags]), cast("Any", self))
+        return self.newest
+
+    @property
+    def newest(self) -> Revision:
+        envelope = self.book.revision(self.digest)
+        assert envelope is not None
+        return Revision.verify(envelope, keys_of("hospital").signing.public)
+
+
+@pytest.fixture
+def owner(world: SourcesWorld, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Owner]:
+    found = Owner(world, tmp_path, monkeypatch)
+    found.answer = None
+    yield found
+    found.book.close()
+
+
+def test_a_second_word_undoes_nothing_of_the_first(owner: Owner) -> None:
+    assert owner("--price", "30000000").terms == replace(TERMS, price=Price(30_000_000, "EUR-nano"))
+    assert owner("--answer-tokens", "8").terms == replace(TERMS, price=Price(30_000_000, "EUR-nano"), total=8 * GRAIN)
+    owner("--answer-tokens", "8")  # said again, where an enclave did not answer
+
+
+def test_a_source_that_is_out_comes_in_again_only_where_its_owner_says_so(owner: Owner) -> None:
+    assert owner("--out-now").terms is None
+    with pytest.raises(Usage, match="nobody draws from it now"):
+        owner("--price", "30000000")
+    assert owner.newest.terms is None
+    assert owner("--in-again", "--price", "30000000").terms == replace(TERMS, price=Price(30_000_000, "EUR-nano"))
+    assert owner("--in-again").terms == replace(TERMS, price=Price(30_000_000, "EUR-nano"))  # said again
+
+
+@pytest.mark.parametrize("flags", [(), ("--out-now", "--price", "1")])
+def test_what_says_nothing_or_two_things_is_not_said(owner: Owner, flags: tuple[str, ...]) -> None:
+    with pytest.raises(Usage):
+        owner(*flags)
+    assert owner.book.revision(owner.digest) is None
+
+
+def test_a_clock_that_was_set_back_keeps_no_owner_from_taking_a_source_out(owner: Owner) -> None:
+    first = owner("--price", "30000000")
+    owner.now -= 86_400
+    found = owner("--out-now")
+    assert (found.number, found.terms) == (first.number + 1, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (None, "what is at http://there says that it keeps to it from now on"),
+        (NotFound("no"), "what is at http://there says that it does not draw from it"),
+    ],
+)
+def test_what_an_address_answers_is_told_as_its_word(owner: Owner, answer: Exception | None, line: str) -> None:
+    owner.answer = answer
+    owner("--out-now")
+    assert owner.lines[-1] == line
+
+
+def test_another_partys_word_in_the_book_is_no_base_and_keeps_nobody_from_taking_a_source_out(
+    owner: Owner, world: SourcesWorld
+) -> None:
+    envelope = Envelope.parse(world.revision(1, TERMS, by="lab"))
+    owner.book.revise(Revision.peek(envelope), envelope)
+    with pytest.raises(BadSignature):
+        owner("--price", "30000000")
+    assert owner("--out-now").terms is None
+
+
 # --- what is refused before anything is drawn -----------------------------------------------------------------------
 
 
@@ -862,6 +1008,15 @@ def test_an_owner_is_heard_beside_a_contract_that_says_its_source_is_anothers(wo
     assert found.permits(claimed, "law")  # of whom the owner says nothing
     with pytest.raises(BadSignature):
         found.take(world.revision(3, None, by="stranger"), [claimed, proposal])
+
+
+def test_a_word_counts_also_where_another_contract_says_that_somebody_else_owns_the_source(world: SourcesWorld) -> None:
+    mine = world.contract.proposal
+    refs = tuple(replace(ref, owner="lab") if ref.role == "law" else ref for ref in mine.assets)
+    found = Revisions()
+    found.take(world.revision(1, None), [replace(mine, assets=refs), mine])
+    assert not found.permits(mine, "law")
+    assert found.permits(replace(mine, assets=refs), "law")
 
 
 def test_the_program_is_the_one_that_the_world_names(world: SourcesWorld) -> None:

@@ -16,6 +16,7 @@ from .place import example, home, room
 from .screen import Screen
 
 if TYPE_CHECKING:
+    from strongroom.app.client.room import Room
     from strongroom.asset import Manifest
     from strongroom.serving import Serving
 
@@ -68,7 +69,9 @@ strongroom lm revise council/law --price 30000000 --as council  # a contract tha
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--out-now", action="store_true", help="nobody may draw from it")
     how.add_argument(
-        "--in-again", action="store_true", help="under the terms that it was sealed with, and what else is said"
+        "--in-again",
+        action="store_true",
+        help="after --out-now: under the terms that it was sealed with, and what else is said",
     )
     _terms(parser)
     parser.set_defaults(run=revise)
@@ -130,27 +133,38 @@ def _say(drawing: Drawing, screen: Screen) -> None:
     screen.said("", drawn(drawing.price, drawing.token, drawing.total))
 
 
+def _from_now(args: Namespace, here: Room, manifest: Manifest) -> Drawing | None:
+    """What holds from now on: what was said last, and what is said otherwise. Raises Usage."""
+    from strongroom.app.client.sources import own_terms, terms_now
+
+    other = any(said is not None for said in (args.price, args.unit, args.token_share, args.answer_tokens))
+    if args.out_now and other:
+        raise Usage("nobody draws from it: there are no terms to say")
+    if args.out_now:
+        return None
+    base = terms_now(here, manifest)
+    if base is None and not args.in_again:
+        raise Usage("nobody draws from it now", hint="For that to change, say --in-again, and other terms with it.")
+    if not (args.in_again or other):
+        raise Usage("say what changes", hint="--out-now, --in-again, or other terms")
+    return _changed(args, base or own_terms(here, manifest))
+
+
 def revise(args: Namespace, screen: Screen) -> int:
-    from strongroom.app.client.sources import own_terms
     from strongroom.app.client.sources import revise as bring
 
     here = room(args)
     manifest = here.asset(args.asset)
-    base = own_terms(here, manifest)
-    terms = _changed(args, base)
-    if not (args.out_now or args.in_again) and terms == base:
-        raise Usage("say what changes", hint="--out-now, --in-again, or other terms")
-    if args.out_now and terms != base:
-        raise Usage("nobody draws from it: there are no terms to say")
+    terms = _from_now(args, here, manifest)
     url = args.enclave_url or home(args).config.enclave
-    found, heard = bring(here, manifest, None if args.out_now else terms, url=url)
+    found, heard = bring(here, manifest, terms, url=url)
     screen.said("revised", f"{manifest.owner}/{manifest.name}, number {found.number}")
     if found.terms is None:
         screen.said("from now on", "nobody draws from it; an answer that is under way ends with what it began with")
     else:
         _say(found.terms, screen)
     screen.said("told", "your broker, which gives no key under other terms")
-    screen.said("", f"{url}, which keeps to it from now on" if heard else f"{url} does not draw from it now")
+    screen.said("", f"what is at {url} says that it {'keeps to it from now on' if heard else 'does not draw from it'}")
     screen.result(
         {"asset": manifest.digest, "drawing": found.terms and found.terms.to_json(), "heard": heard, "number": found.number}
     )

@@ -96,10 +96,27 @@ def own_terms(room: Room, manifest: Manifest) -> Drawing:
     return terms
 
 
+def said(room: Room, manifest: Manifest) -> Revision | None:
+    """What this party said last of a source of its own; ``None``: nothing since it was sealed.
+
+    Raises:
+        WireError, BadDrawing: what its broker keeps is no such word of this party's.
+    """
+    envelope = room.home.book.revision(manifest.digest)
+    return None if envelope is None else Revision.verify(envelope, room.home.keys.signing.public)
+
+
+def terms_now(room: Room, manifest: Manifest) -> Drawing | None:
+    """The terms that hold of a source now; ``None``: nobody draws from it. Raises as :func:`own_terms` and :func:`said`."""
+    sealed, newest = own_terms(room, manifest), said(room, manifest)
+    return sealed if newest is None else newest.terms
+
+
 def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -> tuple[Revision, bool]:
     """Say what holds of a source from now on: to this party's own broker, and then to an enclave that draws from it.
 
-    The broker releases no key under other terms from now on, and renews no lease. What the enclave answers is nobody's word.
+    The broker releases no key under other terms from now on, and renews no lease. What the enclave answers is nobody's word:
+    whoever is in between may have given that answer, and told the enclave nothing.
     That it keeps to what was said is its measured code's; what was drawn stands in receipts.
 
     Args:
@@ -109,14 +126,16 @@ def revise(room: Room, manifest: Manifest, terms: Drawing | None, *, url: str) -
         url: of the enclave.
 
     Returns:
-        what was said, and whether an enclave that draws from the source heard it: not, where none serves it there.
+        what was said, and whether what answers at the address says that it draws from the source, and heard it.
 
     Raises:
         Usage: it is no source of this party's. Unreachable: the enclave does not answer, and may not have heard it.
     """
     own_terms(room, manifest)
-    at = time.time()
-    found = Revision(manifest.digest, int(at * 1000), int(at), terms)
+    at, newest = time.time(), room.home.book.revision(manifest.digest)
+    after = 0 if newest is None else Revision.peek(newest).number  # whoever said it: what is said now comes after it
+    number = max(int(at * 1000), after + 1)  # also where the clock was set back
+    found = Revision(manifest.digest, number, int(at), terms)
     signed = found.sign(room.home.keys.signing)
     room.home.book.revise(found, signed)
     try:

@@ -469,13 +469,14 @@ class Rooms:
     # --- sources ---
 
     def revise(self, data: bytes) -> dict[str, JSON]:
-        """Take what an owner says now of a source, and keep to it from the next question on.
+        """Take what an owner says now of a source, and keep to it from the next question on, in rooms being opened too.
 
         Raises:
             WireError, BadDrawing, BadSignature, StaleRevision, NotFound: as ``sources.Revisions.take``.
         """
         rooms = [*([self.current] if self.current else []), *self.draining]
-        revision = self._revisions.take(data, [keeper.contract.proposal for keeper in rooms])
+        contracts = [keeper.contract for keeper in rooms] + [one.contract for one in self._coming]
+        revision = self._revisions.take(data, [contract.proposal for contract in contracts])
         for keeper in rooms:
             self.draw(keeper)
         return {"number": revision.number, "source": revision.asset}

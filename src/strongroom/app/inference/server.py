@@ -306,7 +306,6 @@ class Service:
     async def _revised(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What the owner of a source says of it now: whoever brings it, the signature counts."""
         rooms = self._around.rooms
-        rooms.require()
         found = rooms.revise(await _body(receive))
         await self._send(scope, send, wire.encode(found), keeper=rooms.current)
 

@@ -21,8 +21,9 @@ from strongroom.asset import RangeSource, SealedReader
 from strongroom.contract import Proposal
 from strongroom.drawing import GRAIN, Price, Revision, lacking
 from strongroom.enclave.obtain import Released
-from strongroom.errors import BadManifest, NotFound, OtherParts
+from strongroom.errors import BadManifest, BadSignature, NotFound, OtherParts
 from strongroom.inference.events import SourceUsed
+from strongroom.party import VerifyKey
 from strongroom.programs import frames
 from strongroom.programs.serve_llm import Source
 from strongroom.wire import Envelope
@@ -213,6 +214,18 @@ class Draws:
         return found
 
 
+def _verified(envelope: Envelope, keys: Mapping[str, VerifyKey]) -> tuple[Revision, str]:
+    """What one of those said to be its owner signed, and which: contracts may say different ones. Raises BadSignature."""
+    refused: BadSignature | None = None
+    for keyid, key in keys.items():
+        try:
+            return Revision.verify(envelope, key), keyid
+        except BadSignature as error:
+            refused = error
+    assert refused is not None
+    raise refused
+
+
 class Revisions:
     """What owners said of their sources after they had agreed: the newest of each, for as long as this process lives."""
 
@@ -232,14 +245,15 @@ class Revisions:
         """
         envelope = Envelope.parse(data, max_bytes=_MAX_REVISION)
         said = Revision.peek(envelope)
-        refs = [(proposal, proposal.asset(said.asset)) for proposal in proposals]
-        keys = {key.keyid: key for p, ref in refs if ref is not None for key in [p.party(ref.owner).signing_key]}
+        keys = {}
+        for proposal in proposals:
+            ref = proposal.asset(said.asset)
+            if ref is not None:
+                keys[proposal.party(ref.owner).signing_key.keyid] = proposal.party(ref.owner).signing_key
         if not keys:
             raise NotFound("no contract that is served here has this source")
-        signed = [signature.keyid for signature in envelope.signatures]
-        key = next((key for keyid, key in keys.items() if signed == [keyid]), next(iter(keys.values())))
-        found = Revision.verify(envelope, key)
-        place = found.asset, key.keyid
+        found, keyid = _verified(envelope, keys)
+        place = found.asset, keyid
         found.follows(self._newest.get(place))
         self._newest[place] = found
         return found
