@@ -18,7 +18,7 @@ from types import MappingProxyType
 from strongroom.asset import RangeSource, Scheme, SealedReader, check_content
 from strongroom.attest.keyset import AttestationReport, TlsKey, report_data
 from strongroom.contract import AssetRef, Contract, RunRequest
-from strongroom.errors import BookRestored, NotPermitted, ReleaseRefused, RoomClosed, StrongroomError, WrongEpoch
+from strongroom.errors import BookRestored, NotPermitted, ReleaseRefused, RoomClosed, StrongroomError, WrongEpoch, WrongKey
 from strongroom.release import run_subject
 from strongroom.wire import Envelope
 
@@ -142,13 +142,18 @@ class Room:
     def _obtained(self, ref: AssetRef, *, opening: bool) -> Released | None:
         """One key, for another lease; ``None`` where the room does without it. Raises as :meth:`renew`."""
         try:
-            return self._keyring.obtain(ref, *self._manifests[ref.role])
+            released = self._keyring.obtain(ref, *self._manifests[ref.role])
         except ReleaseRefused as error:
             cannot = error.reason == WrongEpoch.code or (error.reason == BookRestored.code and not opening)
             if ref.role not in self._droppable or cannot:
                 raise
             self.around.progress("refused", f"{ref.role}: the room does without it")
             return None
+        manifest = released.manifest
+        if released.key.commitment(manifest.sealed.salt) != manifest.key_commitment:
+            # what another room opened may be shared with this one, which then opens nothing that would show it
+            raise WrongKey(f"the key of {ref.role!r} is not the one that the manifest commits to")
+        return released
 
     def _hold(self, found: Mapping[str, Released | None]) -> None:
         """Hold what was obtained, and no longer what was refused."""
